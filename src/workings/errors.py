@@ -1,4 +1,4 @@
-"""The two ways a command ends badly: the user's mistake (exit code 2) and a failure of the work itself (exit code 1)."""
+"""The two ways a command ends badly: a mistake in what was given (exit code 2), a failure of the work (exit code 1)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,121 @@
+"""Bytes → files that appear whole or not at all; values → JSON that every reader accepts; a lock on a folder.
+
+The lock belongs to the operating system: it goes when its process goes, however that ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import fcntl
+import json
+import math
+import numbers
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, SupportsFloat
+
+from workings.errors import BadInput, Failed
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def write_atomic(path: str | Path, content: bytes | str) -> Path:
+    """Write a file so that nobody ever sees half of it, not even after a power cut. Text is UTF-8."""
+    data = content.encode() if isinstance(content, str) else content
+    return write_with(path, lambda temporary: temporary.write_bytes(data))
+
+
+def write_with(path: str | Path, write: Callable[[Path], Any]) -> Path:
+    """As `write_atomic`, for a library that writes to a path: `write` gets a temporary one in the same folder."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.half")
+    try:
+        write(temporary)
+        _to_disk(temporary)
+        temporary.replace(path)
+        _to_disk(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def drop_half_written(folder: Path) -> None:
+    """Remove what a killed process left of its `write_atomic`s, and the metrics line that it did not finish."""
+    for left in folder.rglob(".*.half"):
+        left.unlink(missing_ok=True)
+    metrics = folder / "metrics.jsonl"
+    if metrics.exists():
+        whole, newline, _ = metrics.read_bytes().rpartition(b"\n")
+        write_atomic(metrics, whole + newline)
+
+
+def to_json(value: Any) -> str:
+    """JSON text, indented, ending in a newline; see `plain`."""
+    return json.dumps(plain(value), indent=1, ensure_ascii=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """The JSON form of a value: dataclasses become mappings, numpy and torch scalars numbers, NaN and infinity null."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, SupportsFloat):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    raise TypeError(f"{type(value).__name__} has no JSON form here: {value!r}")
+
+
+def lock(folder: Path) -> IO[str]:
+    """The lock on a folder, held until the file returned is closed. BadInput if it is held already."""
+    file = (folder / ".lock").open("a", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise BadInput(f"{folder} is being written by another process; wait for it, or stop it first") from None
+    return file
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether some process is writing into the folder now."""
+    try:
+        file = (folder / ".lock").open(encoding="utf-8")
+    except OSError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def explained(error: BaseException, place: Path) -> Exception:
+    """What to tell the user about a write that the operating system refused."""
+    if is_disk_full(error):
+        return Failed(f"the disk is full: free some space, then resume or start again; it concerns {place}")
+    return BadInput(f"cannot write to {place}: {getattr(error, 'strerror', None) or error}")
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error says that there is no space left; libraries in Rust and C++ say it in words only."""
+    return (isinstance(error, OSError) and error.errno in _FULL) or os.strerror(errno.ENOSPC) in str(error)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
