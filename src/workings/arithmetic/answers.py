@@ -1,0 +1,160 @@
+"""Text → the number it gives as its answer, exactly: the one definition that training, evaluation and readers share.
+
+Precedence: the last `####` that a number follows, the last `\\boxed{…}`, the last "answer is / Answer:", else the last
+number of the text. Whatever follows a stray new turn ("\\nUser:") or an end-of-text token was not said as an answer.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+from workings.arithmetic.chain import LONGEST_NUMBER
+
+_TURN = re.compile(
+    r"\n\s*[*#]*\s*(?:User|Human|Question|Problem|Q)\s*\d*\s*[*]*:|<\|[a-z_]+\|>|</s>|<eos>|<end_of_turn>", re.I
+)
+
+# A number stands alone: not inside a word (m2, x3), an exponent (cm^2) or another number.
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})++(?!\d)|\d++)"
+_DECIMAL = rf"(?:{_DIGITS}(?:\.\d++)?|\.\d++)"
+# A minus is a sign where it touches the number and nothing it could be subtracted from: `-5`, not `5-10`.
+_SIGN = r"(?:(?<![\w)\]}%.-])-)"
+_NUMBER = re.compile(
+    rf"(?P<sign>{_SIGN})?(?:\$[ ]?(?P<inner>-)?)?(?<![^\W\d_])(?<![\d^])(?<!\^\{{)(?<!\d\.)"
+    rf"(?:(?P<whole>\d++)[ ](?P<part>\d++/\d++)(?![\d/])"
+    rf"|(?P<top>{_DECIMAL})/(?P<bottom>{_DIGITS}(?:\.\d++)?)(?![\d/])"
+    rf"|(?P<dotted>\d++(?:\.\d++){{2,}}+)"
+    rf"|(?P<plain>{_DECIMAL})(?:e(?P<power>[-+]?\d{{1,3}})(?!\w)|[ ]?(?:x|\*|×)[ ]?10\^\{{?(?P<ten>-?\d{{1,3}})\}}?(?!\d))?"
+    rf"(?:[ ](?P<scale>hundred|thousand|million|billion|trillion)\b)?)",
+    re.I,
+)
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+
+_PLAIN = str.maketrans({"−": "-", "–": "-", "‑": "-", "﹣": "-", "－": "-", "€": "$", "£": "$", "¥": "$"})
+_LATEX = (
+    (re.compile(r"\\[dt]?frac\s*\{\s*([^{}]*?)\s*\}\s*\{\s*([^{}]*?)\s*\}"), r" \1/\2"),
+    (re.compile(r"\{,\}|(?<=\d)[\u202f\u2009\u00a0](?=\d{3}\b)|(?<=\d)\\[,!](?=\d{3}\b)"), ","),
+    (re.compile(r",\\!(?=\d)"), ","),
+    (re.compile(r"\\times"), "×"),
+    (re.compile(r"\\(?=[$%])"), ""),
+)
+_VULGAR = re.compile(r"[¼-¾⅐-⅞]")
+
+_MARKER = re.compile(r"####(?!#)")
+# Instruct models write headings too: `#### Step 2: …` and `#### 2. Add them` give no answer.
+_HEADING = re.compile(r"[*_\s]*(?:(?:step|part|case|example|problem|question)\b|\d+[.)]\s+[^\W\d])", re.I)
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_SAID = re.compile(r"\banswer\b[^.\n\d]{0,40}?(?:\bis\b|:|=)", re.I)
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
+
+
+def answer_in(text: str) -> Fraction | None:
+    """The number `text` gives as its answer, exact; None where it gives none (`"fifty-four"` has no digit).
+
+    Currency, thousands commas, bold, units and percent signs are dressing: `**$1,234.00**`, `54 km²` and `50%` are
+    1234, 54 and 50. `1/2`, `2 1/2`, `\\frac{1}{2}`, `1.5e3` and `2 million` are one number; `1,2,3` is three.
+    In `5-10` the hyphen joins, in `-5` it is a sign. A date, a time or a range gives its last number. A comma is never
+    a decimal point. A number of more than 4,000 digits is a runaway, and the text gives none.
+    """
+    said = _undressed(_TURN.split(text, maxsplit=1)[0])
+    for stated in (_after_marker, _in_box, _after_answer_is):
+        for statement in stated(said):
+            found = _first_number(statement)
+            if found is not None:
+                return _value(found)
+    found = _last(_NUMBER.finditer(said))
+    return None if found is None else _value(found)
+
+
+def same_answer(a: Fraction | None, b: Fraction | None) -> bool:
+    """Equal as numbers; no answer equals nothing, not even another missing one."""
+    return a is not None and a == b
+
+
+def _undressed(text: str) -> str:
+    """The same numbers in plain characters: one minus, one currency sign, slashes for fractions, commas for thin spaces."""
+    text = text.translate(_PLAIN)
+    if "\\" in text or not text.isascii():
+        text = _VULGAR.sub(lambda m: " " + str(Fraction(unicodedata.numeric(m.group())).limit_denominator(10)), text)
+        for pattern, plain in _LATEX:
+            text = pattern.sub(plain, text)
+    return text
+
+
+def _after_marker(text: str) -> Iterator[str]:
+    for marker in _backwards(_MARKER, text):
+        line = _first_line(text[marker.end() :])
+        if not _HEADING.match(line):
+            yield line
+
+
+def _in_box(text: str) -> Iterator[str]:
+    for opening in _backwards(_BOXED, text):
+        yield _to_closing_brace(text[opening.end() :])
+
+
+def _after_answer_is(text: str) -> Iterator[str]:
+    for phrase in _backwards(_SAID, text):
+        yield _SENTENCE_END.split(text[phrase.end() :].lstrip(), maxsplit=1)[0]
+
+
+def _backwards(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    return reversed(list(pattern.finditer(text)))
+
+
+def _first_line(text: str) -> str:
+    return text.lstrip().partition("\n")[0]
+
+
+def _to_closing_brace(text: str) -> str:
+    depth = 1
+    for at, character in enumerate(text):
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return text[:at]
+    return text
+
+
+def _first_number(statement: str) -> re.Match[str] | None:
+    """What a statement states: the number after its last `=`, of a range the far end; a leading `- 5` is negative."""
+    result = re.sub(r"^-\s+", "-", statement.rpartition("=")[2].strip())
+    found = _NUMBER.search(result)
+    while found is not None and (far := re.compile(r"\s?-\s?").match(result, found.end())):
+        beyond = _NUMBER.match(result, far.end())
+        if beyond is None:
+            break
+        found = beyond
+    return found
+
+
+def _last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
+    last = None
+    for last in matches:  # noqa: B007
+        pass
+    return last
+
+
+def _value(number: re.Match[str]) -> Fraction | None:
+    if number.end() - number.start() > LONGEST_NUMBER:
+        return None
+    read: Callable[[str], Fraction] = lambda digits: Fraction(digits.replace(",", ""))
+    part = number.group
+    if part("part"):
+        size = read(part("whole")) + _ratio(*part("part").split("/"))
+    elif part("top"):
+        size = _ratio(part("top").replace(",", ""), part("bottom").replace(",", ""))
+    elif part("dotted"):
+        size = read(part("dotted").rpartition(".")[2])
+    else:
+        power = int(part("power") or part("ten") or 0)
+        size = read(part("plain")) * Fraction(10) ** power * _SCALES.get((part("scale") or "").lower(), 1)
+    return -size if part("sign") or part("inner") else size
+
+
+def _ratio(top: str, bottom: str) -> Fraction:
+    """`4/0` is no number; its last one is 0, as in any other text."""
+    below = Fraction(bottom)
+    return Fraction(top) / below if below else below

@@ -1,0 +1,164 @@
+"""`<<6*9=54>> <<54+1=55>>` ⇄ steps, and the exact value of an expression as GSM8K writes one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+ChainStyle = Literal["marked", "stripped"]
+
+MARKED = re.compile(r"<<([^<>]*)>>")
+LONGEST_NUMBER = 4000
+"""Digits. Python refuses to read an integer of more than 4,300; whoever writes one has stopped calculating."""
+
+_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+"
+_PIECE = re.compile(rf"\s*(?:(?P<number>{_NUMBER})|(?P<mark>//|[-+*/()%$]))")
+_SAME_MARK = str.maketrans({"−": "-", "–": "-", "×": "*", "÷": "/", "x": "*", "X": "*"})
+_DEEPEST = 50
+
+
+class Unreadable(ValueError):
+    """A step or an expression that does not parse; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One written step, both sides as written: `Step("6*9", "54")`."""
+
+    expression: str
+    result: str
+
+    @property
+    def value(self) -> Fraction:
+        """The value of the result as written; raises Unreadable where it has none."""
+        return evaluate(self.result)
+
+    def is_right(self) -> bool:
+        """Whether the expression gives the result, worked out independently of whoever wrote it.
+
+        A decimal result may be the exact one rounded or cut to the digits written (`100/3=33.33`, `2/3=0.66`);
+        a whole result must be exact. An expression that does not parse, or divides by zero, is not right.
+        """
+        try:
+            exact, written = evaluate(self.expression), self.value
+        except (Unreadable, ZeroDivisionError):
+            return False
+        return abs(exact - written) < _last_place(self.result) if "." in self.result else exact == written
+
+
+def _last_place(number: str) -> Fraction:
+    return Fraction(1, 10 ** len(re.sub(r"\D", "", number.rpartition(".")[2])))
+
+
+def read_chain(text: str) -> tuple[Step, ...]:
+    """Every `<<expression=result>>` in `text`, in order; the last `=` divides. Raises Unreadable for one with no `=`."""
+    return tuple(_read_step(inside) for inside in MARKED.findall(text))
+
+
+def _read_step(inside: str) -> Step:
+    expression, equals, result = inside.rpartition("=")
+    if not (equals and expression.strip() and result.strip()):
+        raise Unreadable(f"the step <<{inside}>> is not 'expression=result'")
+    return Step(expression.strip(), result.strip())
+
+
+def write_chain(steps: Iterable[Step], style: ChainStyle = "marked") -> str:
+    """`<<6*9=54>> <<54+1=55>>`, or stripped of its marks: `6*9=54 54+1=55`."""
+    form = "<<%s=%s>>" if style == "marked" else "%s=%s"
+    return " ".join([form % (step.expression, step.result) for step in steps])
+
+
+def evaluate(expression: str) -> Fraction:
+    """The exact value of + - * / and parentheses over decimals: `evaluate("(1/2)*30") == 15`.
+
+    As GSM8K has them, a leading `$` is skipped, `50%` is 1/2, `1,234` is one number, `2(3+4)` multiplies, `//` floors.
+    Raises Unreadable, or ZeroDivisionError.
+    """
+    pieces = _pieces(expression.translate(_SAME_MARK))
+    if not pieces:
+        raise Unreadable(f"{expression!r} holds no number")
+    reader = _Reader(pieces, expression)
+    value = reader.sum()
+    if reader.at < len(pieces):
+        raise reader.unreadable()
+    return value
+
+
+def _pieces(expression: str) -> list[str]:
+    pieces, at = [], 0
+    end = len(expression.rstrip())
+    while at < end:
+        match = _PIECE.match(expression, at)
+        if match is None:
+            raise Unreadable(f"{expression!r} has {expression[at:].strip()[:1]!r} at character {at + 1}")
+        at = match.end()
+        if match.group("mark") != "$":
+            pieces.append(match.group().strip())
+    return pieces
+
+
+class _Reader:
+    """Recursive descent over the pieces of one expression: sum → product → signed → atom."""
+
+    def __init__(self, pieces: list[str], expression: str) -> None:
+        self.pieces, self.expression, self.at, self.depth = pieces, expression, 0, 0
+
+    def next(self) -> str:
+        return self.pieces[self.at] if self.at < len(self.pieces) else ""
+
+    def unreadable(self) -> Unreadable:
+        return Unreadable(f"{self.expression!r} does not go on after {''.join(self.pieces[: self.at])!r}")
+
+    def sum(self) -> Fraction:
+        value = self.product()
+        while self.next() in ("+", "-"):
+            sign = 1 if self.next() == "+" else -1
+            self.at += 1
+            value += sign * self.product()
+        return value
+
+    def product(self) -> Fraction:
+        value = self.signed()
+        while self.next() in ("*", "/", "//", "("):
+            mark = self.next()
+            self.at += mark != "("
+            factor = self.signed()
+            if mark == "//":
+                value = Fraction(value // factor)
+            else:
+                value = value / factor if mark == "/" else value * factor
+        return value
+
+    def signed(self) -> Fraction:
+        sign = 1
+        while self.next() in ("+", "-"):
+            sign = -sign if self.next() == "-" else sign
+            self.at += 1
+        return sign * self.atom()
+
+    def atom(self) -> Fraction:
+        value = self.parenthesis() if self.next() == "(" else self.number()
+        while self.next() == "%":
+            self.at += 1
+            value /= 100
+        return value
+
+    def parenthesis(self) -> Fraction:
+        self.at, self.depth = self.at + 1, self.depth + 1
+        if self.depth > _DEEPEST:
+            raise Unreadable(f"{self.expression[:40]!r}… nests more than {_DEEPEST} parentheses")
+        value = self.sum()
+        if self.next() != ")":
+            raise self.unreadable()
+        self.at, self.depth = self.at + 1, self.depth - 1
+        return value
+
+    def number(self) -> Fraction:
+        piece = self.next().replace(",", "")
+        if not piece or not (piece[0].isdigit() or piece[0] == ".") or len(piece) > LONGEST_NUMBER:
+            raise self.unreadable()
+        self.at += 1
+        return Fraction(piece)
