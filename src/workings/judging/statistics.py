@@ -1,0 +1,293 @@
+"""Counts, and sums by problem → intervals and p-values. numpy and scipy only; every random choice is a seed's.
+
+The unit is the problem. Rows of one problem (its layers, its positions) rise and fall together, so whole problems are
+resampled: everything is first added up to one sum and one row count per (problem, cell), and a bootstrap is then a
+matrix product of "how often was each problem drawn" with those sums. A million rows cost what their problems cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, stats
+
+Array = NDArray[np.float64]
+N_RESAMPLES = 2000
+_CHUNK = 4_000_000  # numbers of a resampling matrix held at once: 32 MB
+
+
+@dataclass(frozen=True)
+class Interval:
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Band:
+    """An estimate with its interval for each cell [cells]; NaN where a cell has no rows."""
+
+    estimate: Array
+    low: Array
+    high: Array
+
+
+@dataclass(frozen=True)
+class ProblemSums:
+    """Sum of the values and number of rows of every (problem, cell): both [problems, cells]."""
+
+    sums: Array
+    counts: Array
+
+    @classmethod
+    def of(cls, values: ArrayLike, problems: ArrayLike, cells: ArrayLike | None = None) -> ProblemSums:
+        """From one value a row. `problems` are any labels; `cells` are 0, 1, …; without them there is one cell."""
+        _, problem = np.unique(np.asarray(problems), return_inverse=True)
+        cell = np.zeros(len(problem), np.int64) if cells is None else np.asarray(cells, np.int64)
+        n_problems, n_cells = (int(codes.max(initial=-1)) + 1 for codes in (problem, cell))
+        flat = problem * n_cells + cell
+
+        def add_up(weights: ArrayLike | None) -> Array:
+            total = np.bincount(flat, weights, minlength=n_problems * n_cells)
+            return total.astype(np.float64).reshape(n_problems, n_cells)
+
+        return cls(add_up(np.asarray(values, np.float64)), add_up(None))
+
+    @property
+    def n_problems(self) -> NDArray[np.int64]:
+        """Problems that have a row in the cell [cells]."""
+        return (self.counts > 0).sum(0)
+
+    def means(self) -> Array:
+        """The mean over rows, cell by cell [cells]."""
+        with np.errstate(invalid="ignore"):
+            return self.sums.sum(0) / self.counts.sum(0)
+
+    def standard_errors(self) -> Array:
+        """Of the means, problems being the independent units (ratio estimator) [cells]; NaN for a single problem."""
+        n = self.n_problems
+        residuals = np.where(self.counts > 0, self.sums - self.means() * self.counts, 0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.sqrt(np.where(n > 1, n / (n - 1.0), np.nan) * (residuals**2).sum(0)) / self.counts.sum(0)
+
+
+# ---- proportions -------------------------------------------------------------------------------------------------
+
+
+def wilson(k: float, n: float, confidence: float = 0.95) -> Interval:
+    """Of a share k/n. `n` may be an effective number and need not be whole."""
+    low, high = _wilson(np.array([k / n]), np.array([float(n)]), _z(confidence))
+    return Interval(float(low[0]), float(high[0]))
+
+
+def newcombe(k1: int, n1: int, k2: int, n2: int, confidence: float = 0.95) -> Interval:
+    """Of k1/n1 − k2/n2, independent samples: the hybrid score interval (Newcombe 1998, method 10)."""
+    p1, p2 = k1 / n1, k2 / n2
+    one, two = wilson(k1, n1, confidence), wilson(k2, n2, confidence)
+    return Interval(
+        p1 - p2 - sqrt((p1 - one.low) ** 2 + (two.high - p2) ** 2),
+        p1 - p2 + sqrt((one.high - p1) ** 2 + (p2 - two.low) ** 2),
+    )
+
+
+def fisher(k1: int, n1: int, k2: int, n2: int) -> float:
+    """Two-sided exact p of k1/n1 against k2/n2, independent samples."""
+    return float(stats.fisher_exact([[k1, n1 - k1], [k2, n2 - k2]]).pvalue)
+
+
+def mcnemar(b: int, c: int) -> float:
+    """Two-sided exact p of b examples only the one gets right against c only the other does."""
+    return float(stats.binomtest(b, b + c).pvalue) if b + c else 1.0
+
+
+def clustered_wilson(shares: ProblemSums, confidence: float = 0.95, z: float | None = None) -> Band:
+    """Of shares whose rows are clustered by problem, cell by cell: Wilson's interval at the effective sample size.
+
+    Unlike the bootstrap it is not empty at 0 % and 100 % (there n counts problems). After Korn and Graubard (1998).
+    `z` replaces the normal quantile, for simultaneous intervals.
+    """
+    p, n_problems, n_rows = shares.means(), shares.n_problems, shares.counts.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        effective = p * (1 - p) / shares.standard_errors() ** 2
+        n = np.where(np.isfinite(effective), np.minimum(effective, n_rows), n_problems)
+        low, high = _wilson(p, n / _widening(n_problems, confidence) ** 2, _z(confidence) if z is None else z)
+    return Band(p, low, high)
+
+
+# ---- resampling whole problems -----------------------------------------------------------------------------------
+
+
+def cluster_bootstrap(
+    values: ArrayLike,
+    clusters: ArrayLike | None = None,
+    n_resamples: int = N_RESAMPLES,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Of the mean over rows, whole clusters resampled; without `clusters` every row is its own."""
+    values = np.asarray(values, np.float64)
+    sums = ProblemSums.of(values, np.arange(len(values)) if clusters is None else clusters)
+    band = percentile(sums, n_resamples, confidence, seed)
+    return Interval(float(band.low[0]), float(band.high[0]))
+
+
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, clusters: ArrayLike | None = None, **options) -> Interval:
+    """Of mean(a) − mean(b) over the same rows; options are those of `cluster_bootstrap`."""
+    return cluster_bootstrap(np.asarray(a, np.float64) - np.asarray(b, np.float64), clusters, **options)
+
+
+def percentile(sums: ProblemSums, n_resamples: int = N_RESAMPLES, confidence: float = 0.95, seed: int = 0) -> Band:
+    """Each cell by itself: percentile intervals, expanded for few problems (Hesterberg 2015)."""
+    means = np.concatenate(list(_resampled_means(sums, n_resamples, seed)))
+    tail = stats.norm.cdf(-_z(confidence) * _widening(sums.n_problems, confidence))
+    sides = [_quantiles(means, levels) for levels in (tail, 1 - tail)]
+    return Band(sums.means(), *sides)
+
+
+def simultaneous(sums: ProblemSums, n_resamples: int = N_RESAMPLES, confidence: float = 0.95, seed: int = 0) -> Band:
+    """All cells at once: in `confidence` of the experiments *every* cell's interval holds its true mean (max-t)."""
+    means, errors = sums.means(), sums.standard_errors()
+    reach = critical_value(sums, n_resamples, confidence, seed) * _widening(sums.n_problems, confidence) * errors
+    return Band(means, means - reach, means + reach)
+
+
+def critical_value(sums: ProblemSums, n_resamples: int = N_RESAMPLES, confidence: float = 0.95, seed: int = 0) -> float:
+    """How many standard errors the furthest of all cells strays; about 1.96 for one cell, more for many."""
+    means, errors = sums.means(), sums.standard_errors()
+    varies = errors > 0
+    if not varies.any():
+        return _z(confidence)
+    strays = [
+        np.nan_to_num(np.abs(resampled[:, varies] - means[varies]) / errors[varies]).max(1)
+        for resampled in _resampled_means(sums, n_resamples, seed)
+    ]
+    return max(_z(confidence), float(np.quantile(np.concatenate(strays), confidence)))
+
+
+def sign_flip(
+    a: ArrayLike, b: ArrayLike, clusters: ArrayLike | None = None, n_resamples: int = 10_000, seed: int = 0
+) -> float:
+    """Two-sided p that a and b differ: under the null a whole problem's difference might as well have the other sign.
+
+    All 2^n sign patterns are tried where they are no more than `n_resamples`.
+    """
+    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    problems = np.arange(len(difference)) if clusters is None else clusters
+    sums = ProblemSums.of(difference, problems).sums[:, 0]
+    reached = abs(sums.sum()) * (1 - 1e-12)
+    is_exact = len(sums) < 60 and 2 ** len(sums) <= n_resamples
+    patterns = _all_signs(len(sums)) if is_exact else _random_signs(len(sums), n_resamples, seed)
+    n_as_far = sum(int((np.abs(signs @ sums) >= reached).sum()) for signs in patterns)
+    # The pattern observed counts as one of those drawn, so p is never 0.
+    return n_as_far / 2 ** len(sums) if is_exact else (n_as_far + 1) / (n_resamples + 1)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """The p-values of one family, adjusted (Holm 1979), in the order given."""
+    order = np.argsort(ps)
+    stepped = np.maximum.accumulate(np.asarray(ps, np.float64)[order] * np.arange(len(ps), 0, -1))
+    adjusted = np.empty(len(ps))
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted.tolist()
+
+
+# ---- seeds and power ---------------------------------------------------------------------------------------------
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Of the mean over training seeds. One seed says nothing about the method: its interval is the whole line."""
+    if len(values) < 2:
+        return Interval(-np.inf, np.inf)
+    mean = float(np.mean(values))
+    reach = float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * np.std(values, ddof=1) / sqrt(len(values)))
+    return Interval(mean - reach, mean + reach)
+
+
+def required_n(
+    difference: float, p: float, power: float = 0.8, alpha: float = 0.05, discordant: float | None = None
+) -> int:
+    """Problems (per arm) needed to see a share of `p` become `p + difference`.
+
+    `discordant` is the share of problems on which two paired arms disagree (McNemar); without it they are independent.
+    """
+    return ceil(_needed(difference, p, power, alpha, discordant))
+
+
+def minimum_detectable_difference(
+    n: int, p: float, power: float = 0.8, alpha: float = 0.05, discordant: float | None = None
+) -> float:
+    """The smallest gain over a share of `p` that n problems (per arm) show with this power; NaN if there is none."""
+    largest = 1 - p if discordant is None else discordant
+    excess: Callable[[float], float] = lambda d: _needed(d, p, power, alpha, discordant) - n
+    if largest <= 0 or excess(largest) > 0:
+        return float("nan")
+    return float(optimize.brentq(excess, 1e-6, largest))
+
+
+def _needed(difference: float, p: float, power: float, alpha: float, discordant: float | None) -> float:
+    z_alpha, z_power = stats.norm.ppf(1 - alpha / 2), stats.norm.ppf(power)
+    if discordant is None:
+        middle, other = p + difference / 2, p + difference
+        null, real = sqrt(2 * middle * (1 - middle)), sqrt(max(0.0, p * (1 - p) + other * (1 - other)))
+    else:
+        null, real = sqrt(discordant), sqrt(max(0.0, discordant - difference**2))
+    return ((z_alpha * null + z_power * real) / difference) ** 2
+
+
+# ---- the pieces --------------------------------------------------------------------------------------------------
+
+
+def _z(confidence: float) -> float:
+    return float(stats.norm.ppf(0.5 + confidence / 2))
+
+
+def _widening(n_problems: NDArray[np.int64], confidence: float) -> Array:
+    """How much wider an interval from n problems must be than the normal one [cells]: Student's t over z."""
+    freedom = np.maximum(n_problems - 1, 1)
+    return stats.t.ppf(0.5 + confidence / 2, freedom) / _z(confidence) * np.sqrt((freedom + 1) / freedom)
+
+
+def _wilson(p: Array, n: Array, z: float) -> tuple[Array, Array]:
+    centre, reach = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = (centre - reach) / (1 + z * z / n), (centre + reach) / (1 + z * z / n)
+    return np.where(p <= 0, 0.0, low), np.where(p >= 1, 1.0, high)
+
+
+def _resampled_means(sums: ProblemSums, n_resamples: int, seed: int) -> Iterator[Array]:
+    """The cells' means [a chunk of resamples, cells] when as many problems as there are, are drawn with replacement."""
+    generator = np.random.default_rng(seed)
+    n = len(sums.sums)
+    per_chunk = max(1, _CHUNK // max(n, 1))
+    for start in range(0, n_resamples, per_chunk):
+        size = min(per_chunk, n_resamples - start)
+        drawn = generator.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            yield (times @ sums.sums) / (times @ sums.counts)
+
+
+def _quantiles(means: Array, levels: Array) -> Array:
+    """Column by column, each at its own level [cells]; a resample that missed a cell says nothing about it."""
+    return np.array(
+        [
+            np.quantile(column[~np.isnan(column)], level) if np.isfinite(column).any() else np.nan
+            for column, level in zip(means.T, levels, strict=True)
+        ]
+    )
+
+
+def _all_signs(n: int) -> Iterator[Array]:
+    yield 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+
+
+def _random_signs(n: int, n_resamples: int, seed: int) -> Iterator[Array]:
+    generator = np.random.default_rng(seed)
+    per_chunk = max(1, _CHUNK // max(n, 1))
+    for start in range(0, n_resamples, per_chunk):
+        yield generator.choice([-1.0, 1.0], size=(min(per_chunk, n_resamples - start), n))
