@@ -1,0 +1,118 @@
+"""Where an architecture keeps its parts: an explicit table by `config.model_type`, and the unembedding every lens shares.
+
+Nothing here guesses. A model type that is not in the table is an error that lists those which are, because a lens built on the
+wrong norm reads plausible nonsense.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from workings.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Dotted paths, from a Hugging Face causal language model, to the parts we touch."""
+
+    backbone: str
+    embedding: str
+    blocks: str
+    final_norm: str
+    lora_targets: tuple[str, ...]
+
+
+_LLAMA = Anatomy(
+    backbone="model",
+    embedding="model.embed_tokens",
+    blocks="model.layers",
+    final_norm="model.norm",
+    lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+)
+_GPT2 = Anatomy(
+    backbone="transformer",
+    embedding="transformer.wte",
+    blocks="transformer.h",
+    final_norm="transformer.ln_f",
+    lora_targets=("c_attn", "c_proj", "c_fc"),
+)
+ANATOMIES = {"gpt2": _GPT2, "llama": _LLAMA, "mistral": _LLAMA, "qwen2": _LLAMA, "qwen3": _LLAMA}
+
+
+def anatomy_of(config: Any) -> Anatomy:
+    """The anatomy of a Hugging Face config, by its `model_type`.
+
+    Raises BadInput for a type that is not in the table: add a row to `ANATOMIES` and its parity test.
+    """
+    found = ANATOMIES.get(config.model_type)
+    if found is None:
+        raise BadInput(
+            f"model family '{config.model_type}' is not known here; known: {', '.join(ANATOMIES)}. "
+            "Use a model of one of these families, or add its row to workings/models/anatomy.py."
+        )
+    return found
+
+
+def part(model: nn.Module, path: str) -> nn.Module:
+    """The submodule at a dotted path."""
+    return model.get_submodule(path)
+
+
+class Unembedding(nn.Module):
+    """Final norm and output head of a model, frozen: residual state → logits over the vocabulary.
+
+    `forward(h, normed)` takes h [..., d]; with `normed=True` the state is already past the final norm (as `final_norm` states
+    are) and the norm is not applied again.
+    """
+
+    def __init__(self, norm: nn.Module, weight: Tensor):
+        super().__init__()
+        self.norm = norm
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+
+    def forward(self, h: Tensor, normed: bool = False) -> Tensor:
+        return F.linear(h if normed else self.norm(h), self.weight)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the head and the norm's parameters, so that a lens can name what it was fitted on."""
+        sha = hashlib.sha256()
+        for tensor in (self.weight, *self.norm.state_dict().values()):
+            sha.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
+
+def unembedding_of(model: Any) -> Unembedding:
+    """A frozen copy-free view of a causal language model's final norm and output head."""
+    norm = part(model, anatomy_of(model.config).final_norm)
+    return Unembedding(norm, model.get_output_embeddings().weight)
+
+
+def layer_names(n_layers: int) -> tuple[str, ...]:
+    """`embed, block1, …, block{L-1}, final_norm`: the L + 1 states of Hugging Face's `hidden_states`, in order.
+
+    The last of them is block L *after* the final norm (true of GPT-2's `ln_f` and Llama's `norm`), hence its name.
+    """
+    return ("embed", *(f"block{i}" for i in range(1, n_layers)), "final_norm")
+
+
+def position_names(n_thoughts: int) -> tuple[str, ...]:
+    """`bot, t1, …, tK`: the opening token and the K thoughts."""
+    return ("bot", *(f"t{k}" for k in range(1, n_thoughts + 1)))
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of distinct parameters (tied weights count once)."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def causal_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bool [n, q, T] (query may look at key) → additive [n, 1, q, T] mask in `dtype`, which every attention kernel accepts."""
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return mask.masked_fill_(~allowed, torch.finfo(dtype).min).unsqueeze(1)

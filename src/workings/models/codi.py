@@ -1,0 +1,202 @@
+"""CODI: question → six continuous thoughts → answer; each thought is the projected state of the one before.
+
+Source: "CODI: Compressing Chain-of-Thought into Continuous Space via Self-Distillation" (2025). The token layout, the projection
+and the rows added to the embedding follow the released checkpoints; where the official code depends on the batch (no mask on
+thoughts and answer), the right behaviour is the default and `official_compat=True` gives theirs.
+
+`recurrence="constant"` makes the matched control: the same model with one learned vector fed at every step, so that nothing is
+carried from thought to thought. `answer_sees="thoughts"` hides the question from the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from workings.arithmetic.chain import write_chain
+from workings.arithmetic.problems import Problem
+from workings.errors import BadInput
+from workings.models.thinking import AnswerSees, Batch, Mode, ThoughtModel, left_padded
+
+ANSWER_PROMPT = "The answer is:"
+
+
+@dataclass(frozen=True)
+class CodiConfig:
+    """All of CODI that is not in the base model's own config. Saved beside the weights as `thinking.json`."""
+
+    vocabulary: int  # V of the base; rows V, V+1, V+2 of the embedding are pad, bot, eot
+    n_thoughts: int = 6
+    recurrence: Literal["state", "constant"] = "state"
+    answer_sees: AnswerSees = "everything"
+    projection: bool = True
+    projection_width: int = 768
+    projection_norm: bool = True
+    projection_dropout: float = 0.0
+    chain_style: Literal["marked", "stripped"] = "marked"
+    keep_last_step: bool = False
+    remove_eos: bool = True
+    normalise_question: bool = True
+    lora_alpha: float | None = None  # of the checkpoint the weights were merged from; for the record
+
+    @property
+    def pad_id(self) -> int:
+        return self.vocabulary
+
+    @property
+    def bot_id(self) -> int:
+        return self.vocabulary + 1
+
+    @property
+    def eot_id(self) -> int:
+        return self.vocabulary + 2
+
+
+class Projection(nn.Sequential):
+    """H_k → z_{k+1}: dropout, linear, GELU (erf), linear, layer norm; keys `1.*`, `3.*`, `ln.*` as in the released files."""
+
+    def __init__(self, width: int, inner: int, dropout: float = 0.0, norm: bool = True):
+        super().__init__(nn.Dropout(dropout), nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+        if norm:
+            self.add_module("ln", nn.LayerNorm(width))
+
+
+class CODI(ThoughtModel):
+    """A causal language model that thinks by CODI's recurrence. `load` reads any layout, `wrap` makes an untrained one."""
+
+    def __init__(self, base: Any, tokenizer: Any, config: CodiConfig, fingerprint: str = "untrained"):
+        super().__init__()
+        self.base, self.tokenizer, self.config, self.fingerprint = base, tokenizer, config, fingerprint
+        rows = base.get_input_embeddings().weight.shape[0]
+        if rows < config.vocabulary + 3:
+            raise BadInput(f"the embedding has {rows} rows; CODI needs {config.vocabulary + 3} (vocabulary + pad, bot, eot)")
+        width, dtype = base.config.hidden_size, base.dtype
+        self.prj: nn.Module = nn.Identity()
+        if config.recurrence == "constant":
+            self.constant = nn.Parameter(torch.randn(width, dtype=dtype) * base.config.initializer_range)
+        elif config.projection:
+            inner = config.projection_width
+            self.prj = Projection(width, inner, config.projection_dropout, config.projection_norm).to(dtype)
+        self.pad_id = config.pad_id
+        self.eos_id = tokenizer.eos_token_id
+        if self.eos_id is None:
+            raise BadInput("the tokenizer names no end-of-text token; an answer could never end. Set its eos_token.")
+
+    # What CODI alone knows -------------------------------------------------------------------------------------------
+
+    def question_ids(self, question: str) -> list[int]:
+        """The question as the encoder sees it, opening token included."""
+        text = question.strip().replace("  ", " ") if self.config.normalise_question else question
+        ids = self.tokenizer.encode(text)  # special tokens as the tokenizer adds them: a BOS for Llama, none for GPT-2
+        if ids and ids[-1] == self.eos_id:
+            ids = ids[:-1]
+        ends = [] if self.config.remove_eos else [self.eos_id]
+        return ids + ends + [self.config.bot_id]
+
+    def prompt(self, questions: Sequence[str], mode: Mode = "latent") -> Batch:
+        rows = [self.question_ids(q) for q in questions]
+        return left_padded(rows if mode == "latent" else [r[:-1] for r in rows], self.pad_id, self.device)
+
+    def feed(self, final: Tensor, k: int) -> Tensor:
+        if self.config.recurrence == "constant":
+            return self.constant.expand(final.shape)
+        return self.prj(final)
+
+    def closing(self) -> list[int]:
+        return [self.config.eot_id] + ([] if self.config.remove_eos else [self.eos_id])
+
+    def answer_opening(self) -> int:
+        return self.tokenizer.encode(ANSWER_PROMPT, add_special_tokens=False)[0]
+
+    def forbidden(self) -> list[int]:
+        rows = self.base.get_output_embeddings().weight.shape[0]
+        return list(range(self.config.vocabulary, rows))
+
+    def chain_text(self, problem: Problem) -> str:
+        """The written chain, with or without its last step, in the style the teacher saw."""
+        steps = problem.steps if self.config.keep_last_step else problem.steps[:-1]
+        return write_chain(steps, style=self.config.chain_style)
+
+    def chain_ids(self, problem: Problem) -> list[int]:
+        return self.tokenizer.encode(self.chain_text(problem), add_special_tokens=False)
+
+    def answer_ids(self, problem: Problem) -> tuple[list[int], int]:
+        """Ids of `The answer is: X` with the closing eos, and the index of the token before the first token of X.
+
+        That token is where student and teacher are compared. It is found from the text, not from the name of the model: GPT-2
+        writes `: 42` as `:`, ` 42`; Llama-3 as `:`, ` `, `42`.
+        """
+        text = f"{ANSWER_PROMPT} {problem.answer}"
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        start = len(ANSWER_PROMPT) + 1
+        first = next(i for i, (_, end) in enumerate(encoded["offset_mapping"]) if end > start)
+        return [*encoded["input_ids"], self.eos_id], first - 1
+
+    @property
+    def n_thoughts(self) -> int:  # type: ignore[override]
+        return self.config.n_thoughts
+
+    @property
+    def answer_sees(self) -> AnswerSees:  # type: ignore[override]
+        return self.config.answer_sees
+
+    # Loading and saving ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def wrap(cls, base: Any, tokenizer: Any, *, seed: int = 0, fingerprint: str = "untrained", **fields: Any) -> CODI:
+        """An untrained CODI round a causal language model: three embedding rows and a projection are added, both random.
+
+        `fields` are those of `CodiConfig`. The base model is changed in place (its embedding grows by three rows).
+        """
+        from workings import seeds
+
+        vocabulary = max(len(tokenizer), base.config.vocab_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds.derive("init", seed))
+            # The mean row plus a little noise: what Hugging Face draws, from a covariance that takes minutes for 49k rows.
+            _grow(base, vocabulary + 3)
+            fields = {"projection_width": base.config.hidden_size} | fields
+            return cls(base, tokenizer, CodiConfig(vocabulary=vocabulary, **fields), fingerprint)
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path,
+        base: str | Path | None = None,
+        lora_alpha: float | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        official_compat: bool = False,
+    ) -> CODI:
+        """A CODI from any layout: `bundled`, our own folder, a released checkpoint (folder, file or hub id).
+
+        A released checkpoint has no config or tokenizer inside: `base` (path or hub id) gives them. `lora_alpha` is not in the
+        file either; without it 32 is used, with a warning. Raises BadInput naming what is missing.
+        """
+        from workings.models import checkpoint as layouts
+
+        model = layouts.load(checkpoint, base=base, lora_alpha=lora_alpha, device=device, dtype=dtype)
+        model.official_compat = official_compat
+        return model
+
+    def save(self, folder: str | Path, card: str | None = None) -> Path:
+        """Weights, config, tokenizer and thought count in one folder: all that is needed to run it."""
+        from workings.models import checkpoint as layouts
+
+        return layouts.save(self, Path(folder), card)
+
+
+def _grow(base: Any, rows: int) -> None:
+    old = base.get_input_embeddings().weight.shape[0]
+    if rows <= old:
+        return
+    base.resize_token_embeddings(rows, mean_resizing=False)
+    tables = {id(w): w for w in (base.get_input_embeddings().weight, base.get_output_embeddings().weight)}
+    for weight in tables.values():  # once for a tied pair
+        mean, spread = weight.data[:old].mean(0), weight.data[:old].std() * 0.02
+        weight.data[old:] = mean + torch.randn(rows - old, weight.shape[1], dtype=weight.dtype) * spread

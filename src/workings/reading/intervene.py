@@ -1,0 +1,119 @@
+"""Model × problems × a substitute for its thoughts → does the answer survive? What is read is not yet what is used.
+
+Every substitute replaces the vectors that are *fed*; later thoughts are recomputed from them (the total effect). `zero` feeds
+nothing, `mean` the average vector of each step over other problems, `first` the first thought again at every step, `swapped` the
+thoughts of another problem with as many steps and another answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from workings import seeds
+from workings.arithmetic.answers import same_answer
+from workings.arithmetic.problems import Problem
+from workings.errors import BadInput
+from workings.models.thinking import Answer, ThoughtModel
+
+SUBSTITUTES = ("own", "zero", "mean", "first", "swapped")
+
+
+def donors(problems: Sequence[Problem], seed: int) -> list[int]:
+    """For each problem the index of another with as many steps and another answer, drawn at random.
+
+    Raises BadInput where a problem has no such partner: without one a swap says nothing.
+    """
+    random = seeds.python("donors", seed)
+    by_steps: dict[int, list[int]] = {}
+    for i, problem in enumerate(problems):
+        by_steps.setdefault(problem.n_steps, []).append(i)
+    chosen = []
+    for problem in problems:
+        pool = by_steps[problem.n_steps]
+        if all(same_answer(problems[j].value, problem.value) for j in pool):
+            raise BadInput(f"no donor for problem {problem.id}: no other of {problem.n_steps} steps has another answer; give more problems")
+        while True:
+            j = random.choice(pool)
+            if not same_answer(problems[j].value, problem.value):
+                chosen.append(j)
+                break
+    return chosen
+
+
+def substituted(
+    model: ThoughtModel,
+    problems: Sequence[Problem],
+    means_from: Sequence[Problem],
+    *,
+    seed: int = 0,
+    batch_size: int = 256,
+    max_new_tokens: int = 16,
+) -> pl.DataFrame:
+    """One row per problem × substitute: problem, n_steps, substitute, answer, correct, follows (says the donor's answer).
+
+    The step means come from `means_from`, which must be other problems than those judged.
+    """
+    questions = [p.question for p in problems]
+    donor = donors(problems, seed)
+    own, answers = model.think_and_answer(questions, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    assert own is not None
+    means = model.think([p.question for p in means_from], batch_size=batch_size).projected.mean(0)
+    fed = own.projected.to(model.device)
+    means, partner = means.to(model.device), torch.tensor(donor)
+
+    def answered(value) -> list[Answer]:
+        return model.think_and_answer(
+            questions, batch_size=batch_size, max_new_tokens=max_new_tokens, fed=value, keep=False
+        )[1]
+
+    said = {
+        "own": answers,
+        "zero": answered(lambda k, z, rows: torch.zeros_like(z)),
+        "mean": answered(lambda k, z, rows: means[k - 1].expand_as(z)),
+        "first": answered(lambda k, z, rows: fed[rows, 0]),
+        "swapped": answered(lambda k, z, rows: fed[partner[rows], k - 1]),
+    }
+    return pl.concat([_rows(name, said[name], problems, donor) for name in SUBSTITUTES])
+
+
+def _rows(name: str, answers: Sequence[Answer], problems: Sequence[Problem], donor: Sequence[int]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "problem": [p.id for p in problems],
+            "n_steps": [p.n_steps for p in problems],
+            "substitute": name,
+            "answer": [None if a.value is None else str(a.value) for a in answers],
+            "correct": [same_answer(a.value, p.value) for a, p in zip(answers, problems, strict=True)],
+            "follows": [same_answer(a.value, problems[j].value) for a, j in zip(answers, donor, strict=True)],
+        },
+        schema_overrides={"answer": pl.String},
+    )
+
+
+def self_check(model: ThoughtModel, questions: Sequence[str]) -> dict[str, float]:
+    """Largest change of any state or answer score under edits that must change nothing; all exactly 0, or the engine is wrong.
+
+    `replace by itself`: each thought fed again as it is. `last state`: the final-norm state of the last thought, fed to nothing.
+    """
+    from workings.models.thinking import Edit
+
+    with torch.no_grad():
+        clean = model.begin(model.prompt(questions))
+        states = [clean]
+        for _ in range(model.n_thoughts):
+            states.append(model.step(states[-1]))
+        again = clean
+        for k in range(model.n_thoughts):
+            again = model.step(again, z=model.feed(states[k].final, k))
+        edited = model.step(states[-2], edits=[Edit("final_norm", lambda h: h.flip(-1))])
+        none = torch.empty(len(questions), 0, dtype=torch.long, device=model.device)
+        opening = [model.close(s, none)[0][-1] for s in (states[-1], again, edited)]
+    return {"replace by itself": _gap(opening[0], opening[1]), "last state": _gap(opening[0], opening[2])}
+
+
+def _gap(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max())

@@ -1,0 +1,1 @@
+"""Training: objectives and the loops that minimise them."""

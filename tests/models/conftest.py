@@ -1,0 +1,54 @@
+"""Small real models in memory: two blocks, width 16, for GPT-2, Llama (grouped queries) and Qwen, with a word tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from workings.models.codi import CODI
+from workings.text.tokenizer import word_tokenizer
+
+WORDS = [*map(str, range(30)), *"a b c has more pens how many now then The answer is".split(), *". ? : + - * / = << >>".split()]
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
+
+
+def tiny_base(family: str, vocabulary: int, *, seed: int = 0, tied: bool = True, layers: int = 2):
+    shape = dict(vocab_size=vocabulary, bos_token_id=None, eos_token_id=None, pad_token_id=None, tie_word_embeddings=tied)
+    if family == "gpt2":
+        shape |= dict(n_embd=16, n_layer=layers, n_head=4, n_positions=96)
+        shape |= dict(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
+    else:
+        shape |= dict(hidden_size=16, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=4)
+        shape |= dict(num_key_value_heads=2, max_position_embeddings=96, head_dim=4)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape))
+    for parameter in model.parameters():  # well away from zero, so that a wrong mask or position shows
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    return model.eval()
+
+
+@pytest.fixture
+def words():
+    return word_tokenizer(WORDS)
+
+
+@pytest.fixture
+def thinker(words) -> Callable[..., CODI]:
+    def make(family: str = "gpt2", *, tied: bool = True, **fields) -> CODI:
+        model = CODI.wrap(tiny_base(family, len(words), tied=tied), words, n_thoughts=fields.pop("n_thoughts", 4), **fields)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def questions() -> list[str]:
+    return [
+        "a has 3 pens . how many now ?",
+        "b has 12 pens . then 4 more . then 5 more . how many now ?",
+        "c has 7 pens . then 1 more . how many pens now ?",
+        "a has 29 pens . then 2 more . then 3 more . then 4 more . how many pens has a now ?",
+    ]

@@ -1,0 +1,209 @@
+"""What every model that thinks must satisfy before a number of it is printed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.models.conftest import FAMILIES
+from workings.errors import BadInput
+from workings.models.thinking import Edit
+from workings.reading.intervene import self_check
+
+CLOSE = 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_question_does_not_depend_on_its_batch_or_order(thinker, questions, family):
+    model = thinker(family)
+    together, answers = model.think_and_answer(questions, batch_size=4)
+    backwards = model.think(questions[::-1], batch_size=3).hidden.flip(0)
+    assert (together.hidden - backwards).abs().max() < CLOSE
+    for i, question in enumerate(questions):
+        alone, answer = model.think_and_answer([question])
+        assert (alone.hidden[0] - together.hidden[i]).abs().max() < CLOSE
+        assert (alone.projected[0] - together.projected[i]).abs().max() < CLOSE
+        assert answer[0].token_ids == answers[i].token_ids
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_cached_steps_equal_one_pass_over_the_whole_sequence(thinker, questions, family):
+    """Parity with Hugging Face's own forward: embed question, fed vectors and eot, run once, no cache, no mask of ours."""
+    model = thinker(family)
+    question = questions[1]
+    thoughts = model.think([question])
+    ids = torch.tensor([model.question_ids(question)])
+    fed = thoughts.projected[:, :-1]
+    eot = model.embed(torch.tensor([model.closing()]))
+    with torch.no_grad():
+        out = model.base(inputs_embeds=torch.cat([model.embed(ids), fed, eot], 1), output_hidden_states=True)
+        state = model.begin(model.prompt([question]))
+        for k in range(model.n_thoughts):
+            state = model.step(state)
+        closed, _ = model.close(state, torch.empty(1, 0, dtype=torch.long))
+    stacked = torch.stack(out.hidden_states, 2)[:, len(ids[0]) - 1 : -1]
+    assert (stacked - thoughts.hidden).abs().max() < CLOSE
+    assert (model.unembed(closed[-1], "final_norm")[0, -1] - out.logits[0, -1]).abs().max() < CLOSE
+
+
+def test_the_shapes_are_as_documented(thinker, questions):
+    model = thinker("llama", n_thoughts=5)
+    thoughts = model.think(questions)
+    assert thoughts.hidden.shape == (4, 1 + 5, 2 + 1, 16)
+    assert thoughts.projected.shape == (4, 1 + 5, 16)
+    assert model.layers == ("embed", "block1", "final_norm")
+    assert model.positions() == ("bot", "t1", "t2", "t3", "t4", "t5")
+    assert model.think(questions, n_thoughts=2).hidden.shape[1] == 3
+    assert model.think(questions, n_thoughts=0).hidden.shape[1] == 1
+
+
+def test_the_embed_state_of_a_thought_is_the_vector_that_was_fed(thinker, questions):
+    thoughts = thinker("llama").think(questions)  # a Llama adds no position to its input
+    assert torch.equal(thoughts.hidden[:, 1:, 0], thoughts.projected[:, :-1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("sees", ["everything", "thoughts"])
+def test_edits_that_must_change_nothing_change_nothing(thinker, questions, family, sees):
+    changes = self_check(thinker(family, answer_sees=sees), questions)
+    assert changes == {"replace by itself": 0.0, "last state": 0.0}
+
+
+@pytest.mark.parametrize("layer", ["block1", "block2", "final_norm"])
+def test_an_edit_changes_its_own_position_and_later_ones_but_nothing_before(thinker, questions, layer):
+    model = thinker("gpt2")
+    with torch.no_grad():
+        first = model.step(model.begin(model.prompt(questions)))
+        clean, edited = model.step(first), model.step(first, edits=[Edit(layer, lambda h: h * 2 + h.flip(-1))])
+        after_clean, after_edited = model.step(clean), model.step(edited)
+    assert not torch.allclose(clean.final, edited.final)
+    assert not torch.allclose(after_clean.final, after_edited.final)
+    before = first.visible.shape[1]
+    for (k, v), (k2, v2) in zip(clean.cache, edited.cache, strict=True):
+        assert torch.equal(k[:, :, :before], k2[:, :, :before]) and torch.equal(v[:, :, :before], v2[:, :, :before])
+
+
+def test_an_edit_of_a_block_is_what_the_states_above_it_see(thinker, questions):
+    model = thinker("gpt2")
+    with torch.no_grad():
+        state = model.begin(model.prompt(questions))
+        edited = model.step(state, edits=[Edit("block1", lambda h: torch.full_like(h, 2.0))])
+    assert torch.equal(edited.hidden[:, 1], torch.full_like(edited.hidden[:, 1], 2.0))
+    assert model.step(state).hidden[:, 1].ne(2.0).all(), "the hook must be gone"
+
+
+def test_a_later_thought_cannot_change_an_earlier_one(thinker, questions):
+    """Gradients of the k-th state are zero with respect to what is fed after it, and not with respect to what is fed before."""
+    model = thinker("llama")
+    fed = [torch.randn(len(questions), model.width, requires_grad=True) for _ in range(model.n_thoughts)]
+    state, states = model.begin(model.prompt(questions)), []
+    for z in fed:
+        state = model.step(state, z)
+        states.append(state)
+    for k, state in enumerate(states):
+        gradients = torch.autograd.grad(state.hidden.square().sum(), fed, allow_unused=True, retain_graph=True)
+        moved = [g is not None and bool(g.abs().sum() > 0) for g in gradients]
+        assert moved == [j <= k for j in range(len(fed))]
+
+
+def test_a_state_is_never_changed_in_place(thinker, questions):
+    model = thinker("gpt2")
+    with torch.no_grad():
+        state = model.begin(model.prompt(questions))
+        kept = [(k.clone(), v.clone()) for k, v in state.cache]
+        one, other = model.step(state), model.step(state, z=torch.zeros(4, model.width))
+    assert not torch.allclose(one.final, other.final)
+    assert all(torch.equal(a, b) for pair, copy in zip(state.cache, kept, strict=True) for a, b in zip(pair, copy, strict=True))
+
+
+def test_forking_selects_rows(thinker, questions):
+    model = thinker("qwen2")
+    with torch.no_grad():
+        state = model.step(model.begin(model.prompt(questions)))
+        forked = model.step(model.fork(state, [2, 0, 2]))
+        whole = model.step(state)
+    assert torch.allclose(forked.hidden, whole.hidden[[2, 0, 2]], atol=1e-5)
+
+
+@pytest.mark.parametrize("sees", ["everything", "thoughts"])
+def test_scores_are_those_of_generated_answers(thinker, questions, sees):
+    """The tokens greedy decoding picks are the ones with the largest log p when the same answer is scored."""
+    model = thinker("gpt2", answer_sees=sees)
+    with torch.no_grad():
+        state = model.begin(model.prompt(questions))
+        for _ in range(model.n_thoughts):
+            state = model.step(state)
+        said = model.generate(state, 5)
+        width = max(map(len, said))
+        answers = torch.tensor([s + [0] * (width - len(s)) for s in said])
+        mask = torch.tensor([[True] * len(s) + [False] * (width - len(s)) for s in said])
+        score = model.score(state, answers, mask)
+        other = model.score(state, torch.where(mask, (answers + 1) % 20, answers), mask)
+    assert (score[:, 0] >= other[:, 0]).all()
+    assert (score[~mask] == 0).all() and (score <= 0).all()
+
+
+def test_an_answer_that_sees_only_thoughts_is_blind_to_the_question(thinker, questions):
+    """With the fed vectors clamped and positions beyond the first block cut off from the question, the answer cannot tell two
+    questions apart; the model that sees everything can."""
+    donor = questions[1]
+    for sees, blind in (("thoughts", True), ("everything", False)):
+        model = thinker("gpt2", answer_sees=sees)
+        with torch.no_grad():
+            state = model.begin(model.prompt([donor]))
+            for _ in range(model.n_thoughts):
+                state = model.step(state)
+            corrupted = [(k.clone(), v.clone()) for k, v in state.cache]
+            for k, v in corrupted:
+                k[:, :, state.question[0]] += 5.0
+                v[:, :, state.question[0]] -= 5.0
+            from dataclasses import replace
+
+            none = torch.empty(1, 0, dtype=torch.long)
+            clean = model.close(state, none)[0][-1]
+            other = model.close(replace(state, cache=tuple(corrupted)), none)[0][-1]
+        assert torch.equal(clean, other) is blind
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_recurrence_one_pass_over_all_thoughts_equals_the_steps(thinker, questions, family):
+    model = thinker(family, recurrence="constant")
+    with torch.no_grad():
+        begun = model.begin(model.prompt(questions))
+        stepped = begun
+        for _ in range(model.n_thoughts):
+            stepped = model.step(stepped)
+        at_once = model.feed_all(begun)
+    assert (stepped.hidden - at_once.hidden).abs().max() < CLOSE
+    assert stepped.k == at_once.k and torch.equal(stepped.next_position, at_once.next_position)
+
+
+def test_official_compat_attends_to_padding_and_so_depends_on_the_batch(thinker, questions):
+    model = thinker("gpt2")
+    model.official_compat = True
+    together = model.think(questions).hidden
+    alone = torch.cat([model.think([q]).hidden for q in questions])
+    longest = max(range(4), key=lambda i: len(model.question_ids(questions[i])))
+    assert (together[longest] - alone[longest]).abs().max() < CLOSE, "the longest question has no padding"
+    others = [i for i in range(4) if i != longest]
+    assert (together[others] - alone[others]).abs().max() > 0.01
+
+
+def test_pad_and_bot_are_never_said(thinker, questions):
+    model = thinker("llama", tied=False)
+    head = model.base.get_output_embeddings().weight
+    with torch.no_grad():
+        head[-3:] = head.abs().sum(0) * 10  # pad, bot and eot would win everywhere if they could
+    said = [i for a in model.answer(questions, max_new_tokens=8) for i in a.token_ids]
+    assert said and max(said) < model.config.vocabulary
+
+
+def test_a_question_longer_than_the_context_is_refused(thinker):
+    with pytest.raises(BadInput, match="does not fit the context of 96"):
+        thinker("gpt2").think(["a has 3 pens . " * 40])
+
+
+def test_an_unknown_layer_to_edit_is_named(thinker, questions):
+    model = thinker("gpt2")
+    with pytest.raises(BadInput, match="no layer 'block9'.*block1, block2, final_norm"):
+        model.step(model.begin(model.prompt(questions)), edits=[Edit("block9", lambda h: h)])
