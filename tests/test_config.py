@@ -1,4 +1,4 @@
-"""Laws of configs: what is written reads back equal, what is mistaken is named, and text becomes what its field asks for."""
+"""Laws of configs: what is written reads back equal, mistakes are named, text becomes what a field asks for."""
 
 from __future__ import annotations
 

@@ -282,12 +282,18 @@ def _from_file(file: Path, known: Mapping[str, Path]) -> Experiment:
     if name in known:
         raise BadInput(f"{file}: the package has an experiment '{name}' already; give the file another name")
     unique = f"workings_experiment_{file.stem}_{sha256_of(file)[:8]}"
+    if unique in sys.modules:  # a second import would make a second, unequal Config
+        return Experiment(name, file, sys.modules[unique])
     spec = importlib.util.spec_from_file_location(unique, file)
     if spec is None or spec.loader is None:
         raise BadInput(f"{file} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[unique] = module  # dataclasses look their annotations up there
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[unique]
+        raise
     return Experiment(name, file, module)
 
 

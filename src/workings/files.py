@@ -104,7 +104,7 @@ def is_locked(folder: Path) -> bool:
 def explained(error: BaseException, place: Path) -> Exception:
     """What to tell the user about a write that the operating system refused."""
     if is_disk_full(error):
-        return Failed(f"the disk is full: free some space, then resume or start again; it concerns {place}")
+        return Failed(f"the disk is full at {place}: free some space, then resume or start again")
     return BadInput(f"cannot write to {place}: {getattr(error, 'strerror', None) or error}")
 
 

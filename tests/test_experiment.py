@@ -1,0 +1,162 @@
+"""An experiment file becomes runs: arms × seeds, settings in their order, failures that lose nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workings.errors import BadInput, Failed
+from workings.experiment import available, load, plan, question_of, report_runs, resume_run, run_experiment
+from workings.run import RunRecord
+
+
+def run_toy(toy: Path, **settings: object) -> list[RunRecord]:
+    return run_experiment(toy, root=toy.parent / "runs", quiet=True, **settings)  # ty: ignore[invalid-argument-type]
+
+
+def records_in(root: Path) -> list[RunRecord]:
+    return [RunRecord(path.parent) for path in sorted(root.glob("*/*/manifest.json"))]
+
+
+def test_every_arm_runs_with_every_seed(toy: Path) -> None:
+    records = run_toy(toy, seeds=[0, 1])
+    assert [(r.manifest["arm"], r.manifest["seed"]) for r in records] == [
+        ("steady", 0),
+        ("steady", 1),
+        ("shaky", 0),
+        ("shaky", 1),
+    ]
+    config = load(toy).module.Config
+    assert [r.config(config).seed for r in records] == [0, 1, 0, 1]
+    assert all(r.status == "finished" and r.manifest["experiment"] == "toy-question" for r in records)
+    assert (records[0].path / "source" / toy.name).read_text() == toy.read_text()
+
+
+def test_later_settings_win_arm_scale_file_override(toy: Path, tmp_path: Path) -> None:
+    experiment = load(toy)
+    one = lambda **settings: plan(experiment, ["steady"], **settings)[0].config
+    assert one().n == 4
+    assert (one(scale="full").n, one(scale="full").optim.lr) == (8, 0.2)
+    file = tmp_path / "some.yaml"
+    file.write_text("n: 6\nseed: 9\n")
+    assert (one(scale="full", config_path=file).n, one(scale="full", config_path=file).optim.lr) == (6, 0.2)
+    assert one(config_path=file).seed == 9
+    assert one(config_path=file, overrides=["n=7"], seeds=[3]) == type(one())(n=7, seed=3)
+
+
+def test_a_resolved_config_gives_the_same_config_again(toy: Path) -> None:
+    record = run_toy(toy, arms=["shaky"], scale="full", overrides=["optim.lr=3e-4"], seeds=[5])[0]
+    again = plan(load(toy), ["shaky"], "smoke", config_path=record.path / "config.yaml")[0].config
+    assert again == record.config(load(toy).module.Config)
+
+
+def test_the_record_says_how_a_run_departs_from_its_arm(toy: Path) -> None:
+    record = run_toy(toy, arms=["shaky"], scale="smoke", overrides=["optim.lr=1", "data=else where"], seeds=[5])[0]
+    assert record.manifest["overrides"] == ["optim.lr=1.0", "n=2", "data=else where"]
+
+
+def test_two_arms_made_equal_are_refused(toy: Path) -> None:
+    with pytest.raises(BadInput, match=r"shaky and steady .* are the same run"):
+        run_toy(toy, overrides=["aim=4"])
+
+
+@pytest.mark.parametrize(("trouble", "kind"), [("bug", Failed), ("mistake", BadInput)])
+def test_an_arm_that_fails_does_not_lose_the_others(toy: Path, trouble: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="2 of 4 runs failed") as failure:
+        run_toy(toy, arms=["shaky", "steady"], seeds=[0, 1], overrides=[f"trouble={trouble}"])
+    assert "shaky, seed 1" in str(failure.value)
+    ends = {(r.manifest["arm"], r.status) for r in records_in(toy.parent / "runs")}
+    assert ends == {("steady", "finished"), ("shaky", "failed")}
+
+
+def test_a_single_run_fails_with_its_own_error(toy: Path) -> None:
+    with pytest.raises(RuntimeError, match="shook"):
+        run_toy(toy, arms=["shaky"], overrides=["trouble=bug"])
+
+
+def test_a_dry_run_writes_nothing_and_prints_a_config_that_is_accepted(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_toy(toy, arms=["steady"], overrides=["n=5"], dry_run=True) == []
+    assert not (toy.parent / "runs").exists()
+    printed = capsys.readouterr().out
+    assert "# not as the arm has it: n=5" in printed
+    file = toy.parent / "printed.yaml"
+    file.write_text(printed)
+    assert plan(load(toy), ["steady"], config_path=file)[0].config.n == 5
+
+
+def test_a_killed_run_is_resumed_by_the_file_it_holds_and_then_reported(toy: Path) -> None:
+    root = toy.parent / "runs"
+    words = ["run", str(toy), "--arm", "steady", "--set", "trouble=hang", "--out", str(root)]
+    process = subprocess.Popen([sys.executable, "-m", "workings.cli", *words], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    path = Path(next(line for line in process.stderr if "→" in line).split("→")[1].strip())
+    while not (path / "done").exists():
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    assert RunRecord(path).status == "killed"
+    with pytest.raises(BadInput, match="is killed, not finished"):
+        report_runs([RunRecord(path)])
+    toy.unlink()  # the copy in the run is enough
+    record = resume_run(path, quiet=True)
+    assert record.status == "finished"
+    assert report_runs([record]) == path / "report.html"
+
+
+def test_a_run_is_not_resumed_by_a_file_that_has_changed(toy: Path) -> None:
+    with pytest.raises(RuntimeError):
+        run_toy(toy, arms=["shaky"], overrides=["trouble=bug"])
+    failed = records_in(toy.parent / "runs")[0]
+    toy.write_text(toy.read_text() + "\n# another thought\n")
+    with pytest.raises(BadInput, match="has changed since"):
+        resume_run(failed.path, name=toy, quiet=True)
+
+
+def test_a_report_on_several_runs_lies_beside_them(toy: Path) -> None:
+    records = run_toy(toy)
+    page = report_runs(records)
+    assert page.parent.parent == records[0].path.parent
+    assert page == report_runs(records[::-1])
+    assert all(record.path.name in page.read_text() for record in records)
+    assert all(record.verify() == [] for record in records)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arms": ["stedy"]}, "toy-question has no arm 'stedy' (did you mean 'steady'?)"),
+        ({"scale": "huge"}, "toy-question has no scale 'huge'; it has smoke, mini, full"),
+        ({"overrides": ["optim.lrr=1"]}, "unknown field 'optim.lrr' in Config (did you mean 'optim.lr'?)"),
+        ({"config_path": "missing.yaml"}, "cannot read the config missing.yaml"),
+    ],
+)
+def test_mistaken_settings_are_refused_before_anything_is_written(toy: Path, settings: dict, message: str) -> None:
+    with pytest.raises(BadInput) as mistake:
+        run_toy(toy, **settings)
+    assert message in str(mistake.value)
+    assert not (toy.parent / "runs").exists()
+
+
+def test_a_file_that_is_no_experiment_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "empty.py").write_text('"""Nothing."""')
+    with pytest.raises(BadInput, match="lacks Config, ARMS, SCALES, inputs, run_arm, report"):
+        load(tmp_path / "empty.py")
+    with pytest.raises(BadInput, match="no experiment file"):
+        load(tmp_path / "missing.py")
+    with pytest.raises(BadInput, match="no experiment 'reed-thoughts'"):
+        load("reed-thoughts")
+
+
+def test_every_experiment_of_the_package_asks_a_question_and_has_all_its_parts() -> None:
+    for name, file in available().items():
+        assert question_of(file), f"{file}: the first line of the docstring is the question"
+        experiment = load(name)
+        assert set(experiment.module.SCALES) == {"smoke", "mini", "full"}
+        for scale in experiment.module.SCALES:
+            assert plan(experiment, scale=scale)
