@@ -1,0 +1,47 @@
+
+"use strict";
+// The page is whole without this: it only lets one problem be shown at a time, and says a cell in full.
+for (const samples of document.querySelectorAll("[data-samples]")) {
+  const articles = samples.querySelectorAll("article");
+  const select = samples.querySelector("select");
+  const show = () => articles.forEach((article, index) => { article.hidden = index !== select.selectedIndex; });
+  select.addEventListener("change", show);
+  for (const button of samples.querySelectorAll("[data-show]")) button.addEventListener("click", () => {
+    samples.dataset.top = button.dataset.show;
+    for (const other of samples.querySelectorAll("[data-show]")) other.setAttribute("aria-pressed", other === button);
+  });
+  samples.querySelector(".chooser").hidden = false;
+  show();
+}
+const inFull = (cell) => {
+  if (cell.title) return cell.title;
+  const guesses = [...cell.querySelectorAll("li")].map((li) =>
+    (li.title || li.querySelector("bdi").textContent) + " " + li.querySelector("b").textContent + (li.className ? " (target)" : ""));
+  const elsewhere = cell.querySelector("p");
+  const row = cell.closest("tr");
+  const position = cell.closest("table").tHead.rows[0].cells[cell.cellIndex].firstChild.textContent;
+  return row.cells[0].textContent + ", " + position + ":  " + guesses.join("   ") + (elsewhere ? "   target " + [...elsewhere.children].map((part) => part.textContent).join(" ") : "");
+};
+const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+for (const table of document.querySelectorAll("[data-cells]")) {
+  const rows = [...table.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("td")]);
+  const readout = table.closest("section, article").querySelector(".readout");
+  if (!rows.length) continue;
+  readout.hidden = false;
+  rows[0][0].tabIndex = 0;
+  const say = (event) => { const cell = event.target.closest("tbody td"); if (cell) readout.textContent = inFull(cell); };
+  table.addEventListener("mouseover", say);
+  table.addEventListener("focusin", say);
+  table.addEventListener("keydown", (event) => {
+    const step = steps[event.key];
+    const from = event.target.closest("tbody td");
+    if (!step || !from) return;
+    const at = rows.findIndex((row) => row.includes(from));
+    const to = rows[at + step[0]]?.[rows[at].indexOf(from) + step[1]];
+    if (!to) return;
+    event.preventDefault();
+    from.tabIndex = -1;
+    to.tabIndex = 0;
+    to.focus();
+  });
+}
