@@ -15,7 +15,8 @@ setup: $(STAMP)
 # uv then leaves it alone, because the pin in constraints.txt admits it, and installs the rest several times faster.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo $(OLDER) >&2; exit 1; }
-	@test -x $(BIN)/python || { echo "making $(VENV) (a few minutes the first time)"; $(PYTHON) -m venv $(VENV); }
+	@test -x $(BIN)/python || echo "making $(VENV) (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable . --group dev
 	@touch $(STAMP)
@@ -29,7 +30,7 @@ demo: setup
 	@$(BIN)/workings demo
 
 test: setup
-	$(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 check: setup
 	$(BIN)/ruff check .
