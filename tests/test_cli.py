@@ -117,6 +117,16 @@ def test_a_run_from_start_to_verified(toy: Path, capsys: pytest.CaptureFixture[s
     assert "config.yaml: changed" in capsys.readouterr().out
 
 
+def test_a_broken_manifest_does_not_hide_the_other_runs(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "toy_question.py"]) == 0
+    capsys.readouterr()
+    broken, whole = sorted(Path("runs").glob("*/*/manifest.json"))
+    broken.write_text("{")
+    assert main(["list", "--json"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert runs == {str(broken.parent): "unreadable", str(whole.parent): "finished"}
+
+
 def test_only_finished_runs_of_one_experiment_are_compared(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "toy_question.py", "--arm", "shaky", "--set", "trouble=mistake"]) == commands.MISTAKE
     failed = next(Path("runs").glob("*/*/manifest.json")).parent

@@ -114,8 +114,16 @@ def test_a_run_is_not_resumed_by_a_file_that_has_changed(toy: Path) -> None:
         run_toy(toy, arms=["shaky"], overrides=["trouble=bug"])
     failed = records_in(toy.parent / "runs")[0]
     toy.write_text(toy.read_text() + "\n# another thought\n")
-    with pytest.raises(BadInput, match="has changed since"):
+    with pytest.raises(BadInput, match=r"is not what .* began with"):
         resume_run(failed.path, name=toy, quiet=True)
+
+
+def test_a_run_is_not_resumed_by_another_experiment(toy: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other_question.py"
+    other.write_text(toy.read_text())
+    record = run_toy(toy, arms=["steady"])[0]
+    with pytest.raises(BadInput, match=r"is not what .* began with"):
+        resume_run(record.path, name=other, quiet=True)
 
 
 def test_a_report_on_several_runs_lies_beside_them(toy: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from workings.config import fixed, scientific
 from workings.errors import BadInput, Failed
-from workings.provenance import input_digest, sha256_of
+from workings.provenance import checkout_state, input_digest, sha256_of
 from workings.run import Run, RunRecord, write_atomic
 
 
@@ -320,3 +320,28 @@ def test_nobody_sees_half_a_file(tmp_path: Path) -> None:
         assert len(content) == 1_000_000
         assert len(set(content)) == 1
     assert writer.returncode == 0
+
+
+def test_the_record_names_the_commit_and_what_differs_from_it(tmp_path: Path) -> None:
+    """Of a checkout made here: clean, then changed twice."""
+    git = lambda *words: (
+        subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True, text=True).stdout
+    )
+    file = tmp_path / "question.py"
+    file.write_text("a = 1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "one")
+    clean = checkout_state(file)
+    assert clean == {"commit": git("rev-parse", "HEAD").strip(), "dirty": False, "diff_digest": None}
+    digests = set()
+    for content in ("a = 2\n", "a = 3\n"):
+        file.write_text(content)
+        state = checkout_state(file)
+        assert state is not None
+        assert state["dirty"]
+        digests.add(state["diff_digest"])
+    assert len(digests) == 2
+    (tmp_path / ".gitignore").write_text("question.py\n")
+    git("rm", "-q", "--cached", "question.py")
+    assert checkout_state(file) is None

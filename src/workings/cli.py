@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from workings import __version__, commands
@@ -31,14 +32,10 @@ def demo(*, out: Annotated[str, "the folder that the run goes into"] = "runs", q
 
 def list_all(*, root: Root = "runs", json_: AsJson = False) -> None:
     """List the experiments there are, each with its question, and the runs so far."""
-    from pathlib import Path
-
     from workings.experiment import available, question_of
-    from workings.run import RunRecord
 
     experiments = {name: question_of(file) for name, file in available().items()}
-    records = [RunRecord(path.parent) for path in sorted(Path(root).glob("*/*/manifest.json"))]
-    runs = {str(record.path): record.status for record in records}
+    runs = {str(path.parent): _status(path.parent) for path in sorted(Path(root).glob("*/*/manifest.json"))}
     if json_:
         print(json.dumps({"experiments": experiments, "runs": runs}, indent=1))
         return
@@ -171,6 +168,15 @@ def _record(path_or_prefix: str, root: str) -> RunRecord:
     from workings.run import RunRecord
 
     return RunRecord.find(path_or_prefix, root)
+
+
+def _status(path: Path) -> str:
+    from workings.run import RunRecord
+
+    try:
+        return RunRecord(path).status
+    except BadInput:
+        return "unreadable"
 
 
 def _about(record: RunRecord) -> dict[str, Any]:

@@ -142,10 +142,8 @@ def resume_run(
     record = RunRecord.find(path_or_prefix, root)
     experiment = load(name) if name else experiment_of(record)
     recorded = record.path / "source" / experiment.file.name
-    if sha256_of(recorded) != sha256_of(experiment.file):
-        raise BadInput(
-            f"{experiment.file} has changed since {record.path.name} began (see its source/): start a new run"
-        )
+    if not recorded.is_file() or sha256_of(recorded) != sha256_of(experiment.file):
+        raise BadInput(f"{experiment.file} is not what {record.path.name} began with (its source/): start a new run")
     config = record.config(experiment.module.Config)
     with Run.resume(record.path) as run:
         _say(f"{experiment.name}: going on with {run.path}", quiet)

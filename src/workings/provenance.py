@@ -59,19 +59,15 @@ def input_digest(value: str | Path) -> str:
 
 
 def code_state(source: Path | None = None) -> dict[str, Any]:
-    """commit, dirty, diff_digest (of what differs from the commit) of the checkout of `source`, else of this package.
+    """commit, dirty, diff_digest (of what differs from the commit) of the checkout of this package, else of `source`.
 
-    All None outside a checkout, and for a package installed into an ignored folder of somebody else's.
+    All None where neither is in one; a package installed into an ignored folder of somebody's checkout is in none.
     """
-    file = (source or Path(__file__)).resolve()
-    ignored = _git(file.parent, "check-ignore", str(file)) is not None
-    commit = None if ignored else _git(file.parent, "rev-parse", "HEAD")
-    if commit is None:
-        return {"commit": None, "dirty": None, "diff_digest": None}
-    changes = _git(file.parent, "status", "--porcelain")
-    diff = _git(file.parent, "diff", "HEAD", "--no-ext-diff", "--no-color") if changes else None
-    digest = hashlib.sha256(f"{changes}\n{diff}".encode()).hexdigest() if changes else None
-    return {"commit": commit, "dirty": bool(changes), "diff_digest": digest}
+    for file in (Path(__file__), source):
+        state = checkout_state(file.resolve()) if file else None
+        if state:
+            return state
+    return {"commit": None, "dirty": None, "diff_digest": None}
 
 
 def versions() -> dict[str, str]:
@@ -94,6 +90,19 @@ def device() -> dict[str, Any]:
         if torch.cuda.is_available():
             about["accelerator"] = torch.cuda.get_device_name()
     return about
+
+
+def checkout_state(file: Path) -> dict[str, Any] | None:
+    """`code_state` of the checkout that one file belongs to; None where it is in none, or is ignored there."""
+    if _git(file.parent, "check-ignore", str(file)) is not None:
+        return None
+    commit = _git(file.parent, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changes = _git(file.parent, "status", "--porcelain")
+    diff = _git(file.parent, "diff", "HEAD", "--no-ext-diff", "--no-color") if changes else None
+    digest = hashlib.sha256(f"{changes}\n{diff}".encode()).hexdigest() if changes else None
+    return {"commit": commit, "dirty": bool(changes), "diff_digest": digest}
 
 
 def _git(folder: Path, *command: str) -> str | None:

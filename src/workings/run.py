@@ -80,6 +80,7 @@ class Run:
         inputs = inputs or {}
         manifest = {
             "format": 1,
+            "status": "running",
             "experiment": experiment,
             "arm": arm,
             "seed": seed,
