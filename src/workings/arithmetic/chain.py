@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from math import floor
 from typing import Literal
 
 ChainStyle = Literal["marked", "stripped"]
@@ -54,7 +55,7 @@ def _last_place(number: str) -> Fraction:
 
 
 def read_chain(text: str) -> tuple[Step, ...]:
-    """Every `<<expression=result>>` in `text`, in order; the last `=` divides. Raises Unreadable for one with no `=`."""
+    """Every `<<expression=result>>` in `text`, in order; the last `=` divides. Raises Unreadable."""
     return tuple(_read_step(inside) for inside in MARKED.findall(text))
 
 
@@ -126,10 +127,9 @@ class _Reader:
             mark = self.next()
             self.at += mark != "("
             factor = self.signed()
+            value = value * factor if mark in "*(" else value / factor
             if mark == "//":
-                value = Fraction(value // factor)
-            else:
-                value = value / factor if mark == "/" else value * factor
+                value = Fraction(floor(value))
         return value
 
     def signed(self) -> Fraction:

@@ -57,9 +57,7 @@ def vocabulary(spec: ProblemSpec) -> list[str]:
         most = max([2, *spec.factors("*")]) * high
         numbers |= set(range(0, most + 1, spec.modulus)) | {spec.modulus}
     families = [FAMILIES[name] for name in spec.family_names]
-    numbers |= {
-        int(piece) for family in families for o in family.openings for piece in re.findall(r"\d+", str(o.steps))
-    }
+    numbers |= {int(number) for f in families for o in f.openings for number in re.findall(r"\d+", " ".join(o.steps))}
     pieces = split_pieces(" ".join(_every_text(families)))
     words = sorted({piece for piece in pieces if piece.isalpha()})
     return [*".,?$%+-*/=", "<<", ">>", *words, *map(str, sorted(numbers))]
@@ -90,7 +88,10 @@ class _Maker:
         self.walk = Line(spec) if spec.modulus is None else Ring(spec)
         self.factors = {operation: spec.factors(operation) for operation in spec.operations}
         self.steep = tuple(operation for operation in spec.operations if operation in "*/")
-        self.families = {n: _with_openings(spec.family_names, n) for n in set(spec.n_steps)}
+        self.families = {n: _with_openings(spec, n) for n in set(spec.n_steps)}
+        for n, families in self.families.items():
+            if not families:
+                raise BadInput(f"no family of {spec.family_names} tells {n} steps with {spec.operations}; name another")
 
     def problem(self, draw: Draw) -> Problem | None:
         """A problem, or None where the numbers drawn led nowhere."""
@@ -166,7 +167,7 @@ class _Maker:
     def _free(self, draw: Draw, is_factor: bool) -> int:
         low, high = self.spec.range
         if is_factor:
-            return _pick(draw, self.factors.get("*") or self.spec.multipliers)
+            return _pick(draw, self.factors["*"])
         return max(low, 2) + int(draw() * (high - max(low, 2)) / 2)
 
     def _distractor(self, draw: Draw, words: dict[str, str | int]) -> str:
@@ -185,10 +186,12 @@ def _pick(draw: Draw, among: Sequence[T]) -> T:
     return among[int(draw() * len(among))]
 
 
-def _with_openings(names: Sequence[str], n_steps: int) -> list[tuple[Family, list[Opening]]]:
-    """The families that can tell a story of `n_steps`, with the openings that do."""
-    fitting = [(FAMILIES[name], [o for o in FAMILIES[name].openings if len(o.steps) <= n_steps]) for name in names]
-    return [(family, openings) for family, openings in fitting if openings]
+def _with_openings(spec: ProblemSpec, n_steps: int) -> list[tuple[Family, list[Opening]]]:
+    """The families that can tell a story of `n_steps`, with the openings that do and use no other operation."""
+    allowed = set(spec.operations)
+    families = [FAMILIES[name] for name in spec.family_names]
+    fitting = [[o for o in f.openings if len(o.steps) <= n_steps and allowed.issuperset(_marks(o))] for f in families]
+    return [(family, openings) for family, openings in zip(families, fitting, strict=True) if openings]
 
 
 @cache

@@ -60,6 +60,12 @@ class ProblemSpec:
         return tuple(f for f in among if low <= f <= high)
 
     @property
+    def least_and_largest_addend(self) -> tuple[int, int]:
+        """From 2 where `addends` is None: "1 people get on" would be the only sentence with a singular."""
+        low, high = self.range
+        return self.addends or (min(max(2, low), high), high)
+
+    @property
     def family_names(self) -> tuple[str, ...]:
         if self.templates:
             return self.templates
@@ -85,8 +91,10 @@ def _complaints(spec: ProblemSpec) -> Iterator[str]:
     for mark, factors in (("*", spec.multipliers), ("/", spec.divisors)):
         if mark in spec.operations and not spec.factors(mark):
             yield f"none of {factors} lies in {spec.range[0]}..{spec.range[1]} for the operation {mark}"
-    if spec.addends is not None and not 1 <= spec.addends[0] <= spec.addends[1] <= spec.range[1]:
-        yield f"addends are {spec.addends}; give 1 <= least <= largest <= {spec.range[1]}"
+    if spec.addends is not None and not max(1, spec.range[0]) <= spec.addends[0] <= spec.addends[1] <= spec.range[1]:
+        yield f"addends are {spec.addends}; give {max(1, spec.range[0])} <= least <= largest <= {spec.range[1]}"
+    if spec.style not in ("story", "plain"):
+        yield f"style is {spec.style!r}; give 'story' or 'plain'"
     if not 0 <= spec.distractor_rate <= 1:
         yield f"distractor_rate is {spec.distractor_rate}; give a probability"
     for name in spec.family_names:

@@ -45,8 +45,7 @@ class Line:
 
     def __init__(self, spec: ProblemSpec) -> None:
         self.low, self.high = spec.range
-        self.least_addend, self.most_addend = spec.addends or (1, self.high)
-        self.least_addend = max(self.least_addend, self.low)
+        self.least_addend, self.most_addend = spec.least_and_largest_addend
 
     def needs(self, acts: Sequence[Act]) -> list[Need]:
         """What the value before each act, and the last one's result, must be."""
@@ -88,7 +87,7 @@ class Ring:
 
     def __init__(self, spec: ProblemSpec) -> None:
         self.places = spec.range[1] + 1
-        self.least_addend, self.most_addend = spec.addends or (1, self.places - 1)
+        self.least_addend, self.most_addend = spec.least_and_largest_addend
 
     def needs(self, acts: Sequence[Act]) -> list[Need]:
         return [Need(0, self.places - 1)] * (len(acts) + 1)
