@@ -1,0 +1,1 @@
+"""Thoughts → what a lens reads in them. See `thoughts`, `collect`, `targets`, `lens`, `fit`."""
