@@ -71,8 +71,30 @@ def test_rank_and_nats_are_those_of_the_whole_distribution(asked: Asked):
         p = np.array(distributions)
         own = p[np.arange(len(p)), rows["target"].to_numpy()]
         np.testing.assert_allclose(rows["nll"].to_numpy(), -np.log(own), rtol=1e-6)
-        # Ties count against; the last digit of a float does not make or break one.
-        assert rows["rank"].to_list() == ((p >= own[:, None] * (1 - 1e-12)).sum(1) - 1).tolist()
+        n_likelier, n_as_likely = ((p > own[:, None] * (1 + within)).sum(1) for within in (1e-12, -1e-12))
+        rank = rows["rank"].to_numpy()
+        assert ((n_likelier <= rank) & (rank < n_as_likely)).all()
+
+
+def test_every_control_names_one_token_first_and_ranks_each_seen_token_apart(asked: Asked):
+    """A control that lost its ties would name nothing at all, and be beaten by any lens."""
+    everything = np.arange(V)[:, None].repeat(3, axis=1)
+    more = replace(
+        asked,
+        problems=[*asked.problems, *(f"more{i}" for i in range(V))],
+        splits=[*asked.splits, *["test"] * V],
+        targets=np.concatenate([asked.targets, everything]),
+        mask=np.concatenate([asked.mask, np.ones((V, 3), bool)]),
+        new_values=np.concatenate([asked.new_values, np.zeros((V, 3), bool)]),
+        chain_lengths=np.append(asked.chain_lengths, [4] * V),
+        questions=[*asked.questions, *[[1, 30, 25, 25, 49]] * V],
+    )
+    all_tokens = read_controls(more).filter(pl.col("problem").str.starts_with("more"))
+    for _, rows in all_tokens.group_by("reader", "position"):
+        ranks = rows["rank"].sort().to_list()
+        n_unseen = ranks.count(V - 1)
+        assert ranks[: V - n_unseen] == list(range(V - n_unseen))
+        assert n_unseen < V / 2
 
 
 def test_readings_are_the_asked_slots_of_every_split_in_the_agreed_columns(asked: Asked):

@@ -93,7 +93,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Over a whole vocabulary: the seen tokens' own probabilities, and the one (`floor`) that each other token has."""
+    """Over a whole vocabulary: the seen tokens' own probabilities, and the one (`floor`) that each other token has.
+
+    Of seen tokens that are equally probable the lower id comes first: a control that counted its ties against itself
+    would name nothing there, and any lens would beat it. Unseen tokens do tie with each other, and come last.
+    """
 
     seen: Ints
     p: Floats
@@ -104,14 +108,19 @@ class Distribution:
         at = _index(self.seen, tokens)
         return np.where(at >= 0, self.p[at], self.floor)
 
-    def n_at_least(self, p: Floats) -> Ints:
-        """How many tokens have probability `p` or more."""
-        n_seen = len(self.seen) - np.searchsorted(self.sorted_p, p, side="left")
-        return n_seen + (self.vocabulary_size - len(self.seen)) * (self.floor >= p)
+    def n_above(self, p: Floats) -> Ints:
+        """How many seen tokens are likelier than `p`."""
+        return len(self.seen) - np.searchsorted(self.p[self.order[::-1]], p, side="right")
+
+    def rank_of(self, tokens: Ints) -> Ints:
+        """How many tokens come before; all others do before an unseen one."""
+        at = _index(self.seen, tokens)
+        return np.where(at >= 0, np.argsort(self.order)[at], self.vocabulary_size - 1)
 
     @cached_property
-    def sorted_p(self) -> Floats:
-        return np.sort(self.p)
+    def order(self) -> Ints:
+        """The seen tokens' places, the likeliest first."""
+        return np.argsort(-self.p, kind="stable")
 
     def written_out(self) -> Floats:
         """[vocabulary]"""
@@ -191,11 +200,11 @@ class Backoff:
             yield rows, self.distribution(rows[0])
 
     def rank_and_p(self) -> tuple[Ints, Floats]:
-        """Of every row's target: how many other tokens are at least as probable, and its probability."""
+        """Of every row's target: how many tokens come before it, and its probability."""
         rank, p = np.empty(len(self.asked.target), np.int64), np.empty(len(self.asked.target))
         for rows, distribution in self.by_context():
             p[rows] = distribution.of(self.asked.target[rows])
-            rank[rows] = distribution.n_at_least(p[rows]) - 1
+            rank[rows] = distribution.rank_of(self.asked.target[rows])
         return rank, p
 
 

@@ -89,23 +89,31 @@ class Copying:
         return whole
 
     def rank_and_p(self) -> tuple[Ints, Floats]:
-        """Of every row's target: how many other tokens are at least as probable, and its probability."""
+        """Of every row's target: how many tokens come before it, and its probability."""
         rank = np.empty(len(self.left), np.int64)
         for rows, distribution in self.base.by_context():
             rank[rows] = self._rank(rows, distribution)
         return rank, self.p
 
     def _rank(self, rows: Ints, majority: Distribution) -> Ints:
-        """The rank among the majority's tokens, corrected for the few tokens that each row's question names."""
+        """The rank among the majority's tokens, corrected for the few tokens that each row's question names.
+
+        Of equally probable tokens those that a source names come first, in the order of the sources. All is in the
+        majority's own scale, where its ties are exact.
+        """
         target, sources, weights = self.base.asked.target[rows], self.sources[rows], self.weights[rows]
-        left, own, given = self.left[rows], majority.of(target), _given(target, sources, weights)
-        # In the majority's own scale, where its ties are exact: a target that nobody names stays where it was.
-        reach = np.where(given > 0, own + given / left, own)
-        rank = majority.n_at_least(reach) - (own >= reach)
+        left, given = self.left[rows], _given(target, sources, weights)
+        own, is_named = majority.of(target), given > 0
+        reach = np.where(is_named, own + given / left, own)
+        rank = np.where(is_named, majority.n_above(reach), majority.rank_of(target))
+        first_mention = np.where(is_named, (sources == target[:, None]).argmax(1), sources.shape[1])
+        is_unseen = majority.rank_of(target) == majority.vocabulary_size - 1
         for at, token in enumerate(sources.T):
-            is_new = (token != target) & (weights[:, at] > 0) & (sources[:, :at] != token[:, None]).all(1)
-            before, more = majority.of(token), _given(token, sources, weights) / left
-            rank += is_new * ((before + more >= reach).astype(np.int64) - (before >= reach))
+            alone, more = majority.of(token), _given(token, sources, weights) / left
+            is_new = (token != target) & (more > 0) & (sources[:, :at] != token[:, None]).all(1)
+            is_ahead = (alone + more > reach) | ((alone + more == reach) & (at < first_mention))
+            was_ahead = is_unseen | (majority.rank_of(token) < majority.rank_of(target))
+            rank += is_new * (is_ahead.astype(np.int64) - np.where(is_named, alone > reach, was_ahead))
         return rank
 
 
