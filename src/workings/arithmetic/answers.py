@@ -8,47 +8,56 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from workings.arithmetic.chain import LONGEST_NUMBER
 
-_TURN = re.compile(
-    r"\n\s*[*#]*\s*(?:User|Human|Question|Problem|Q)\s*\d*\s*[*]*:|<\|[a-z_]+\|>|</s>|<eos>|<end_of_turn>", re.I
-)
+_SPEAKER = r"\n[ \t]*+[*#]*+[ \t]*+(?:User|Human|Question|Problem|Q)[ \t]*+\d*+[ \t]*+\**+:"
+_TURN = re.compile(rf"{_SPEAKER}|<\|[a-z_]+\|>|</s>|<eos>|<end_of_turn>", re.I)
+_BEGINNING = re.compile(r"(?:\s*+<(?:\|[a-z_]+\||s|bos)>)+", re.I)
 
 # A number stands alone: not inside a word (m2, x3), an exponent (cm^2) or another number.
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})++(?!\d)|\d++)"
-_DECIMAL = rf"(?:{_DIGITS}(?:\.\d++)?|\.\d++)"
+_ALONE = r"(?<![A-Za-z\d^])(?<!\^\{)(?<!\d\.)"
 # A minus is a sign where it touches the number and nothing it could be subtracted from: `-5`, not `5-10`.
-_SIGN = r"(?:(?<![\w)\]}%.-])-)"
+_SIGN = r"(?<![A-Za-z\d)\]}%.-])-"
+_WHOLE = r"(?:\d{1,3}(?:,\d{3})++(?!\d)|\d++)"
+_DECIMAL = rf"(?:{_WHOLE}(?:\.\d++)?|\.\d++)"
+_DATE = r"\d++(?:\.\d++){2,}+|\d++(?:/\d++){2,}+"
+_MIXED = r"(?P<whole>\d++)[ ]{1,2}(?P<part>\d++/\d++)(?![\d/])"
+_RATIO = rf"(?P<top>{_DECIMAL})/(?P<bottom>{_WHOLE}(?:\.\d++)?)(?![\d/])"
+_POWER = r"(?:e(?P<power>[-+]?\d{1,3})(?!\w)|[ ]?[x*×][ ]?10\^\{?(?P<ten>-?\d{1,3})\}?(?!\d))"
+_SCALE = r"(?:[ ](?P<scale>hundred|thousand|million|billion|trillion)\b)"
 _NUMBER = re.compile(
-    rf"(?P<sign>{_SIGN})?(?:\$[ ]?(?P<inner>-)?)?(?<![^\W\d_])(?<![\d^])(?<!\^\{{)(?<!\d\.)"
-    rf"(?:(?P<whole>\d++)[ ](?P<part>\d++/\d++)(?![\d/])"
-    rf"|(?P<top>{_DECIMAL})/(?P<bottom>{_DIGITS}(?:\.\d++)?)(?![\d/])"
-    rf"|(?P<dotted>\d++(?:\.\d++){{2,}}+)"
-    rf"|(?P<plain>{_DECIMAL})(?:e(?P<power>[-+]?\d{{1,3}})(?!\w)|[ ]?(?:x|\*|×)[ ]?10\^\{{?(?P<ten>-?\d{{1,3}})\}}?(?!\d))?"
-    rf"(?:[ ](?P<scale>hundred|thousand|million|billion|trillion)\b)?)",
+    rf"(?P<sign>{_SIGN})?(?:\$[ ]?(?P<inner>-)?)?{_ALONE}"
+    rf"(?:{_MIXED}|(?P<date>{_DATE})|{_RATIO}|(?P<plain>{_DECIMAL}){_POWER}?{_SCALE}?)",
     re.I,
 )
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 _PLAIN = str.maketrans({"−": "-", "–": "-", "‑": "-", "﹣": "-", "－": "-", "€": "$", "£": "$", "¥": "$"})
-_LATEX = (
-    (re.compile(r"\\[dt]?frac\s*\{\s*([^{}]*?)\s*\}\s*\{\s*([^{}]*?)\s*\}"), r" \1/\2"),
-    (re.compile(r"\{,\}|(?<=\d)[\u202f\u2009\u00a0](?=\d{3}\b)|(?<=\d)\\[,!](?=\d{3}\b)"), ","),
-    (re.compile(r",\\!(?=\d)"), ","),
-    (re.compile(r"\\times"), "×"),
+_SPELLINGS = (
+    (re.compile(r"(?<=\d)(?=\\[dt]?frac\b|[¼-¾⅐-⅞])"), " "),
+    (re.compile(r"\\[dt]?frac\{([^{}]{1,80})\}\{([^{}]{1,80})\}"), r"\1/\2"),
+    (re.compile(r"\{,\}(?=\d)|,\\!(?=\d)|(?<=\d)(?:[\u202f\u2009\u00a0]|\\[,!])(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"\\times\b"), "×"),
     (re.compile(r"\\(?=[$%])"), ""),
 )
 _VULGAR = re.compile(r"[¼-¾⅐-⅞]")
 
 _MARKER = re.compile(r"####(?!#)")
 # Instruct models write headings too: `#### Step 2: …` and `#### 2. Add them` give no answer.
-_HEADING = re.compile(r"[*_\s]*(?:(?:step|part|case|example|problem|question)\b|\d+[.)]\s+[^\W\d])", re.I)
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_HEADING = re.compile(r"[*_\s]*+(?:(?:step|part|case|example|problem|question)\b|\d{1,2}[.)]\s+[^\W\d])", re.I)
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*+\{")
 _SAID = re.compile(r"\banswer\b[^.\n\d]{0,40}?(?:\bis\b|:|=)", re.I)
+_DRESSING = " \t\r\n:*_="
+_TO = re.compile(r" ?- ?")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
+
+_MOST_STATEMENTS = 16
+_REACH = 2 * LONGEST_NUMBER
+"""Of a degenerate text that repeats a marker for ever, only so many from the end, and so many characters after each."""
 
 
 def answer_in(text: str) -> Fraction | None:
@@ -59,14 +68,14 @@ def answer_in(text: str) -> Fraction | None:
     In `5-10` the hyphen joins, in `-5` it is a sign. A date, a time or a range gives its last number. A comma is never
     a decimal point. A number of more than 4,000 digits is a runaway, and the text gives none.
     """
-    said = _undressed(_TURN.split(text, maxsplit=1)[0])
+    said = _undressed(_TURN.split(_BEGINNING.sub("", text, count=1), maxsplit=1)[0])
     for stated in (_after_marker, _in_box, _after_answer_is):
         for statement in stated(said):
             found = _first_number(statement)
             if found is not None:
                 return _value(found)
-    found = _last(_NUMBER.finditer(said))
-    return None if found is None else _value(found)
+    last = deque(_NUMBER.finditer(said), maxlen=1)
+    return _value(last[0]) if last else None
 
 
 def same_answer(a: Fraction | None, b: Fraction | None) -> bool:
@@ -75,46 +84,41 @@ def same_answer(a: Fraction | None, b: Fraction | None) -> bool:
 
 
 def _undressed(text: str) -> str:
-    """The same numbers in plain characters: one minus, one currency sign, slashes for fractions, commas for thin spaces."""
+    """The same numbers in plain characters: one minus, one currency, `a/b` for fractions, commas for thin spaces."""
     text = text.translate(_PLAIN)
     if "\\" in text or not text.isascii():
-        text = _VULGAR.sub(lambda m: " " + str(Fraction(unicodedata.numeric(m.group())).limit_denominator(10)), text)
-        for pattern, plain in _LATEX:
+        for pattern, plain in _SPELLINGS:
             text = pattern.sub(plain, text)
+        text = _VULGAR.sub(lambda m: str(Fraction(unicodedata.numeric(m.group())).limit_denominator(10)), text)
     return text
 
 
 def _after_marker(text: str) -> Iterator[str]:
-    for marker in _backwards(_MARKER, text):
-        line = _first_line(text[marker.end() :])
-        if not _HEADING.match(line):
-            yield line
+    lines = (rest.lstrip().partition("\n")[0] for rest in _after_each(_MARKER, text))
+    return (line for line in lines if not _HEADING.match(line))
 
 
 def _in_box(text: str) -> Iterator[str]:
-    for opening in _backwards(_BOXED, text):
-        yield _to_closing_brace(text[opening.end() :])
+    return (_to_closing_brace(rest) for rest in _after_each(_BOXED, text))
 
 
 def _after_answer_is(text: str) -> Iterator[str]:
-    for phrase in _backwards(_SAID, text):
-        yield _SENTENCE_END.split(text[phrase.end() :].lstrip(), maxsplit=1)[0]
+    rests = _after_each(_SAID, text)
+    return (_SENTENCE_END.split(rest.lstrip(_DRESSING), maxsplit=1)[0] for rest in rests)
 
 
-def _backwards(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    return reversed(list(pattern.finditer(text)))
-
-
-def _first_line(text: str) -> str:
-    return text.lstrip().partition("\n")[0]
+def _after_each(pattern: re.Pattern[str], text: str) -> Iterator[str]:
+    """What follows each match, the last one first."""
+    last = deque(pattern.finditer(text), maxlen=_MOST_STATEMENTS)
+    return (text[match.end() : match.end() + _REACH] for match in reversed(last))
 
 
 def _to_closing_brace(text: str) -> str:
     depth = 1
-    for at, character in enumerate(text):
-        depth += (character == "{") - (character == "}")
+    for brace in re.finditer(r"[{}]", text):
+        depth += 1 if brace.group() == "{" else -1
         if depth == 0:
-            return text[:at]
+            return text[: brace.start()]
     return text
 
 
@@ -122,19 +126,12 @@ def _first_number(statement: str) -> re.Match[str] | None:
     """What a statement states: the number after its last `=`, of a range the far end; a leading `- 5` is negative."""
     result = re.sub(r"^-\s+", "-", statement.rpartition("=")[2].strip())
     found = _NUMBER.search(result)
-    while found is not None and (far := re.compile(r"\s?-\s?").match(result, found.end())):
+    while found is not None and (far := _TO.match(result, found.end())):
         beyond = _NUMBER.match(result, far.end())
         if beyond is None:
             break
         found = beyond
     return found
-
-
-def _last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
-    last = None
-    for last in matches:  # noqa: B007
-        pass
-    return last
 
 
 def _value(number: re.Match[str]) -> Fraction | None:
@@ -146,8 +143,8 @@ def _value(number: re.Match[str]) -> Fraction | None:
         size = read(part("whole")) + _ratio(*part("part").split("/"))
     elif part("top"):
         size = _ratio(part("top").replace(",", ""), part("bottom").replace(",", ""))
-    elif part("dotted"):
-        size = read(part("dotted").rpartition(".")[2])
+    elif part("date"):
+        size = read(part("date").replace("/", ".").rpartition(".")[2])
     else:
         power = int(part("power") or part("ten") or 0)
         size = read(part("plain")) * Fraction(10) ** power * _SCALES.get((part("scale") or "").lower(), 1)

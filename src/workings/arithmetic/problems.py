@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -22,10 +23,8 @@ class Problem:
     @property
     def id(self) -> str:
         """16 hex digits of the content: equal wherever question, steps and answer are, whatever the file or format."""
-        parts = [self.question, self.answer]
-        for step in self.steps:
-            parts += (step.expression, step.result)
-        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+        content = [self.question, [[step.expression, step.result] for step in self.steps], self.answer]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
     def value(self) -> Fraction:
