@@ -32,7 +32,7 @@ def test_the_cached_steps_equal_one_pass_over_the_whole_sequence(thinker, questi
     model = thinker(family)
     question = questions[1]
     thoughts = model.think([question])
-    ids = torch.tensor([model.question_ids(question)])
+    ids = torch.tensor([model.question_ids([question])[0]])
     fed = thoughts.projected[:, :-1]
     eot = model.embed(torch.tensor([model.closing()]))
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_official_compat_attends_to_padding_and_so_depends_on_the_batch(thinker,
     model.official_compat = True
     together = model.think(questions).hidden
     alone = torch.cat([model.think([q]).hidden for q in questions])
-    longest = max(range(4), key=lambda i: len(model.question_ids(questions[i])))
+    longest = max(range(4), key=lambda i: len(model.question_ids([questions[i]])[0]))
     assert (together[longest] - alone[longest]).abs().max() < CLOSE, "the longest question has no padding"
     others = [i for i in range(4) if i != longest]
     assert (together[others] - alone[others]).abs().max() > 0.01

@@ -125,6 +125,7 @@ def save(model: CODI, folder: Path, card: str | None = None) -> Path:
     (partial / "thinking.json").write_text(json.dumps({"family": "codi"} | asdict(model.config), indent=1) + "\n")
     tensors = {k: v.detach().cpu().contiguous() for k, v in _without_tied(model).items()}
     save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+    (partial / "model.safetensors").chmod(0o644)  # it is made readable by its owner only
     if card:
         (partial / "README.md").write_text(card)
     if folder.exists():
@@ -141,8 +142,6 @@ def _without_tied(model: CODI) -> dict[str, Tensor]:
 
 
 def _load_own(folder: Path, dtype: torch.dtype) -> CODI:
-    from safetensors.torch import load_file
-
     fields = json.loads((folder / "thinking.json").read_text())
     family = fields.pop("family", None)
     if family != "codi":
@@ -151,7 +150,7 @@ def _load_own(folder: Path, dtype: torch.dtype) -> CODI:
         if not (folder / name).exists():
             raise BadInput(f"{folder} has no {name}: the checkpoint is incomplete. Copy the whole folder again.")
     model = _empty(AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), from_dict(CodiConfig, fields), dtype)
-    _fill(model, {k: v for k, v in load_file(folder / "model.safetensors").items()}, folder)
+    _fill(model, _read(folder / "model.safetensors"), folder)
     model.fingerprint = fingerprint_of(folder)
     return model
 

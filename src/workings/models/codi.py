@@ -89,17 +89,20 @@ class CODI(ThoughtModel):
 
     # What CODI alone knows -------------------------------------------------------------------------------------------
 
-    def question_ids(self, question: str) -> list[int]:
-        """The question as the encoder sees it, opening token included."""
-        text = question.strip().replace("  ", " ") if self.config.normalise_question else question
-        ids = self.tokenizer.encode(text)  # special tokens as the tokenizer adds them: a BOS for Llama, none for GPT-2
-        if ids and ids[-1] == self.eos_id:
-            ids = ids[:-1]
+    def question_ids(self, questions: Sequence[str]) -> list[list[int]]:
+        """Questions as the encoder sees them, opening token included."""
+        if not questions:
+            return []
+        normal = self.config.normalise_question
+        texts = [q.strip().replace("  ", " ") if normal else q for q in questions]
+        # Special tokens as the tokenizer adds them: a BOS for Llama, none for GPT-2; an EOS is ours to add.
+        rows = self.tokenizer(texts)["input_ids"]
+        rows = [row[:-1] if row and row[-1] == self.eos_id else row for row in rows]
         ends = [] if self.config.remove_eos else [self.eos_id]
-        return ids + ends + [self.config.bot_id]
+        return [[*row, *ends, self.config.bot_id] for row in rows]
 
     def prompt(self, questions: Sequence[str], mode: Mode = "latent") -> Batch:
-        rows = [self.question_ids(q) for q in questions]
+        rows = self.question_ids(questions)
         return left_padded(rows if mode == "latent" else [r[:-1] for r in rows], self.pad_id, self.device)
 
     def feed(self, final: Tensor, k: int) -> Tensor:
@@ -125,17 +128,17 @@ class CODI(ThoughtModel):
     def chain_ids(self, problem: Problem) -> list[int]:
         return self.tokenizer.encode(self.chain_text(problem), add_special_tokens=False)
 
-    def answer_ids(self, problem: Problem) -> tuple[list[int], int]:
-        """Ids of `The answer is: X` with the closing eos, and the index of the token before the first token of X.
+    def answer_ids(self, problems: Sequence[Problem]) -> list[tuple[list[int], int]]:
+        """For each problem the ids of `The answer is: X` with the closing eos, and the index of the token before X's first.
 
         That token is where student and teacher are compared. It is found from the text, not from the name of the model: GPT-2
         writes `: 42` as `:`, ` 42`; Llama-3 as `:`, ` `, `42`.
         """
-        text = f"{ANSWER_PROMPT} {problem.answer}"
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        texts = [f"{ANSWER_PROMPT} {p.answer}" for p in problems]
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         start = len(ANSWER_PROMPT) + 1
-        first = next(i for i, (_, end) in enumerate(encoded["offset_mapping"]) if end > start)
-        return [*encoded["input_ids"], self.eos_id], first - 1
+        first = [next(i for i, (_, end) in enumerate(spans) if end > start) for spans in encoded["offset_mapping"]]
+        return [([*ids, self.eos_id], i - 1) for ids, i in zip(encoded["input_ids"], first, strict=True)]
 
     @property
     def n_thoughts(self) -> int:  # type: ignore[override]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ from workings.config import digest, fixed, nuisance, scientific
 from workings.errors import BadInput, Failed
 from workings.models.anatomy import anatomy_of
 from workings.models.codi import CODI
-from workings.training.objectives import Example, Losses, codi_losses, example_of, pad
+from workings.training.objectives import Example, Losses, codi_losses, examples_of, pad
 
 Log = Callable[..., None]
 
@@ -34,6 +34,7 @@ Log = Callable[..., None]
 class DistilConfig:
     """Every switch of CODI training. Defaults are for a small model from scratch; the released recipes are in `RECIPES`."""
 
+    optimizer: Literal["adamw", "muon"] = fixed("adamw")  # muon: for the matrices of the blocks, adamw for the rest
     learning_rate: float = nuisance(1e-3)
     epochs: float = fixed(1.0)
     batch_size: int = fixed(256)  # global: examples per optimizer step
@@ -71,7 +72,7 @@ RECIPES = {
 
 def distil(
     model: CODI,
-    train: Sequence[Problem],
+    train: Iterable[Problem],
     validation: Sequence[Problem],
     config: DistilConfig,
     folder: Path,
@@ -103,11 +104,14 @@ def distil(
     return model.eval()
 
 
-def _examples(train: Sequence[Problem], model: CODI, config: DistilConfig, log: Log) -> list[Example]:
+def _examples(train: Iterable[Problem], model: CODI, config: DistilConfig, log: Log) -> list[Example]:
     limit = min(config.max_tokens, model.context_length - model.n_thoughts - len(model.closing()))
-    made = [example_of(p, model) for p in train]
-    kept = [e for e in made if e.n_tokens <= limit]
-    log(0, examples=len(kept), left_out_too_long=len(made) - len(kept))
+    made, kept = 0, []
+    for example in examples_of(train, model):
+        made += 1
+        if example.n_tokens <= limit:
+            kept.append(example)
+    log(0, examples=len(kept), left_out_too_long=made - len(kept))
     if len(kept) < config.batch_size:
         raise BadInput(
             f"{len(kept)} training examples of at most {limit} tokens are fewer than one batch of {config.batch_size}; "
@@ -127,20 +131,22 @@ class _Trainer:
         torch.manual_seed(seeds.derive("training", config.seed))
         if config.lora_rank:
             add_lora(model, config)
-        self.optimizer = torch.optim.AdamW(_groups(model, config), lr=config.learning_rate, betas=config.betas, fused=True)
+        self.optimizers = optimizers(model, config)
 
     def advance(self) -> Losses:
         """One optimizer step on the next global batch."""
         batch = self._batch(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate()
         self.model.train()
         losses = [self._backward(part, len(part) / len(batch)) for part in _chunks(batch, self.config.micro_batch_size)]
         norm = nn.utils.clip_grad_norm_(trainable(self.model), self.config.clip)
         if not torch.isfinite(norm):
             raise Failed(f"the gradient is not finite at step {self.step}; the last checkpoint is in {self.folder}. Lower the learning rate.")
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.model.eval()
         self.step += 1
         return Losses(*(torch.stack([getattr(x, k) for x in losses]).mean() for k in ("student", "teacher", "distil")))
@@ -186,7 +192,7 @@ class _Trainer:
             "step": self.step,
             "config": digest(self.config),
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
             "random": torch.get_rng_state(),
         }
         torch.save(state, partial)
@@ -200,7 +206,8 @@ class _Trainer:
         if state["config"] != digest(self.config):
             raise BadInput(f"{path} was written by another configuration; resume with the config.yaml beside it")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         torch.set_rng_state(state["random"].cpu())
         self.step = state["step"]
 
@@ -256,14 +263,21 @@ def trainable(model: CODI) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def _groups(model: CODI, config: DistilConfig) -> list[dict[str, Any]]:
-    """Matrices are decayed; norms, biases and the learned constant are not."""
+def optimizers(model: CODI, config: DistilConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, with Muon for the blocks' and the projection's matrices if asked. Norms, biases and vectors are not decayed."""
     parameters = trainable(model)
-    decayed = [p for p in parameters if p.ndim >= 2]
-    return [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    tables = {id(model.base.get_input_embeddings().weight), id(model.base.get_output_embeddings().weight)}
+    muon = [p for p in parameters if config.optimizer == "muon" and p.ndim == 2 and id(p) not in tables]
+    rest = [p for p in parameters if id(p) not in set(map(id, muon))]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
+    chosen: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)]
+    if muon:  # scaled to AdamW's update size, so that one learning rate serves both
+        settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+        chosen.append(torch.optim.Muon(muon, **settings))
+    return chosen
 
 
 def add_lora(model: CODI, config: DistilConfig) -> None:

@@ -6,8 +6,10 @@ pass. Both are the same weights. Source: reference implementation of CODI as des
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -21,13 +23,13 @@ from workings.models.thinking import Batch, State, left_padded
 IGNORED = -100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
-    """One problem in token ids. `before` is the index, in `answer`, of the token before the answer's first."""
+    """One problem in token ids (arrays: a million examples must fit). `before` is the token before the answer, in `answer`."""
 
-    question: list[int]  # ends in bot
-    chain: list[int]
-    answer: list[int]  # ends in eos
+    question: array[int]  # ends in bot
+    chain: array[int]
+    answer: array[int]  # ends in eos
     before: int
 
     @property
@@ -35,9 +37,19 @@ class Example:
         return len(self.question) + len(self.chain) + len(self.answer)
 
 
-def example_of(problem: Problem, model: CODI) -> Example:
-    answer, before = model.answer_ids(problem)
-    return Example(model.question_ids(problem.question), model.chain_ids(problem), answer, before)
+def examples_of(problems: Iterable[Problem], model: CODI) -> Iterator[Example]:
+    """Problems → token ids, some thousands at a time, so that the tokenizer can work in parallel."""
+    for some in batched(problems, 4096):
+        chains = model.tokenizer([model.chain_text(p) for p in some], add_special_tokens=False)["input_ids"]
+        questions = model.question_ids([p.question for p in some])
+        for question, chain, (answer, before) in zip(questions, chains, model.answer_ids(some), strict=True):
+            yield Example(array("i", question), array("i", chain), array("i", answer), before)
+
+
+def batched(items: Iterable[Problem], n: int) -> Iterator[list[Problem]]:
+    source = iter(items)
+    while some := list(islice(source, n)):
+        yield some
 
 
 @dataclass(frozen=True)
@@ -60,9 +72,7 @@ def pad(examples: Sequence[Example], model: CODI) -> Padded:
     questions = [e.question[:-1] for e in examples]  # without bot
     heads = [[*q, *e.chain, *(ends if e.chain else [])] for q, e in zip(questions, examples, strict=True)]
     whole = [[*h, *e.answer] for h, e in zip(heads, examples, strict=True)]
-    labels = [
-        [IGNORED] * (len(q) - 1) + w[len(q) :] + [IGNORED] for q, w in zip(questions, whole, strict=True)
-    ]
+    labels = [[IGNORED] * (len(q) - 1) + w[len(q) :] + [IGNORED] for q, w in zip(questions, whole, strict=True)]
     return Padded(
         prompt=left_padded([e.question for e in examples], model.pad_id, device),
         answer=_right([e.answer for e in examples], model.pad_id, device),

@@ -20,7 +20,14 @@ from workings.judging.report.sections import Curves, Estimate, HeatMap, Report, 
 
 Named = Sequence[tuple[str, Section]]
 
-BADGES: dict[VerdictKind, str] = {"read": "●", "explained by a control": "◐", "nothing read": "○", "undecided": "?"}
+BADGES: dict[VerdictKind, str] = {
+    "read": "●",
+    "holds": "●",
+    "explained by a control": "◐",
+    "nothing read": "○",
+    "fails": "○",
+    "undecided": "?",
+}
 TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
 
 

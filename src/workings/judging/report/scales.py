@@ -42,7 +42,7 @@ def domain_of(table: Table) -> Ends:
         return 0.0, 1.0
     low, high = min(values), max(values)
     if table.columns[table.column_index(table.drawn or "")].unit in ("share", "points", "bits"):
-        return (-round_up(-low) if low < 0 else 0.0), round_up(high) if high > 0 else 0.0
+        return (-round_up(-low) if low < 0 else 0.0), round_up(high) if high > 0 else 0.0 if low < 0 else 1.0
     margin = 0.06 * (high - low) or 0.5
     return low - margin, high + margin
 

@@ -15,7 +15,7 @@ from workings.judging.report.grids import ReadingGrid
 from workings.judging.report.shapes import same_length
 
 Unit = Literal["text", "share", "points", "bits", "nats", "count", "p", "number"]
-VerdictKind = Literal["read", "explained by a control", "nothing read", "undecided"]
+VerdictKind = Literal["read", "holds", "explained by a control", "nothing read", "fails", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ Matrix = Sequence[Sequence[float | None]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer in one sentence, and which of the four kinds of answer it is."""
+    """The answer in one sentence, and which kind of answer it is: of a reading (read … undecided) or of a claim (holds, fails)."""
 
     sentence: str
     kind: VerdictKind

@@ -1,0 +1,1 @@
+"""One file = one question, read top to bottom: its docstring, its config, its arms, what one arm does, and the report."""

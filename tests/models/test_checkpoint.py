@@ -1,0 +1,209 @@
+"""Checkpoints in every layout that exists, against models built by the libraries that wrote them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from tests.models.conftest import tiny_base
+from workings.errors import BadInput
+from workings.models.checkpoint import load_base, open_model
+from workings.models.codi import CODI, Projection
+
+RANK, ALPHA = 3, 7.0
+TARGETS = {"gpt2": ["c_attn", "c_proj", "c_fc"], "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}
+
+
+class Released:
+    """A tiny CODI as the official code would have saved it: PEFT's wrapping, bf16 base, fp32 LoRA and projection."""
+
+    def __init__(self, family: str, words, folder: Path, *, tied: bool = True, prefix: str = "codi", dtype=torch.bfloat16):
+        base = tiny_base(family, len(words), tied=tied)
+        base.resize_token_embeddings(len(words) + 3, mean_resizing=False)
+        self.base_folder = folder / "base"
+        original = tiny_base(family, len(words), tied=tied)
+        original.save_pretrained(self.base_folder)
+        words.save_pretrained(self.base_folder)
+        lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS[family], lora_dropout=0.0, fan_in_fan_out=family == "gpt2")
+        base = base.to(dtype).float()  # values that bf16 can hold
+        self.model = get_peft_model(base, lora).eval()
+        self.prj = Projection(16, 24)
+        for name, parameter in self.model.named_parameters():
+            if "lora_" in name:
+                parameter.data = torch.randn_like(parameter) * 0.2
+        state = {f"{prefix}.{k}": v for k, v in self.model.state_dict().items()}
+        self.state = {k: (v if "lora_" in k else v.to(dtype)).clone() for k, v in state.items()}
+        self.state |= {f"prj.{k}": v.clone() for k, v in self.prj.state_dict().items()}
+
+    def write(self, file: Path) -> Path:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".bin":
+            torch.save(self.state, file)
+        else:
+            save_file(self.state, file)
+        return file
+
+    def states(self, ids: torch.Tensor, n_thoughts: int = 6) -> list[torch.Tensor]:
+        """The states at bot, t1 … by the model the libraries built, with no cache: the whole sequence again at every step."""
+        embeds = self.model.get_input_embeddings()(ids)
+        seen = []
+        for _ in range(n_thoughts + 1):
+            last = self.model(inputs_embeds=embeds, output_hidden_states=True).hidden_states[-1][:, -1]
+            seen.append(last)
+            embeds = torch.cat([embeds, self.prj(last)[:, None]], 1)
+        return seen
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("prefix", ["codi", "coconut"])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_released_checkpoint_thinks_as_the_model_that_was_saved(words, tmp_path, family, prefix, name, questions):
+    released = Released(family, words, tmp_path, prefix=prefix)
+    released.write(tmp_path / "ckpt" / name)
+    model = CODI.load(tmp_path / "ckpt", base=tmp_path / "base", lora_alpha=ALPHA)
+    thoughts = model.think(questions[:1])
+    with torch.no_grad():
+        expected = torch.stack(released.states(torch.tensor([model.question_ids(questions[:1])[0]])), 1)
+    assert (thoughts.hidden[:, :, -1] - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("head", ["present", "absent", "differs"])
+def test_a_tied_head_may_be_present_absent_or_different(words, tmp_path, head, questions):
+    released = Released("gpt2", words, tmp_path)
+    if head == "absent":
+        del released.state["codi.base_model.model.lm_head.weight"]
+    if head == "differs":
+        released.state["codi.base_model.model.lm_head.weight"] *= 2
+    file = released.write(tmp_path / "model.safetensors")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = CODI.load(file, base=tmp_path / "base", lora_alpha=ALPHA)
+    table = released.state["codi.base_model.model.transformer.wte.weight"].float()
+    expected = table * 2 if head == "differs" else table
+    assert torch.equal(model.base.get_input_embeddings().weight, expected)
+    assert torch.equal(model.base.get_output_embeddings().weight, expected)
+    assert any("lm_head is used for both" in str(w.message) for w in caught) is (head == "differs")
+
+
+def test_an_untied_model_keeps_two_tables(words, tmp_path):
+    released = Released("llama", words, tmp_path, tied=False)
+    file = released.write(tmp_path / "model.safetensors")
+    model = CODI.load(file, base=tmp_path / "base", lora_alpha=ALPHA)
+    assert not torch.equal(model.base.get_input_embeddings().weight, model.base.get_output_embeddings().weight)
+
+
+def test_an_auxiliary_decoder_is_ignored_with_a_warning(words, tmp_path):
+    released = Released("gpt2", words, tmp_path)
+    released.state |= {"decoder.h.0.weight": torch.zeros(3), "pj_in.weight": torch.zeros(3)}
+    file = released.write(tmp_path / "model.safetensors")
+    with pytest.warns(UserWarning, match=r"2 tensor\(s\) of an auxiliary decoder are ignored: decoder.h.0.weight"):
+        CODI.load(file, base=tmp_path / "base", lora_alpha=ALPHA)
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "codi.base_model.model.transformer.h.1.attn.c_attn.base_layer.weight",
+        "codi.base_model.model.transformer.h.0.mlp.c_fc.lora_B.default.weight",
+        "codi.base_model.model.transformer.ln_f.weight",
+        "codi.base_model.model.transformer.wpe.weight",
+        "prj.3.bias",
+    ],
+)
+def test_a_missing_tensor_is_named(words, tmp_path, gone):
+    released = Released("gpt2", words, tmp_path)
+    del released.state[gone]
+    file = released.write(tmp_path / "model.safetensors")
+    with pytest.raises(BadInput) as error:
+        CODI.load(file, base=tmp_path / "base", lora_alpha=ALPHA)
+    assert gone.removeprefix("codi.base_model.model.").replace(".base_layer.", ".") in str(error.value).replace(".base_layer.", ".")
+
+
+def test_lora_alpha_must_be_said_or_is_visibly_assumed(words, tmp_path):
+    file = Released("gpt2", words, tmp_path).write(tmp_path / "model.safetensors")
+    with pytest.warns(UserWarning, match="lora_alpha; 32 is used"):
+        assumed = CODI.load(file, base=tmp_path / "base")
+    given = CODI.load(file, base=tmp_path / "base", lora_alpha=32)
+    assert all(torch.equal(a, b) for a, b in zip(assumed.parameters(), given.parameters(), strict=True))
+    assert assumed.config.lora_alpha == 32
+
+
+def test_weights_without_a_base_are_refused(words, tmp_path):
+    file = Released("gpt2", words, tmp_path).write(tmp_path / "model.safetensors")
+    with pytest.raises(BadInput, match="Name the base model"):
+        CODI.load(file)
+
+
+@pytest.mark.parametrize("fields", [{}, {"recurrence": "constant"}, {"projection": False}, {"projection_norm": False}])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_saving_and_loading_changes_nothing(thinker, questions, tmp_path, family, fields):
+    model = thinker(family, answer_sees="thoughts", **fields)
+    model.save(tmp_path / "saved", card="# card\n")
+    again = CODI.load(tmp_path / "saved")
+    assert again.config == model.config
+    assert torch.equal(again.think(questions).hidden, model.think(questions).hidden)
+    assert [a.token_ids for a in again.answer(questions)] == [a.token_ids for a in model.answer(questions)]
+    assert len(again.fingerprint) == 64
+
+
+def test_a_folder_with_something_in_it_is_not_overwritten(thinker, tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(BadInput, match="not empty"):
+        thinker().save(tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("damage", ["tensor", "file", "family", "shape", "truncated"])
+def test_a_damaged_folder_is_refused_with_the_reason(thinker, tmp_path, damage):
+    folder = thinker().save(tmp_path / "saved")
+    weights = folder / "model.safetensors"
+    if damage in ("tensor", "shape"):
+        tensors = load_file(weights)
+        if damage == "tensor":
+            del tensors["prj.ln.weight"]
+        else:
+            tensors["prj.ln.weight"] = torch.zeros(5)
+        save_file(tensors, weights)
+    elif damage == "file":
+        (folder / "tokenizer.json").unlink()
+    elif damage == "family":
+        (folder / "thinking.json").write_text(json.dumps({"family": "telepathy"}))
+    else:
+        weights.write_bytes(weights.read_bytes()[:100])
+    expected = {
+        "tensor": "prj.ln.weight",
+        "shape": r"prj.ln.weight has shape \(5,\), expected \(16,\)",
+        "file": "no tokenizer.json",
+        "family": "telepathy",
+        "truncated": "cannot be read as weights",
+    }
+    with pytest.raises(BadInput, match=expected[damage]):
+        CODI.load(folder)
+
+
+def test_a_path_that_is_not_there_is_said_so(tmp_path):
+    with pytest.raises(BadInput, match="no such file or folder"):
+        CODI.load(tmp_path / "nowhere" / "at all")
+
+
+def test_an_unknown_family_lists_the_known_ones(words, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertLMHeadModel"]}))
+    with pytest.raises(BadInput):
+        load_base(tmp_path)
+
+
+def test_a_plain_language_model_is_wrapped_as_an_untrained_codi(words, tmp_path, questions):
+    base = tiny_base("llama", len(words))
+    base.save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    model = open_model(tmp_path, n_thoughts=3, seed=1)
+    assert model.think(questions).hidden.shape == (4, 4, 3, 16)
+    assert torch.equal(model.base.get_input_embeddings().weight[: len(words)], base.get_input_embeddings().weight)
+    same, other = open_model(tmp_path, n_thoughts=3, seed=1), open_model(tmp_path, n_thoughts=3, seed=2)
+    assert torch.equal(same.prj[1].weight, model.prj[1].weight) and not torch.equal(other.prj[1].weight, model.prj[1].weight)
