@@ -1,0 +1,227 @@
+"""Fitting: what was planted is found where it was planted and nowhere else, and not under shuffled targets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from toy import WIDTH, ToyThinker, encode, problems
+
+from workings.errors import BadInput, Failed
+from workings.models.anatomy import Unembedding
+from workings.reading.fit import FitConfig, fit_each, fit_tuned_lens
+from workings.reading.head import FrozenHead
+from workings.reading.lens import LogitLens, TunedLens
+from workings.reading.readings import read_all, top_tokens
+from workings.reading.targets import split_problems, step_result
+from workings.reading.thoughts import StatesInMemory
+
+CONFIG = FitConfig(lr=3e-3, max_epochs=30, precision="fp32")
+
+
+def thoughts(model: ToyThinker, n: int = 400) -> StatesInMemory:
+    given = problems(n)
+    found, _ = model.think_and_answer([p.question for p in given], n_thoughts=3, max_new_tokens=0, batch_size=n)
+    states = {layer: found.hidden[:, :, i].contiguous() for i, layer in enumerate(model.layers)}
+    return StatesInMemory(states, model.positions(), [p.id for p in given], model.fingerprint)
+
+
+def results(n: int = 400):
+    given = problems(n)
+    split_of = split_problems(given, (0.6, 0.2, 0.2))
+    return step_result(given, encode, 1, 4, splits=[split_of[p.id] for p in given])
+
+
+@pytest.fixture(scope="module")
+def planted():
+    model, targets = ToyThinker(), results()
+    hidden = thoughts(model)
+    fits = fit_each(TunedLens.of(model), hidden, {"real": targets, "shuffled": targets.shuffled(0)}, CONFIG)
+    return model, hidden, targets, fits
+
+
+def top1(readings: pl.DataFrame) -> dict[tuple[str, str], float]:
+    table = readings.group_by("layer", "position").agg((pl.col("rank") == 0).mean().alias("top1"))
+    return {(layer, position): share for layer, position, share in table.iter_rows()}
+
+
+def test_the_planted_token_is_found_where_it_is_and_nowhere_else(planted):
+    model, hidden, targets, fits = planted
+    found = top1(read_all(fits["real"].lens, hidden, targets, targets.rows("test")))
+    assert found[model.planted] > 0.9
+    assert all(share < 0.4 for place, share in found.items() if place != model.planted)  # the commonest has 0.25
+    before = top1(read_all(LogitLens.of(model), hidden, targets, targets.rows("test")))
+    assert before[model.planted] < 0.4  # the rotation had to be learned
+
+
+def test_under_shuffled_targets_nothing_is_found(planted):
+    _, hidden, targets, fits = planted
+    for asked in (targets, targets.shuffled(0)):
+        found = top1(read_all(fits["shuffled"].lens, hidden, asked, asked.rows("test")))
+        assert all(share < 0.4 for share in found.values())
+
+
+def test_a_model_that_holds_nothing_is_read_as_holding_nothing():
+    model, targets = ToyThinker(planted=None), results()
+    hidden = thoughts(model)
+    fit = fit_tuned_lens(TunedLens.of(model), hidden, targets, CONFIG)
+    assert all(share < 0.4 for share in top1(read_all(fit.lens, hidden, targets, targets.rows("test"))).values())
+
+
+def test_each_of_several_fits_is_the_fit_it_would_be_alone(planted):
+    model, hidden, targets, fits = planted
+    alone = fit_tuned_lens(TunedLens.of(model), hidden, targets, CONFIG)
+    assert torch.equal(alone.lens.weight, fits["real"].lens.weight)
+    assert alone.best_epoch == fits["real"].best_epoch
+
+
+def test_the_lens_kept_is_that_of_the_best_validation_epoch(planted):
+    model, hidden, targets, fits = planted
+    fit = fits["real"]
+    losses = [epoch["validation"] for epoch in fit.epochs]
+    assert losses[fit.best_epoch] == min(losses)
+    assert fit.best_epoch == len(losses) - 1 or len(losses) - 1 - fit.best_epoch <= CONFIG.patience
+    readings = read_all(fit.lens, hidden, targets, targets.rows("val"), layers=fit.lens.translated)
+    assert readings["nll"].mean() == pytest.approx(fit.validation, abs=1e-4)
+    assert fit.validation == pytest.approx(min(losses), abs=1e-4)
+    start = read_all(LogitLens.of(model), hidden, targets, targets.rows("val"), layers=fit.lens.translated)
+    assert start["nll"].mean() == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_bf16_products_reach_the_same_loss(planted):
+    model, hidden, targets, fits = planted
+    fit = fit_tuned_lens(TunedLens.of(model), hidden, targets, replace(CONFIG, precision="bf16"))
+    assert fit.validation == pytest.approx(fits["real"].validation, abs=0.02)
+    assert fit.lens.weight.dtype == torch.float32
+    assert fit.lens.fitted["recipe"]["precision"] == "bf16"
+
+
+def test_the_test_split_is_never_seen(planted):
+    model, hidden, targets, fits = planted
+    poisoned = {layer: h.clone() for layer, h in hidden.states.items()}
+    for h in poisoned.values():
+        h[targets.rows("test")] = torch.nan
+    fit = fit_tuned_lens(TunedLens.of(model), replace(hidden, states=poisoned), targets, CONFIG)
+    assert torch.equal(fit.lens.weight, fits["real"].lens.weight)
+
+
+def test_a_state_that_is_not_finite_is_named(planted):
+    model, hidden, targets, _ = planted
+    row = int(targets.rows("val")[3])
+    states = {layer: h.clone() for layer, h in hidden.states.items()}
+    states["block2"][row, 1, 5] = torch.inf
+    with pytest.raises(BadInput, match=rf"problem {hidden.ids[row]}, block2, t1"):
+        fit_tuned_lens(TunedLens.of(model), replace(hidden, states=states), targets, CONFIG)
+
+
+def test_states_of_another_model_or_other_problems_are_refused(planted):
+    model, hidden, targets, fits = planted
+    other = replace(hidden, fingerprint="another")
+    with pytest.raises(BadInput, match=r"is for the model toy-.* of another"):
+        fit_tuned_lens(TunedLens.of(model), other, targets, CONFIG)
+    with pytest.raises(BadInput, match=r"is for the model toy-.* of another"):
+        read_all(fits["real"].lens, other, targets, targets.rows("test"))
+    moved = replace(targets, problems=targets.problems[::-1])
+    with pytest.raises(BadInput, match="other problems"):
+        fit_tuned_lens(TunedLens.of(model), hidden, moved, CONFIG)
+    with pytest.raises(BadInput, match="split 'val'"):
+        fit_tuned_lens(TunedLens.of(model), hidden, replace(targets, splits=("train",) * 400), CONFIG)
+
+
+def test_a_fit_that_diverges_says_so(planted):
+    model, hidden, targets, _ = planted
+    with pytest.raises(Failed, match="diverged in epoch"):
+        fit_tuned_lens(TunedLens.of(model), hidden, targets, replace(CONFIG, lr=1e38))
+
+
+def test_every_epoch_is_logged(planted):
+    model, hidden, targets, _ = planted
+    lines = []
+    log = lambda epoch, **metrics: lines.append((epoch, *metrics))
+    fit_tuned_lens(TunedLens.of(model), hidden, targets, replace(CONFIG, max_epochs=2), log)
+    assert lines == [(epoch, "fit", "train", "validation", "lr", "seconds") for epoch in (0, 1, 2)]
+
+
+def random_head(n: int, vocabulary: int, seed: int):
+    random = torch.Generator().manual_seed(seed)
+    norm = nn.LayerNorm(WIDTH)
+    weight = torch.randn(vocabulary, WIDTH, generator=random)
+    states = torch.randn(n, WIDTH, generator=random) * 3
+    return Unembedding(norm, weight), states, torch.randint(0, vocabulary, (n,), generator=random)
+
+
+@settings(deadline=None, max_examples=40)
+@given(n=st.integers(1, 70), vocabulary=st.integers(2, 300), rows=st.integers(1, 80), seed=st.integers(0, 99))
+def test_the_chunked_loss_is_the_plain_loss(n, vocabulary, rows, seed):
+    unembedding, states, asked = random_head(n, vocabulary, seed)
+    head = FrozenHead(unembedding, "fp32")
+    head.rows = rows
+    ours, plain = states.clone().requires_grad_(), states.clone().requires_grad_()
+    loss = head(ours, asked)
+    expected = nn.functional.cross_entropy(unembedding(plain, normed=False), asked, reduction="sum")
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
+    (loss * 0.5).backward()
+    (expected * 0.5).backward()
+    torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_loss_survives_a_target_that_is_all_but_impossible():
+    unembedding, states, asked = random_head(8, 50, 0)
+    unembedding.weight.mul_(100)
+    expected = nn.functional.cross_entropy(unembedding(states, normed=False), asked, reduction="sum")
+    assert expected > 1000
+    torch.testing.assert_close(FrozenHead(unembedding, "fp32")(states, asked), expected, rtol=1e-5, atol=1e-2)
+    torch.testing.assert_close(FrozenHead(unembedding, "bf16")(states, asked), expected, rtol=1e-2, atol=1)
+
+
+def test_readings_are_those_of_the_full_softmax(planted):
+    model, hidden, targets, fits = planted
+    lens, rows = fits["real"].lens, targets.rows("test")[:5]
+    readings = read_all(lens, hidden, targets, rows)
+    assert readings.height == 5 * 4 * len(model.layers)
+    assert readings["reader"].unique().to_list() == ["tuned lens"]
+    assert readings["split"].unique().to_list() == ["test"]
+    row, place = int(rows[2]), 3
+    scores = lens.read(hidden.hidden("block2")[row, place], "block2")
+    asked = int(targets.ids[row, place])
+    one = readings.filter(problem=hidden.ids[row], layer="block2", position="t3").row(0, named=True)
+    assert one["target"] == asked
+    assert one["nll"] == pytest.approx(float(-scores.detach().log_softmax(-1)[asked]), abs=1e-5)
+    assert one["rank"] == int((scores > scores[asked]).sum())
+    assert one["new_value"] == bool(targets.new_value[row, place])
+
+
+def test_ties_count_against_the_reader(planted):
+    model, hidden, targets, _ = planted
+    flat = {layer: torch.zeros_like(h) for layer, h in hidden.states.items()}  # a zero state scores all tokens alike
+    readings = read_all(LogitLens.of(model), replace(hidden, states=flat), targets, targets.rows("test")[:2])
+    assert readings["rank"].unique().to_list() == [len(model.unembedding.weight) - 1]
+
+
+def test_masked_slots_are_not_read(planted):
+    model, hidden, targets, _ = planted
+    mask = targets.mask.clone()
+    mask[:, 1] = False
+    rows = targets.rows("test")
+    readings = read_all(LogitLens.of(model), hidden, replace(targets, mask=mask), rows)
+    assert sorted(readings["position"].unique()) == ["bot", "t2", "t3"]
+    with pytest.raises(BadInput, match="nothing to read"):
+        read_all(LogitLens.of(model), hidden, replace(targets, mask=mask & False), rows)
+
+
+def test_top_tokens_carry_probabilities_of_the_full_softmax(planted):
+    model, hidden, targets, fits = planted
+    rows = targets.rows("test")[:3]
+    top = top_tokens(fits["real"].lens, hidden, rows, k=5)
+    assert top.height == 3 * 4 * len(model.layers) * 5
+    one = top.filter(problem=hidden.ids[int(rows[1])], layer="block1", position="t2")
+    probability = fits["real"].lens.read(hidden.hidden("block1")[rows[1], 2], "block1").softmax(-1)
+    assert one["place"].to_list() == [1, 2, 3, 4, 5]
+    assert one["probability"].to_list() == pytest.approx(probability.topk(5).values.tolist(), rel=1e-5)
+    assert one["token"][0] == int(targets.ids[rows[1], 2])
+    assert one["probability"].sum() < 1
