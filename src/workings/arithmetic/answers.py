@@ -16,14 +16,14 @@ from workings.arithmetic.chain import LONGEST_NUMBER
 
 _SPEAKER = r"\n[ \t]*+[*#]*+[ \t]*+(?:User|Human|Question|Problem|Q)[ \t]*+\d*+[ \t]*+\**+:"
 _TURN = re.compile(rf"{_SPEAKER}|<\|[a-z_]+\|>|</s>|<eos>|<end_of_turn>", re.I)
-_BEGINNING = re.compile(r"(?:\s*+<(?:\|[a-z_]+\||s|bos)>)+", re.I)
+_BEGINNING = re.compile(r"\A(?:\s*+<(?:\|[a-z_]+\||s|bos)>)+", re.I)
 
 # A number stands alone: not inside a word (m2, x3), an exponent (cm^2) or another number.
 _ALONE = r"(?<![A-Za-z\d^])(?<!\^\{)(?<!\d\.)"
 # A minus is a sign where it touches the number and nothing it could be subtracted from: `-5`, not `5-10`.
 _SIGN = r"(?<![A-Za-z\d)\]}%.-])-"
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})++(?!\d)|\d++)"
-_DECIMAL = rf"(?:{_WHOLE}(?:\.\d++)?|\.\d++)"
+_DECIMAL = rf"(?:{_WHOLE}(?:\.\d++)?|(?<!\.)\.\d++)"
 _DATE = r"\d++(?:\.\d++){2,}+|\d++(?:/\d++){2,}+"
 _MIXED = r"(?P<whole>\d++)[ ]{1,2}(?P<part>\d++/\d++)(?![\d/])"
 _RATIO = rf"(?P<top>{_DECIMAL})/(?P<bottom>{_WHOLE}(?:\.\d++)?)(?![\d/])"
@@ -46,7 +46,7 @@ _SPELLINGS = (
 )
 _VULGAR = re.compile(r"[¼-¾⅐-⅞]")
 
-_MARKER = re.compile(r"####(?!#)")
+_MARKER = re.compile(r"(?<!#)####(?!#)")
 # Instruct models write headings too: `#### Step 2: …` and `#### 2. Add them` give no answer.
 _HEADING = re.compile(r"[*_\s]*+(?:(?:step|part|case|example|problem|question)\b|\d{1,2}[.)]\s+[^\W\d])", re.I)
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*+\{")
@@ -86,11 +86,9 @@ def same_answer(a: Fraction | None, b: Fraction | None) -> bool:
 def _undressed(text: str) -> str:
     """The same numbers in plain characters: one minus, one currency, `a/b` for fractions, commas for thin spaces."""
     text = text.translate(_PLAIN)
-    if "\\" in text or not text.isascii():
-        for pattern, plain in _SPELLINGS:
-            text = pattern.sub(plain, text)
-        text = _VULGAR.sub(lambda m: str(Fraction(unicodedata.numeric(m.group())).limit_denominator(10)), text)
-    return text
+    for pattern, plain in _SPELLINGS:
+        text = pattern.sub(plain, text)
+    return _VULGAR.sub(lambda m: str(Fraction(unicodedata.numeric(m.group())).limit_denominator(10)), text)
 
 
 def _after_marker(text: str) -> Iterator[str]:

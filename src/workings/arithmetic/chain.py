@@ -55,8 +55,14 @@ def _last_place(number: str) -> Fraction:
 
 
 def read_chain(text: str) -> tuple[Step, ...]:
-    """Every `<<expression=result>>` in `text`, in order; the last `=` divides. Raises Unreadable."""
-    return tuple(_read_step(inside) for inside in MARKED.findall(text))
+    """Every `<<expression=result>>` in `text`, in order; the last `=` divides.
+
+    Raises Unreadable for one without `=`, and for a `<<` that is never closed: a chain must not lose a step in silence.
+    """
+    inside = MARKED.findall(text)
+    if text.count("<<") != len(inside):
+        raise Unreadable("a '<<' has no '>>' of its own")
+    return tuple(_read_step(step) for step in inside)
 
 
 def _read_step(inside: str) -> Step:

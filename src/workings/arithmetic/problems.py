@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
 
 from workings.arithmetic.answers import answer_in
-from workings.arithmetic.chain import Step
+from workings.arithmetic.chain import Step, Unreadable, read_chain
+from workings.errors import BadInput
+
+Format = Literal["json lines", "json list", "icot"]
+ANSWER_MARK = "####"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +45,236 @@ class Problem:
     @property
     def n_steps(self) -> int:
         return len(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A row that is no problem, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemFile:
+    """What a file held: `n_rows` rows that are each a problem or malformed. A row that repeats another is kept."""
+
+    problems: list[Problem] = field(default_factory=list)
+    malformed: list[Malformed] = field(default_factory=list)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.problems) + len(self.malformed)
+
+    @property
+    def duplicates(self) -> dict[str, int]:
+        """How often each id occurs that occurs more than once."""
+        return {key: n for key, n in Counter(problem.id for problem in self.problems).items() if n > 1}
+
+
+def read_problems(path: str | Path, strict: bool = False, limit: int | None = None) -> ProblemFile:
+    """The problems of a local file, in order; the format is told by the content, never by the name.
+
+    Read are: one JSON object a line or one JSON list, with the fields that `problem_of_row` knows (GSM8K, GSM8k-Aug,
+    Coconut), and lines `question||<<6*9=54>> #### 54` (iCoT). Blank lines are no rows. Reading stops after `limit`
+    problems. Malformed rows are listed; with `strict` the first raises BadInput, as does a file that cannot be read
+    at all or holds no problem.
+    """
+    path = Path(path)
+    text = _text_of(path)
+    rows = _ROWS[_format_of(text, path)]
+    read = ProblemFile()
+    for line, row in rows(text, path):
+        if limit is not None and len(read.problems) >= limit:
+            break
+        try:
+            read.problems.append(_problem(*row(), source=f"{path.name}:{line}"))
+        except ValueError as reason:
+            read.malformed.append(Malformed(str(path), line, str(reason)))
+            if strict:
+                raise BadInput(f"{read.malformed[-1]}; mend or delete the row, or read without strict") from reason
+    if read.malformed and not read.problems:
+        raise BadInput(f"{path}: none of {read.n_rows} rows is a problem; the first, {read.malformed[0]}")
+    if not read.n_rows and limit != 0:
+        raise BadInput(f"{path} holds an empty list; give a file with at least one problem")
+    return read
+
+
+def problem_of_row(row: Mapping[str, Any], source: str = "") -> Problem:
+    """One row with a question and an answer, and a chain in `steps`, `cot`, `full_solution` or the answer itself.
+
+    A GSM8K answer holds `<<…>>` and ends in `#### 18`. Raises ValueError with the reason where the row is no problem.
+    """
+    return _problem(*_parts_of_row(row), source=source)
+
+
+def _problem(question: str, chain: str, answer: str, source: str) -> Problem:
+    question, answer = question.strip(), answer.strip()
+    if not question:
+        raise ValueError("the question is empty")
+    if answer_in(answer) is None:
+        raise ValueError(f"the answer {answer[:60]!r} holds no number")
+    if not _is_unicode(question + chain + answer):
+        raise ValueError("the row holds half of a surrogate pair (\\ud800 to \\udfff), which is no character")
+    return Problem(question, _steps(chain), answer, source)
+
+
+def _steps(chain: str) -> tuple[Step, ...]:
+    steps = read_chain(chain)
+    for step in steps:
+        try:
+            _ = step.value
+        except (Unreadable, ZeroDivisionError) as reason:
+            raise ValueError(f"the step <<{step.expression}={step.result}>> has no number as its result") from reason
+    return steps
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _parts_of_row(row: Any) -> tuple[str, str, str]:
+    """Question, text of the chain, answer."""
+    if not isinstance(row, Mapping):
+        raise ValueError(f"the row is a {type(row).__name__}, not an object with 'question' and 'answer'")
+    question, answer = _text_field(row, "question"), _text_field(row, "answer")
+    body, mark, after = answer.rpartition(ANSWER_MARK)
+    chain = next((_chain_text(row[name], name) for name in ("steps", "cot", "full_solution") if row.get(name)), body)
+    if not mark and "<<" in answer:
+        raise ValueError(f"the answer has steps and no {ANSWER_MARK} before its number")
+    return question, chain, after
+
+
+def _text_field(row: Mapping[str, Any], name: str) -> str:
+    if name not in row:
+        raise ValueError(f"no field {name!r}; the row has {', '.join(map(repr, row)) or 'none'}")
+    value = row[name]
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"the field {name!r} is {type(value).__name__}, not text")
+    return str(value)
+
+
+def _chain_text(value: Any, name: str) -> str:
+    """The text of a chain; a step of a list may come without its marks, as `6*9=54`."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
+        raise ValueError(f"the field {name!r} is neither text nor a list of texts")
+    return " ".join(step if "<<" in step else f"<<{step.strip()}>>" for step in value)
+
+
+Row = Callable[[], tuple[str, str, str]]
+"""Reads one row when called; raises ValueError."""
+
+
+def _json_lines(text: str, path: Path) -> Iterator[tuple[int, Row]]:
+    for number, line in _lines(text):
+        yield number, lambda line=line: _parts_of_row(_json(line))
+
+
+def _json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as broken:
+        raise ValueError(f"not JSON: {broken.msg} at character {broken.pos + 1}") from broken
+    except RecursionError as broken:
+        raise ValueError("not a row: its JSON nests too deeply") from broken
+
+
+def _json_list(text: str, path: Path) -> Iterator[tuple[int, Row]]:
+    """The elements with the lines they start on. Broken JSON has no next row to go on from, so it is fatal."""
+    decoder = json.JSONDecoder()
+    at, line = _skip(text, text.index("[") + 1), 1
+    counted = 0
+    while not text.startswith("]", at):
+        line, counted = line + text.count("\n", counted, at), at
+        try:
+            row, at = decoder.raw_decode(text, at)
+        except (json.JSONDecodeError, RecursionError) as broken:
+            raise BadInput(f"{path}:{line}: the JSON list breaks in the row that starts here: {broken}") from broken
+        yield line, lambda row=row: _parts_of_row(row)
+        at = _skip(text, at)
+        if text.startswith(",", at):
+            at = _skip(text, at + 1)
+        elif not text.startswith("]", at):
+            raise BadInput(f"{path}:{line}: the JSON list has neither ',' nor ']' after the row that starts here")
+    if text[at + 1 :].strip():
+        raise BadInput(f"{path}: something follows the closing ']' of the JSON list; delete it")
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _icot(text: str, path: Path) -> Iterator[tuple[int, Row]]:
+    for number, line in _lines(text):
+        yield number, lambda line=line: _parts_of_line(line)
+
+
+def _parts_of_line(line: str) -> tuple[str, str, str]:
+    question, bars, rest = line.rpartition("||")
+    if not bars:
+        raise ValueError("no '||' between question and chain")
+    chain, mark, answer = rest.rpartition(ANSWER_MARK)
+    if not mark:
+        raise ValueError(f"no '{ANSWER_MARK}' before the answer")
+    return question, chain, answer
+
+
+_ROWS: dict[Format, Callable[[str, Path], Iterator[tuple[int, Row]]]] = {
+    "json lines": _json_lines,
+    "json list": _json_list,
+    "icot": _icot,
+}
+
+
+def _format_of(text: str, path: Path) -> Format:
+    start = text.lstrip()
+    if start.startswith("["):
+        return "json list"
+    if start.startswith("{"):
+        return "json lines"
+    if any("||" in line for _, line in _lines(text)):
+        return "icot"
+    raise BadInput(
+        f"{path}: not a format of problems; it starts with {start[:40]!r}. Give JSON lines or a JSON list with "
+        "'question' and 'answer' (GSM8K, GSM8k-Aug, Coconut), or lines 'question||<<6*9=54>> #### 54' (iCoT)"
+    )
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, numbered from 1; only `\\n` ends one, for a question may hold other separators."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def _text_of(path: Path) -> str:
+    """The whole file as text; BadInput where there is none to read."""
+    if path.is_dir():
+        raise BadInput(f"{path} is a directory; give a file of problems in it")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as reason:
+        raise BadInput(f"no file {path}; check the path (it is read from {Path.cwd()})") from reason
+    except OSError as reason:
+        raise BadInput(f"{path} cannot be read: {reason.strerror}") from reason
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as reason:
+        raise BadInput(f"{path} is not UTF-8 text (byte {reason.start + 1}); unpack or convert it first") from reason
+    if "\0" in text:
+        raise BadInput(f"{path} is binary (a zero byte at {text.index(chr(0)) + 1}); give a text file of problems")
+    if not text.strip():
+        raise BadInput(f"{path} is empty; give a file with at least one problem")
+    return text
