@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from workings.errors import BadInput
-from workings.judging.statistics import Band, ProblemSums, clustered_wilson, critical_value, percentile, simultaneous
+from workings.judging.statistics import (
+    Band,
+    ProblemSums,
+    clustered_wilson,
+    critical_value,
+    not_certain,
+    percentile,
+    simultaneous,
+)
 
 Measure = Literal["top1", "top5", "bits"]
 Floats = NDArray[np.float64]
@@ -274,8 +282,4 @@ def _best_controls(val: _Pairs, val_cells: _Cells, cells: _Cells, measure: Measu
 def _difference_band(cells: _Cells, differences: Floats, measure: Measure, confidence: float) -> Band:
     sums = cells.sums(differences)
     band = (simultaneous if cells.n > 1 else percentile)(sums, confidence=confidence)
-    if measure == "bits":
-        return band
-    # Resampling equal differences shows no spread. What happened in none of n problems may still happen in 3/n of them.
-    unseen = np.where(band.high > band.low, 0.0, 3 / np.maximum(sums.n_problems, 1))
-    return Band(band.estimate, np.maximum(band.low - unseen, -1.0), np.minimum(band.high + unseen, 1.0))
+    return band if measure == "bits" else not_certain(band, sums)

@@ -170,6 +170,12 @@ def critical_value(sums: ProblemSums, n_resamples: int = N_RESAMPLES, confidence
     return max(_z(confidence), float(np.quantile(np.concatenate(strays), confidence)))
 
 
+def not_certain(band: Band, sums: ProblemSums) -> Band:
+    """For differences of shares: resampled equals show no spread, but what none of n problems did, 3/n may yet do."""
+    unseen = np.where(band.high > band.low, 0.0, 3 / np.maximum(sums.n_problems, 1))
+    return Band(band.estimate, np.maximum(band.low - unseen, -1.0), np.minimum(band.high + unseen, 1.0))
+
+
 def sign_flip(
     a: ArrayLike, b: ArrayLike, clusters: ArrayLike | None = None, n_resamples: int = 10_000, seed: int = 0
 ) -> float:

@@ -19,6 +19,7 @@ Kind = Literal["read", "explained by a control", "nothing read", "undecided"]
 MARGIN = 0.05  # a smaller skill would not be worth having: 5 points
 WITHOUT_RECURRENCE = "control model"
 
+_NAMED = {WITHOUT_RECURRENCE: "a matched model without recurrence"}
 _DOES_AS_WELL = {
     "majority": "always naming each position's commonest token",
     "structure only": "knowing the position and the length of the chain, and no thought,",
@@ -155,11 +156,11 @@ def _lead(readings: pl.DataFrame, lens: str, controls: list[str] | None, measure
 def _headline(found: Evidence) -> str:
     share, best = found.score, found.points
     at = f" at {found.layer}" if found.layer else ""
-    over = f" over {found.bits.control}" if found.bits.control != best.control else ""
+    over = f" over {_NAMED.get(found.bits.control, found.bits.control)}" if found.bits.control != best.control else ""
     return (
         f"The {found.lens} names the target {number(share['top1'], 'share')} % "
         f"{interval(share['top1_low'], share['top1_high'], 'share')} of the time{at} "
-        f"(n = {share['n_problems']:,} problems); the best control ({best.control}) "
+        f"(n = {share['n_problems']:,} problems); the best control ({_NAMED.get(best.control, best.control)}) "
         f"{number(best.control_value, 'share')} %; skill {best.in_points()}, {found.bits.in_bits()}{over}: "
         f"{_conclusion(found)}."
     )
@@ -186,19 +187,16 @@ def _on_recurrence(found: Evidence) -> str:
     lead, others = found.recurrence, found.others
     if lead is None or found.kind == "nothing read":
         return ""
-    sentences = []
-    if lead.control == found.points.control and others:
-        sentences.append(f"Over the best other control ({others.control}) the skill is {others.in_points()}.")
+    is_best = found.points.control == WITHOUT_RECURRENCE
     reads = f"{number(lead.control_value, 'share')} % (difference {lead.in_points()})"
     if lead.low > 0:
-        sentences.append(f"A matched model without recurrence reads {reads}.")
-    elif lead.high > found.margin:
-        sentences.append(f"Whether this needs recurrence stays open: a matched model without it reads {reads}.")
+        return "" if is_best else f"A matched model without recurrence reads {reads}."
+    over = f"Over the best other control ({others.control}) the skill is {others.in_points()}. " if others else ""
+    if lead.high > found.margin:
+        says = f"Whether this needs recurrence stays open: a matched model without it reads {reads}."
     else:
-        sentences.append(
-            f"A matched model without recurrence reads as well, {reads}: what is read needs no recurrence."
-        )
-    return " ".join(sentences)
+        says = f"A matched model without recurrence reads as well, {reads}: what is read needs no recurrence."
+    return (over if is_best else "") + says
 
 
 def _on_seeds(found: Evidence) -> str:
