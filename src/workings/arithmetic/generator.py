@@ -50,7 +50,11 @@ def generate(n: int, spec: ProblemSpec, seed: int, without: Collection[str] = ()
 
 
 def vocabulary(spec: ProblemSpec) -> list[str]:
-    """Every piece that a question or chain of this spec can hold, by `split_pieces`: marks, words, numbers in order."""
+    """Every piece that a question or chain of this spec can hold, by `split_pieces`: marks, words, numbers in order.
+
+    It depends on the range and the families alone (on a ring, on the multipliers too), so that a tokenizer made
+    from it also reads the same stories with other chain lengths, operations or distractors.
+    """
     low, high = spec.range
     numbers = set(range(low, high + 1))
     if spec.modulus is not None:

@@ -1,0 +1,240 @@
+"""A file of problems gives every problem in it, says which rows are none, and an id means the same content anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workings.arithmetic.chain import Step, write_chain
+from workings.arithmetic.problems import Malformed, Problem, problem_of_row, read_problems
+from workings.errors import BadInput
+
+EGGS = Problem("Ann has 6 boxes of 9 eggs and 1 more. How many?", (Step("6*9", "54"), Step("54+1", "55")), "55")
+HALF = Problem("Ben has half of 1,080 bees. How many?", (Step("1080/2", "540"),), "540")
+NONE = Problem("What is “8”?", (), "8")
+BOOK = [EGGS, HALF, NONE]
+
+
+def as_gsm8k(problem: Problem) -> str:
+    told = "".join(f"So it is <<{s.expression}={s.result}>>{s.result}.\n" for s in problem.steps)
+    return json.dumps({"question": problem.question, "answer": f"{told}#### {problem.answer}"})
+
+
+def as_icot(problem: Problem) -> str:
+    return f"{problem.question}||{write_chain(problem.steps)} #### {problem.answer}"
+
+
+def as_aug(problem: Problem) -> str:
+    return json.dumps({"question": problem.question, "cot": write_chain(problem.steps), "answer": problem.answer})
+
+
+def as_coconut(problem: Problem) -> dict[str, object]:
+    steps = [write_chain([step]) for step in problem.steps]
+    return {"question": problem.question, "steps": steps, "answer": problem.answer}
+
+
+def lines(rows: list[str]) -> str:
+    return "\n".join(rows) + "\n"
+
+
+FORMATS = {
+    "gsm8k": lambda problems: lines([as_gsm8k(p) for p in problems]),
+    "icot": lambda problems: lines([as_icot(p) for p in problems]),
+    "aug": lambda problems: lines([as_aug(p) for p in problems]),
+    "coconut": lambda problems: json.dumps([as_coconut(p) for p in problems]),
+    "coconut, indented": lambda problems: json.dumps([as_coconut(p) for p in problems], indent=2),
+    "coconut, one a line": lambda problems: lines([json.dumps(as_coconut(p)) for p in problems]),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_problems_with_the_same_ids(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "problems.anything"
+    path.write_text(FORMATS[name](BOOK))
+    read = read_problems(path, strict=True)
+    assert [(p.question, p.steps, p.answer) for p in read.problems] == [(p.question, p.steps, p.answer) for p in BOOK]
+    assert [p.id for p in read.problems] == [p.id for p in BOOK]
+    assert [p.value for p in read.problems] == [55, 540, 8]
+    assert [p.n_steps for p in read.problems] == [2, 1, 0]
+    assert (read.malformed, read.n_rows, read.duplicates) == ([], 3, {})
+
+
+def test_a_problem_knows_its_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "test.txt"
+    path.write_text(f"{as_icot(EGGS)}\n\n{as_icot(HALF)}")
+    assert [p.source for p in read_problems(path).problems] == ["test.txt:1", "test.txt:3"]
+    path.write_text("[\n" + ",\n".join(json.dumps(as_coconut(p)) for p in BOOK) + "\n]\n")
+    assert [p.source for p in read_problems(path).problems] == ["test.txt:2", "test.txt:3", "test.txt:4"]
+
+
+def test_an_id_is_made_of_the_content_and_of_nothing_else() -> None:
+    assert EGGS.id == Problem(EGGS.question, EGGS.steps, EGGS.answer, source="elsewhere").id
+    assert len(EGGS.id) == 16
+    assert int(EGGS.id, 16) >= 0
+    assert EGGS.id == "a7e2a0c1220196cb"
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_content_that_differs_has_ids_that_differ(question: str, expression: str, result: str, answer: str) -> None:
+    problem = Problem(question, (Step(expression, result),), answer)
+    moved = Problem(question + expression, (Step(expression, result),), answer)
+    assert (problem.id == moved.id) == (expression == "")
+    assert problem.id != Problem(question, (), answer).id
+    assert problem.id != Problem(question, (Step(expression, result),) * 2, answer).id
+
+
+def test_a_repeated_row_is_kept_and_can_be_found(tmp_path: Path) -> None:
+    path = tmp_path / "twice.txt"
+    path.write_text(lines([as_icot(p) for p in (EGGS, HALF, EGGS)]))
+    read = read_problems(path)
+    assert len(read.problems) == 3
+    assert read.duplicates == {EGGS.id: 2}
+
+
+BROKEN = {
+    '{"question": "q", "answer"': "not JSON",
+    "[1, 2]": "the row is a list",
+    "3": "the row is a int",
+    '{"answer": "#### 3"}': "no field 'question'; the row has 'answer'",
+    '{"question": "q"}': "no field 'answer'",
+    '{"question": "  ", "answer": "#### 3"}': "the question is empty",
+    '{"question": ["q"], "answer": "#### 3"}': "the field 'question' is list, not text",
+    '{"question": "q", "answer": null}': "the field 'answer' is NoneType, not text",
+    '{"question": "q", "answer": true}': "the field 'answer' is bool, not text",
+    '{"question": "q", "answer": "#### none"}': "the answer 'none' holds no number",
+    '{"question": "q", "answer": "so <<1+2=3>>3"}': "no #### before its number",
+    '{"question": "q", "answer": "<<1+2>>\\n#### 3"}': "<<1+2>> is not 'expression=result'",
+    '{"question": "q", "answer": "<<1+2=3\\n#### 3"}': "a '<<' has no '>>' of its own",
+    '{"question": "q", "answer": "<<1+2=three>>\\n#### 3"}': "<<1+2=three>> has no number as its result",
+    '{"question": "q", "steps": [1], "answer": "3"}': "the field 'steps' is neither text nor a list of texts",
+    '{"question": "q", "steps": ["so it goes"], "answer": "3"}': "<<so it goes>> is not 'expression=result'",
+    '{"question": "\\ud800", "answer": "#### 3"}': "half of a surrogate pair",
+    "[" * 100_000: "nests too deeply",
+}
+
+
+@pytest.mark.parametrize("row", BROKEN, ids=range(len(BROKEN)))
+def test_a_malformed_row_is_listed_with_file_line_and_reason(row: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(lines([as_gsm8k(EGGS), "", row, as_gsm8k(HALF)]))
+    read = read_problems(path)
+    assert [p.id for p in read.problems] == [EGGS.id, HALF.id]
+    assert read.n_rows == 3
+    (malformed,) = read.malformed
+    assert (malformed.file, malformed.line) == (str(path), 3)
+    assert BROKEN[row] in malformed.reason
+    with pytest.raises(BadInput) as fatal:
+        read_problems(path, strict=True)
+    assert str(fatal.value).startswith(f"{path}:3: ")
+    assert BROKEN[row] in str(fatal.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("What is 3? <<1+2=3>> #### 3", "no '||' between question and chain"),
+        ("What is 3?||<<1+2=3>>", "no '####' before the answer"),
+        ("What is 3?||<<1+2=3>> ####", "the answer '' holds no number"),
+        ("||<<1+2=3>> #### 3", "the question is empty"),
+    ],
+)
+def test_a_malformed_line_of_icot_is_listed_too(row: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "test.txt"
+    path.write_text(lines([row, as_icot(EGGS)]))
+    read = read_problems(path)
+    assert [p.id for p in read.problems] == [EGGS.id]
+    assert read.malformed == [Malformed(str(path), 1, reason)]
+
+
+UNREADABLE: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "is empty"),
+    "blank": (b" \n\n", "is empty"),
+    "prose": (b"Once upon a time\nthere were 3 bears.\n", "not a format of problems; it starts with 'Once upon"),
+    "latin-1": ('{"question": "caf\xe9"}'.encode("latin-1"), "is not UTF-8 text (byte 18)"),
+    "gzip": (b"\x1f\x8b\x08\x00\x00", "is not UTF-8 text (byte 2); unpack"),
+    "zero bytes": (b'{"question": "\0"}', "is binary"),
+    "nothing right": (b'{"q": 1}\n{"q": 2}\n', "none of 2 rows is a problem; the first,"),
+    "empty list": (b"[]", "holds an empty list"),
+    "list cut short": (b'[\n{"question": "q", "answer": "3"},\n{"question": "q"', ":3: the JSON list breaks"),
+    "list without comma": (b'[{"question": "q", "answer": "3"} 4]', "has neither ',' nor ']'"),
+    "list and more": (b'[{"question": "q", "answer": "3"}] 4', "something follows the closing ']'"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_file_that_cannot_be_read_says_what_where_and_what_to_do(name: str, tmp_path: Path) -> None:
+    content, complaint = UNREADABLE[name]
+    path = tmp_path / "problems.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(BadInput) as bad:
+        read_problems(path)
+    assert str(path) in str(bad.value)
+    assert complaint in str(bad.value)
+
+
+def test_a_missing_file_and_a_directory_say_so(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no file .*nowhere\.jsonl; check the path"):
+        read_problems(tmp_path / "nowhere.jsonl")
+    with pytest.raises(BadInput, match="is a directory; give a file of problems in it"):
+        read_problems(tmp_path)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "windows.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + lines([as_icot(p) for p in BOOK]).replace("\n", "\r\n").encode())
+    assert [p.id for p in read_problems(path, strict=True).problems] == [p.id for p in BOOK]
+
+
+def test_a_question_may_hold_a_separator_that_is_no_newline(tmp_path: Path) -> None:
+    odd = Problem("One\u2028line\x0bof 3?", (), "3")
+    path = tmp_path / "odd.txt"
+    path.write_text(lines([as_icot(odd), as_icot(EGGS)]))
+    assert [p.id for p in read_problems(path, strict=True).problems] == [odd.id, EGGS.id]
+
+
+def test_a_limit_counts_problems_and_not_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(lines(["{", as_gsm8k(EGGS), as_gsm8k(HALF), "{"]))
+    read = read_problems(path, limit=1)
+    assert [p.id for p in read.problems] == [EGGS.id]
+    assert [m.line for m in read.malformed] == [1]
+
+
+def test_one_row_of_a_hub_data_set_is_read_alone() -> None:
+    assert problem_of_row({"question": "q", "cot": "<<1+2=3>>", "answer": 3, "id": 7}).steps == (Step("1+2", "3"),)
+    assert problem_of_row({"question": "q", "steps": ["1+2=3"], "answer": "3"}).steps == (Step("1+2", "3"),)
+    assert problem_of_row({"question": "q", "answer": "3"}, source="hub").source == "hub"
+    with pytest.raises(ValueError, match="no field 'answer'"):
+        problem_of_row({"question": "q"})
+
+
+def test_an_answer_without_a_number_has_no_value() -> None:
+    with pytest.raises(ValueError, match="holds no number"):
+        _ = Problem("q", (), "many").value
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "n_without_steps"),
+    [
+        ("gsm8k/train.jsonl", 7473, 95),
+        ("gsm8k/test.jsonl", 1319, 18),
+        ("icot/test.txt", 1319, 18),
+        ("icot/valid.txt", 500, 6),
+    ],
+)
+def test_every_row_of_gsm8k_and_icot_reads_and_every_step_is_right(
+    shared_data: Path, name: str, n: int, n_without_steps: int
+) -> None:
+    read = read_problems(shared_data / name, strict=True)
+    assert (len(read.problems), read.malformed, read.duplicates) == (n, [], {})
+    assert sum(p.n_steps == 0 for p in read.problems) == n_without_steps
+    assert all(step.is_right() for p in read.problems for step in p.steps)
+
+
+def test_gsm8k_and_icot_agree_on_the_ids_of_the_test_set(shared_data: Path) -> None:
+    gsm8k, icot = (read_problems(shared_data / name).problems for name in ("gsm8k/test.jsonl", "icot/test.txt"))
+    assert [p.id for p in gsm8k] == [p.id for p in icot]
