@@ -97,7 +97,9 @@ def _parser_of(verb: Verb) -> ArgumentParser:
         if parameter.kind is parameter.POSITIONAL_ONLY:
             parser.add_argument(name, **settings)
             continue
-        if kind is not bool:
+        if parameter.default is parameter.empty:
+            settings["required"] = True
+        elif kind is not bool:
             settings["default"] = parameter.default
         if several:
             settings["action"] = "extend"

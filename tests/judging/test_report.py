@@ -468,6 +468,11 @@ def test_a_report_takes_numbers_from_numpy(tmp_path):
 
 
 def test_a_drawn_column_of_nothing_but_zeros_is_drawn(tmp_path):
-    table = Table("No difference", [Column("difference", "points")], [Row("1 step", [Estimate(0.0, 0.0, 0.0)], 10)], drawn="difference")
+    table = Table(
+        "No difference",
+        [Column("difference", "points")],
+        [Row("1 step", [Estimate(0.0, 0.0, 0.0)], 10)],
+        drawn="difference",
+    )
     report = Report("t", "q?", Verdict("Nothing.", "undecided"), [table], Record(["run"]))
     assert "No difference" in write_report(report, tmp_path).read_text()

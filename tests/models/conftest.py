@@ -11,12 +11,18 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from workings.models.codi import CODI
 from workings.text.tokenizer import word_tokenizer
 
-WORDS = [*map(str, range(30)), *"a b c has more pens how many now then The answer is".split(), *". ? : + - * / = << >>".split()]
+WORDS = [
+    *map(str, range(30)),
+    *["a", "b", "c", "has", "more", "pens", "how", "many", "now", "then", "The", "answer", "is"],
+    *[".", "?", ":", "+", "-", "*", "/", "=", "<<", ">>"],
+]
 FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 
 
 def tiny_base(family: str, vocabulary: int, *, seed: int = 0, tied: bool = True, layers: int = 2):
-    shape = dict(vocab_size=vocabulary, bos_token_id=None, eos_token_id=None, pad_token_id=None, tie_word_embeddings=tied)
+    shape = dict(
+        vocab_size=vocabulary, bos_token_id=None, eos_token_id=None, pad_token_id=None, tie_word_embeddings=tied
+    )
     if family == "gpt2":
         shape |= dict(n_embd=16, n_layer=layers, n_head=4, n_positions=96)
         shape |= dict(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0)
@@ -38,7 +44,9 @@ def words():
 @pytest.fixture
 def thinker(words) -> Callable[..., CODI]:
     def make(family: str = "gpt2", *, tied: bool = True, **fields) -> CODI:
-        model = CODI.wrap(tiny_base(family, len(words), tied=tied), words, n_thoughts=fields.pop("n_thoughts", 4), **fields)
+        model = CODI.wrap(
+            tiny_base(family, len(words), tied=tied), words, n_thoughts=fields.pop("n_thoughts", 4), **fields
+        )
         return model.eval()
 
     return make

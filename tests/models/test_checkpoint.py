@@ -17,20 +17,27 @@ from workings.models.checkpoint import load_base, open_model
 from workings.models.codi import CODI, Projection
 
 RANK, ALPHA = 3, 7.0
-TARGETS = {"gpt2": ["c_attn", "c_proj", "c_fc"], "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}
+TARGETS = {
+    "gpt2": ["c_attn", "c_proj", "c_fc"],
+    "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
 
 
 class Released:
     """A tiny CODI as the official code would have saved it: PEFT's wrapping, bf16 base, fp32 LoRA and projection."""
 
-    def __init__(self, family: str, words, folder: Path, *, tied: bool = True, prefix: str = "codi", dtype=torch.bfloat16):
+    def __init__(
+        self, family: str, words, folder: Path, *, tied: bool = True, prefix: str = "codi", dtype=torch.bfloat16
+    ):
         base = tiny_base(family, len(words), tied=tied)
         base.resize_token_embeddings(len(words) + 3, mean_resizing=False)
         self.base_folder = folder / "base"
         original = tiny_base(family, len(words), tied=tied)
         original.save_pretrained(self.base_folder)
         words.save_pretrained(self.base_folder)
-        lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS[family], lora_dropout=0.0, fan_in_fan_out=family == "gpt2")
+        lora = LoraConfig(
+            r=RANK, lora_alpha=ALPHA, target_modules=TARGETS[family], lora_dropout=0.0, fan_in_fan_out=family == "gpt2"
+        )
         base = base.to(dtype).float()  # values that bf16 can hold
         self.model = get_peft_model(base, lora).eval()
         self.prj = Projection(16, 24)
@@ -122,7 +129,9 @@ def test_a_missing_tensor_is_named(words, tmp_path, gone):
     file = released.write(tmp_path / "model.safetensors")
     with pytest.raises(BadInput) as error:
         CODI.load(file, base=tmp_path / "base", lora_alpha=ALPHA)
-    assert gone.removeprefix("codi.base_model.model.").replace(".base_layer.", ".") in str(error.value).replace(".base_layer.", ".")
+    assert gone.removeprefix("codi.base_model.model.").replace(".base_layer.", ".") in str(error.value).replace(
+        ".base_layer.", "."
+    )
 
 
 def test_lora_alpha_must_be_said_or_is_visibly_assumed(words, tmp_path):
@@ -206,4 +215,6 @@ def test_a_plain_language_model_is_wrapped_as_an_untrained_codi(words, tmp_path,
     assert model.think(questions).hidden.shape == (4, 4, 3, 16)
     assert torch.equal(model.base.get_input_embeddings().weight[: len(words)], base.get_input_embeddings().weight)
     same, other = open_model(tmp_path, n_thoughts=3, seed=1), open_model(tmp_path, n_thoughts=3, seed=2)
-    assert torch.equal(same.prj[1].weight, model.prj[1].weight) and not torch.equal(other.prj[1].weight, model.prj[1].weight)
+    assert torch.equal(same.prj[1].weight, model.prj[1].weight) and not torch.equal(
+        other.prj[1].weight, model.prj[1].weight
+    )

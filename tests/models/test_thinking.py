@@ -38,7 +38,7 @@ def test_the_cached_steps_equal_one_pass_over_the_whole_sequence(thinker, questi
     with torch.no_grad():
         out = model.base(inputs_embeds=torch.cat([model.embed(ids), fed, eot], 1), output_hidden_states=True)
         state = model.begin(model.prompt([question]))
-        for k in range(model.n_thoughts):
+        for _ in range(model.n_thoughts):
             state = model.step(state)
         closed, _ = model.close(state, torch.empty(1, 0, dtype=torch.long))
     stacked = torch.stack(out.hidden_states, 2)[:, len(ids[0]) - 1 : -1]
@@ -113,7 +113,9 @@ def test_a_state_is_never_changed_in_place(thinker, questions):
         kept = [(k.clone(), v.clone()) for k, v in state.cache]
         one, other = model.step(state), model.step(state, z=torch.zeros(4, model.width))
     assert not torch.allclose(one.final, other.final)
-    assert all(torch.equal(a, b) for pair, copy in zip(state.cache, kept, strict=True) for a, b in zip(pair, copy, strict=True))
+    assert all(
+        torch.equal(a, b) for pair, copy in zip(state.cache, kept, strict=True) for a, b in zip(pair, copy, strict=True)
+    )
 
 
 def test_forking_selects_rows(thinker, questions):
@@ -205,5 +207,5 @@ def test_a_question_longer_than_the_context_is_refused(thinker):
 
 def test_an_unknown_layer_to_edit_is_named(thinker, questions):
     model = thinker("gpt2")
-    with pytest.raises(BadInput, match="no layer 'block9'.*block1, block2, final_norm"):
+    with pytest.raises(BadInput, match=r"no layer 'block9'.*block1, block2, final_norm"):
         model.step(model.begin(model.prompt(questions)), edits=[Edit("block9", lambda h: h)])

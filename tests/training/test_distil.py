@@ -17,11 +17,17 @@ from workings.training.distil import DistilConfig, accuracies, add_lora, distil,
 from workings.training.objectives import codi_losses, examples_of, pad
 
 PROBLEMS = [
-    Problem(f"a has {i} pens . then {j} more . how many now ?", (Step(f"{i}+{j}", str(i + j)), Step(f"{i + j}*1", str(i + j))), str(i + j))
+    Problem(
+        f"a has {i} pens . then {j} more . how many now ?",
+        (Step(f"{i}+{j}", str(i + j)), Step(f"{i + j}*1", str(i + j))),
+        str(i + j),
+    )
     for i in range(1, 9)
     for j in range(1, 9)
 ]
-SMALL = DistilConfig(batch_size=8, micro_batch_size=8, epochs=2, log_every=1, validate_every=100, save_every=1, precision="fp32")
+SMALL = DistilConfig(
+    batch_size=8, micro_batch_size=8, epochs=2, log_every=1, validate_every=100, save_every=1, precision="fp32"
+)
 
 
 def long_way(model, problem) -> dict[str, torch.Tensor]:
@@ -122,7 +128,9 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(thinker, tmp_path):
     """CE over micro-batches of equal token counts equals CE over the batch: one step, same weights."""
     config = replace(SMALL, distil_weight=0.0, epochs=1)
     one = distil(thinker(), PROBLEMS, [], config, tmp_path / "a", lambda *a, **k: None, max_steps=1)
-    two = distil(thinker(), PROBLEMS, [], replace(config, micro_batch_size=4), tmp_path / "b", lambda *a, **k: None, max_steps=1)
+    two = distil(
+        thinker(), PROBLEMS, [], replace(config, micro_batch_size=4), tmp_path / "b", lambda *a, **k: None, max_steps=1
+    )
     assert (weights(one) - weights(two)).abs().max() < 1e-4
 
 
@@ -156,7 +164,9 @@ def test_a_loss_that_is_not_finite_ends_the_training(thinker, tmp_path):
 def test_a_small_model_learns_what_it_is_taught(thinker, tmp_path):
     """Sixty-four sums by heart: thoughts and written chain both answer most of them after a few hundred steps."""
     model = thinker("gpt2", n_thoughts=2, keep_last_step=True)
-    config = replace(SMALL, epochs=60, learning_rate=1e-2, batch_size=32, micro_batch_size=32, weight_decay=0.0, save_every=1000)
+    config = replace(
+        SMALL, epochs=60, learning_rate=1e-2, batch_size=32, micro_batch_size=32, weight_decay=0.0, save_every=1000
+    )
     trained = distil(model, PROBLEMS, [], config, tmp_path, lambda *a, **k: None)
     right = accuracies(trained, PROBLEMS)
     assert right["thoughts"] > 0.3 and right["written_chain"] > 0.3, right

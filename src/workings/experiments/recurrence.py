@@ -25,7 +25,7 @@ from workings.arithmetic.generator import PRESETS, ProblemSpec, generate, vocabu
 from workings.arithmetic.problems import Problem
 from workings.config import fixed, nuisance, scientific
 from workings.run import Run, RunRecord
-from workings.training.distil import DistilConfig, distil
+from workings.training.distil import DistilConfig, distil, progress_line
 from workings.training.objectives import examples_of
 
 
@@ -33,7 +33,9 @@ from workings.training.objectives import examples_of
 class Config:
     """One arm of the pair."""
 
-    recurrence: Literal["state", "constant"] = scientific("state", "what is fed: the state before, or a learned constant")
+    recurrence: Literal["state", "constant"] = scientific(
+        "state", "what is fed: the state before, or a learned constant"
+    )
     answer_sees: Literal["everything", "thoughts"] = fixed("thoughts")
     problems: ProblemSpec = fixed(PRESETS["bundled"])
     n_train: int = fixed(500_000)
@@ -45,7 +47,12 @@ class Config:
     n_thoughts: int = fixed(6)
     training: DistilConfig = fixed(
         DistilConfig(
-            optimizer="muon", learning_rate=2e-3, batch_size=128, micro_batch_size=128, validate_every=1000, save_every=1000
+            optimizer="muon",
+            learning_rate=2e-3,
+            batch_size=128,
+            micro_batch_size=128,
+            validate_every=1000,
+            save_every=1000,
         )
     )
     threads: int = fixed(0, "CPU threads; 0 leaves it to torch")
@@ -85,13 +92,17 @@ def run_arm(config: Config, run: Run) -> None:
     training = replace(config.training, seed=config.seed)
     state = run.path / "checkpoint" / "state"
     resume = (state / "training.pt").exists()
-    distil(model, training_problems(config), validation, training, state, run.log, resume=resume, progress=_printed)
+    distil(
+        model, training_problems(config), validation, training, state, run.log, resume=resume, progress=progress_line
+    )
     run.spend(tokens=round(training.epochs * sum(e.n_tokens for e in examples_of(training_problems(config), model))))
     outcomes = judge(model, test, validation, seed=config.seed)
     run.outcomes("answers", outcomes)
     table = accuracy(outcomes)
     longest = max(config.problems.n_steps)
-    run.results("headline", {f"{c}, {longest} steps": round(cell(table, longest, c)["accuracy"], 4) for c in CONDITIONS})
+    run.results(
+        "headline", {f"{c}, {longest} steps": round(cell(table, longest, c)["accuracy"], 4) for c in CONDITIONS}
+    )
     folder = model.save(run.folder("checkpoint") / "model", card(config, table, model))
     shutil.rmtree(state)
     if config.bundle:
@@ -130,9 +141,9 @@ def untrained(config: Config) -> Any:
             vocab_size=len(tokenizer), n_embd=config.width, n_layer=config.n_layers, n_head=config.n_heads, n_positions=256,
             activation_function="gelu_pytorch_tanh", embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0,
             bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=None,
-            attn_implementation="eager",  # on a CPU twice as fast as sdpa at this size (LOG 2026-11-21)
         )
     )  # fmt: skip
+    base.set_attn_implementation("eager")  # on a CPU twice as fast as sdpa at this size (LOG 2026-11-21)
     return CODI.wrap(
         base,
         tokenizer,
@@ -150,7 +161,9 @@ def card(config: Config, table: Any, model: Any) -> str:
     from workings.judging.necessity import IN_WORDS
     from workings.models.anatomy import count_parameters
 
-    fed = "the projected state of the one before" if config.recurrence == "state" else "one learned vector at every step"
+    fed = (
+        "the projected state of the one before" if config.recurrence == "state" else "one learned vector at every step"
+    )
     lines = [
         f"# workings: {'a small CODI model' if config.recurrence == 'state' else 'the matched control without recurrence'}",
         "",
@@ -171,7 +184,10 @@ def card(config: Config, table: Any, model: Any) -> str:
     lines += [
         "",
         "With the thoughts of another problem (as many steps, another answer) it says that problem's answer in",
-        ", ".join(f"{_percent(table, k, 'swapped', 'follows')} % at {k} steps" for k in sorted(set(config.problems.n_steps))) + ".",
+        ", ".join(
+            f"{_percent(table, k, 'swapped', 'follows')} % at {k} steps" for k in sorted(set(config.problems.n_steps))
+        )
+        + ".",
         "",
         "Made by this project, data included; retrain with",
         "",
@@ -194,7 +210,19 @@ def _percent(table: Any, n_steps: int, condition: str, measure: str = "accuracy"
 def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Both arms beside each other, by chain length and by what was done to the thoughts."""
     from workings.judging.necessity import CONDITIONS, IN_WORDS, accuracy, cell
-    from workings.judging.report import Axis, Column, Curves, Estimate, Facts, Record, Report, Row, Series, Table, write_report
+    from workings.judging.report import (
+        Axis,
+        Column,
+        Curves,
+        Estimate,
+        Facts,
+        Record,
+        Report,
+        Row,
+        Series,
+        Table,
+        write_report,
+    )
 
     configs = [r.config(Config) for r in records]
     names = [f"{r.manifest['arm']}, seed {r.manifest['seed']}" for r in records]
@@ -203,7 +231,10 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     estimate = lambda row: Estimate(row["accuracy"], row["low"], row["high"])
     sections: list[Any] = [_differences(records, lengths)] if len({r.manifest["arm"] for r in records}) > 1 else []
     for condition in CONDITIONS:
-        rows = [Row(n, [estimate(cell(t, k, condition)) for k in lengths], configs[0].n_test) for n, t in zip(names, tables, strict=True)]
+        rows = [
+            Row(n, [estimate(cell(t, k, condition)) for k in lengths], configs[0].n_test)
+            for n, t in zip(names, tables, strict=True)
+        ]
         columns = [Column(f"{k} step{'s' * (k > 1)}", "share") for k in lengths]
         sections.append(Table(f"Accuracy with {IN_WORDS[condition]}", columns, rows, rows_are="run"))
     curves = []
@@ -211,12 +242,24 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
         logged = record.metrics()
         if "thoughts" in logged.columns:
             logged = logged.filter(logged["thoughts"].is_not_null())
-            curves.append(Series(name, logged["step"].to_list(), logged["thoughts"].to_list(), control="constant" in name))
+            curves.append(
+                Series(name, logged["step"].to_list(), logged["thoughts"].to_list(), control="constant" in name)
+            )
     if curves:
-        sections.append(Curves("Validation accuracy while training", Axis("step"), Axis("accuracy with thoughts"), curves))
-    facts = [Facts(n, {"parameters fed": c.recurrence, "training problems": f"{c.n_train:,}", "seconds": f"{r.manifest['spent']['seconds']:,.0f}"})
-             for n, c, r in zip(names, configs, records, strict=True)]  # fmt: skip
-    warnings = [] if len({c.seed for c in configs}) > 1 else ["One training seed: the intervals are over items only and say nothing about other seeds."]
+        sections.append(
+            Curves("Validation accuracy while training", Axis("step"), Axis("accuracy with thoughts"), curves)
+        )
+    facts = []
+    for name, config, record in zip(names, configs, records, strict=True):
+        spent = f"{record.manifest['spent']['seconds']:,.0f}"
+        facts.append(
+            Facts(name, {"fed": config.recurrence, "training problems": f"{config.n_train:,}", "seconds": spent})
+        )
+    warnings = (
+        []
+        if len({c.seed for c in configs}) > 1
+        else ["One training seed: the intervals are over items only and say nothing about other seeds."]
+    )
     made = Report(
         title="Recurrence: state against constant",
         question=(__doc__ or "").partition("\n")[0],
@@ -246,7 +289,9 @@ def _paired(records: Sequence[RunRecord], n_steps: int) -> Any:
     frames: dict[str, list[Any]] = {arm: [] for arm in ARMS}
     for record in records:
         own = record.outcomes("answers").filter((pl.col("condition") == "own") & (pl.col("n_steps") == n_steps))
-        frames[record.manifest["arm"]].append(own.select("problem", "correct").with_columns(seed=pl.lit(record.manifest["seed"])))
+        frames[record.manifest["arm"]].append(
+            own.select("problem", "correct").with_columns(seed=pl.lit(record.manifest["seed"]))
+        )
     recurrent, constant = (pl.concat(frames[arm]) for arm in ARMS)
     return recurrent.join(constant, on=["seed", "problem"], suffix="_constant")
 
@@ -256,7 +301,9 @@ def _gap(records: Sequence[RunRecord], n_steps: int) -> Any:
 
     pairs = _paired(records, n_steps)
     return pairs, paired_bootstrap(
-        pairs["correct"].cast(float).to_numpy(), pairs["correct_constant"].cast(float).to_numpy(), pairs["problem"].to_numpy()
+        pairs["correct"].cast(float).to_numpy(),
+        pairs["correct_constant"].cast(float).to_numpy(),
+        pairs["problem"].to_numpy(),
     )
 
 
@@ -270,13 +317,19 @@ def _differences(records: Sequence[RunRecord], lengths: Sequence[int]) -> Any:
     for k in lengths:
         pairs, interval = _gap(records, k)
         only = pairs.select(
-            a=(pl.col("correct") & ~pl.col("correct_constant")).sum(), b=(~pl.col("correct") & pl.col("correct_constant")).sum()
+            a=(pl.col("correct") & ~pl.col("correct_constant")).sum(),
+            b=(~pl.col("correct") & pl.col("correct_constant")).sum(),
         ).row(0)
         difference = float(pairs["correct"].mean() - pairs["correct_constant"].mean())
         ps.append(mcnemar(*only))
         rows.append((k, Estimate(difference, interval.low, interval.high), *only, len(pairs)))
     cells = [Row(f"{k} steps", [d, a, b, p], n) for (k, d, a, b, n), p in zip(rows, holm(ps), strict=True)]
-    columns = [Column("difference", "points", signed=True), Column("only recurrent right", "count"), Column("only constant right", "count"), Column("p, Holm", "p")]  # fmt: skip
+    columns = [
+        Column("difference", "points", signed=True),
+        Column("only recurrent right", "count"),
+        Column("only constant right", "count"),
+        Column("p, Holm", "p"),
+    ]
     caption = "Accuracy with own thoughts, recurrent − constant, paired by problem; exact McNemar."
     return Table("Recurrent against constant", columns, cells, caption, rows_are="chain length", drawn="difference")
 
@@ -299,9 +352,3 @@ def _verdict(records: Sequence[RunRecord], lengths: Sequence[int]) -> Any:
     if gap.high < 0.15:
         return Verdict(f"{says}: less than the 15 points that were predicted.", "fails")
     return Verdict(f"{says}: the interval holds 15 points and less, so more problems or seeds are needed.", "undecided")
-
-
-def _printed(step: int, n_steps: int, text: str) -> None:
-    import sys
-
-    print(f"\r  step {step:,} of {n_steps:,}  {text}", end="\n" if step == n_steps else "", file=sys.stderr, flush=True)

@@ -28,18 +28,32 @@ IN_WORDS = {
 
 
 def judge(
-    model: CODI, problems: Sequence[Problem], others: Sequence[Problem], seed: int = 0, batch_size: int = 250
+    model: CODI,
+    problems: Sequence[Problem],
+    others: Sequence[Problem],
+    seed: int = 0,
+    batch_size: int = 250,
+    max_new_tokens: int = 16,
+    written: bool = True,
 ) -> pl.DataFrame:
-    """Columns problem, n_steps, condition, answer, correct, follows. `others` give the means; none of them is judged."""
-    frame = substituted(model, problems, others, seed=seed, batch_size=batch_size).rename({"substitute": "condition"})
-    longest = max(len(model.chain_ids(p)) for p in problems) + 16
-    written = model.write_and_answer([p.question for p in problems], max_new_tokens=longest, batch_size=batch_size)
+    """Columns problem, n_steps, condition, answer, correct, follows. `others` give the means; none of them is judged.
+
+    Problems without a donor for the swap are left out of every condition.
+    """
+    frame = substituted(model, problems, others, seed=seed, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    frame = frame.rename({"substitute": "condition"})
+    if not written:
+        return frame
+    judged = set(frame["problem"])
+    problems = [p for p in problems if p.id in judged]
+    longest = max(len(model.chain_ids(p)) for p in problems) + max_new_tokens
+    answers = model.write_and_answer([p.question for p in problems], max_new_tokens=longest, batch_size=batch_size)
     rows = {
         "problem": [p.id for p in problems],
         "n_steps": [p.n_steps for p in problems],
         "condition": "written",
-        "answer": [None if a.value is None else str(a.value) for a in written],
-        "correct": [same_answer(a.value, p.value) for a, p in zip(written, problems, strict=True)],
+        "answer": [None if a.value is None else str(a.value) for a in answers],
+        "correct": [same_answer(a.value, p.value) for a, p in zip(answers, problems, strict=True)],
         "follows": [None] * len(problems),
     }
     return pl.concat([frame, pl.DataFrame(rows, schema=frame.schema)])

@@ -101,11 +101,13 @@ def load_base(reference: str | Path, dtype: torch.dtype = torch.float32) -> tupl
         tokenizer = AutoTokenizer.from_pretrained(folder, **extra)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **extra)
     except (OSError, ValueError, ImportError) as error:
-        raise BadInput(f"{reference} is not a causal language model that transformers can load: {_first_line(error)}") from error
+        raise BadInput(
+            f"{reference} is not a causal language model that transformers can load: {_first_line(error)}"
+        ) from error
     anatomy_of(model.config)
     if extra:  # dequantised on loading: forget that it was, or it could not be saved
         model.config.__dict__.pop("quantization_config", None)
-        model.hf_quantizer = None
+        vars(model)["hf_quantizer"] = None
     return model, tokenizer
 
 
@@ -149,7 +151,9 @@ def _load_own(folder: Path, dtype: torch.dtype) -> CODI:
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).exists():
             raise BadInput(f"{folder} has no {name}: the checkpoint is incomplete. Copy the whole folder again.")
-    model = _empty(AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), from_dict(CodiConfig, fields), dtype)
+    model = _empty(
+        AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), from_dict(CodiConfig, fields), dtype
+    )
     _fill(model, _read(folder / "model.safetensors"), folder)
     model.fingerprint = fingerprint_of(folder)
     return model
@@ -167,7 +171,9 @@ def _fill(model: CODI, tensors: Mapping[str, Tensor], source: Path) -> None:
     wanted = _without_tied(model)
     missing = sorted(wanted.keys() - tensors.keys())
     if missing:
-        raise BadInput(f"{source} lacks {len(missing)} tensor(s): {_listed(missing)}. It is not a whole checkpoint of this model.")
+        raise BadInput(
+            f"{source} lacks {len(missing)} tensor(s): {_listed(missing)}. It is not a whole checkpoint of this model."
+        )
     surplus = sorted(tensors.keys() - wanted.keys())
     if surplus:
         raise BadInput(f"{source} has {len(surplus)} tensor(s) that this model has no place for: {_listed(surplus)}")
@@ -197,8 +203,12 @@ def _digest_of_files(path: Path) -> str:
 
 def _is_plain(path: Path) -> bool:
     """A causal language model without thoughts: has a config of its own and no thinking.json."""
-    return path.suffix == ".gguf" or (path.is_dir() and (path / "config.json").exists() and not (path / "thinking.json").exists()
-                                      and not _looks_released(path))
+    return path.suffix == ".gguf" or (
+        path.is_dir()
+        and (path / "config.json").exists()
+        and not (path / "thinking.json").exists()
+        and not _looks_released(path)
+    )
 
 
 def _looks_released(folder: Path) -> bool:
@@ -208,7 +218,7 @@ def _looks_released(folder: Path) -> bool:
     if not file.exists():
         return False
     with safe_open(file, "pt") as opened:
-        return any(PREFIX.match(k) for k in opened.keys())
+        return any(PREFIX.match(k) for k in list(opened.keys()))
 
 
 # Released layouts ----------------------------------------------------------------------------------------------------
@@ -218,10 +228,14 @@ def _load_released(path: Path, base: str | Path | None, lora_alpha: float | None
     file = _weights_file(path)
     tensors = _read(file)
     if not any(PREFIX.match(k) for k in tensors):
-        raise BadInput(f"{file} is no CODI checkpoint: no key starts with codi. or coconut. (first key: {next(iter(tensors), 'none')})")
+        raise BadInput(
+            f"{file} is no CODI checkpoint: no key starts with codi. or coconut. "
+            f"(its first key: {next(iter(tensors), 'none')})"
+        )
     if base is None:
         raise BadInput(
-            f"{file} holds weights only. Name the base model it was trained from (--base, path or hub id) for its config and tokenizer."
+            f"{file} holds weights only. Name the base model it was trained from (--base, path or hub id) "
+            "for its config and tokenizer."
         )
     where = resolve(base)
     config, tokenizer = AutoConfig.from_pretrained(where), AutoTokenizer.from_pretrained(where)
@@ -236,7 +250,9 @@ def _weights_file(path: Path) -> Path:
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (path / name).exists():
             return path / name
-    raise BadInput(f"{path} holds no thinking.json, model.safetensors or pytorch_model.bin: there is no checkpoint to load")
+    raise BadInput(
+        f"{path} holds no thinking.json, model.safetensors or pytorch_model.bin: there is no checkpoint to load"
+    )
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -263,7 +279,9 @@ def build_released(
     tensors = {PREFIX.sub("", k): v for k, v in tensors.items()}
     dropped = sorted(k for k in tensors if re.match(r"decoder\.|pj_|expainable_llm\.", k))
     if dropped:
-        warnings.warn(f"{source}: {len(dropped)} tensor(s) of an auxiliary decoder are ignored: {_listed(dropped)}", stacklevel=2)
+        warnings.warn(
+            f"{source}: {len(dropped)} tensor(s) of an auxiliary decoder are ignored: {_listed(dropped)}", stacklevel=2
+        )
     tensors = {k: v for k, v in tensors.items() if k not in set(dropped)}
     alpha = _alpha(tensors, lora_alpha, source)
     plain = {"base." + k: v for k, v in _merged(tensors, alpha, source).items() if not k.startswith("prj.")}
@@ -271,11 +289,15 @@ def build_released(
     plain = _one_head(plain, config, source)
     embedding = "base." + anatomy_of(config).embedding + ".weight"
     if embedding not in plain:
-        raise BadInput(f"{source} lacks 1 tensor(s): {embedding.removeprefix('base.')}. It is not a whole checkpoint of this model.")
+        raise BadInput(
+            f"{source} lacks 1 tensor(s): {embedding.removeprefix('base.')}. It is not a whole checkpoint of this model."
+        )
     rows = plain[embedding].shape[0]
     vocabulary = rows - 3
     if vocabulary < len(tokenizer) - 1:  # official training adds [PAD] to the tokenizer: its id is our pad row
-        raise BadInput(f"{source}: {rows} embedding rows cannot hold the {len(tokenizer)} tokens of this base's tokenizer + 3; wrong base?")
+        raise BadInput(
+            f"{source}: {rows} embedding rows cannot hold the {len(tokenizer)} tokens of this base's tokenizer + 3; wrong base?"
+        )
     config.vocab_size = rows
     inner = plain["prj.1.weight"].shape[0] if "prj.1.weight" in plain else 0
     codi = CodiConfig(
@@ -294,7 +316,10 @@ def _alpha(tensors: Mapping[str, Tensor], given: float | None, source: Path) -> 
     if not any(".lora_A." in k for k in tensors):
         return None
     if given is None:
-        warnings.warn(f"{source} does not say its lora_alpha; {DEFAULT_ALPHA:g} is used (the released value). Set --lora-alpha.", stacklevel=2)
+        warnings.warn(
+            f"{source} does not say its lora_alpha; {DEFAULT_ALPHA:g} is used (the released value). Set --lora-alpha.",
+            stacklevel=2,
+        )
         return DEFAULT_ALPHA
     return given
 
@@ -313,7 +338,11 @@ def _merged(tensors: Mapping[str, Tensor], alpha: float | None, source: Path) ->
     for name, pair in pairs.items():
         weight = plain.get(f"{name}.weight")
         if weight is None or pair.keys() != {"A", "B"}:
-            part = f"{name}.base_layer.weight" if weight is None else f"{name}.lora_{'B' if 'A' in pair else 'A'}.default.weight"
+            part = (
+                f"{name}.base_layer.weight"
+                if weight is None
+                else f"{name}.lora_{'B' if 'A' in pair else 'A'}.default.weight"
+            )
             raise BadInput(f"{source} lacks 1 tensor(s): {part}. It is not a whole checkpoint of this model.")
         delta = pair["B"].float() @ pair["A"].float() * (alpha or 0) / pair["A"].shape[0]
         # GPT-2's Conv1D keeps its weight as [in, out]; a linear layer as [out, in]. A square delta is told by the module's name.
@@ -331,7 +360,9 @@ def _one_head(plain: dict[str, Tensor], config: Any, source: Path) -> dict[str, 
     if head is None:
         return plain
     if embedding in plain and not torch.equal(head, plain[embedding]):
-        warnings.warn(f"{source}: lm_head and embedding differ though they are tied; lm_head is used for both", stacklevel=2)
+        warnings.warn(
+            f"{source}: lm_head and embedding differ though they are tied; lm_head is used for both", stacklevel=2
+        )
     return plain | {embedding: head}
 
 

@@ -74,7 +74,9 @@ class CODI(ThoughtModel):
         self.base, self.tokenizer, self.config, self.fingerprint = base, tokenizer, config, fingerprint
         rows = base.get_input_embeddings().weight.shape[0]
         if rows < config.vocabulary + 3:
-            raise BadInput(f"the embedding has {rows} rows; CODI needs {config.vocabulary + 3} (vocabulary + pad, bot, eot)")
+            raise BadInput(
+                f"the embedding has {rows} rows; CODI needs {config.vocabulary + 3} (vocabulary + pad, bot, eot)"
+            )
         width, dtype = base.config.hidden_size, base.dtype
         self.prj: nn.Module = nn.Identity()
         if config.recurrence == "constant":
@@ -82,7 +84,7 @@ class CODI(ThoughtModel):
         elif config.projection:
             inner = config.projection_width
             self.prj = Projection(width, inner, config.projection_dropout, config.projection_norm).to(dtype)
-        self.pad_id = config.pad_id
+        self.n_thoughts, self.answer_sees, self.pad_id = config.n_thoughts, config.answer_sees, config.pad_id
         self.eos_id = tokenizer.eos_token_id
         if self.eos_id is None:
             raise BadInput("the tokenizer names no end-of-text token; an answer could never end. Set its eos_token.")
@@ -140,14 +142,6 @@ class CODI(ThoughtModel):
         first = [next(i for i, (_, end) in enumerate(spans) if end > start) for spans in encoded["offset_mapping"]]
         return [([*ids, self.eos_id], i - 1) for ids, i in zip(encoded["input_ids"], first, strict=True)]
 
-    @property
-    def n_thoughts(self) -> int:  # type: ignore[override]
-        return self.config.n_thoughts
-
-    @property
-    def answer_sees(self) -> AnswerSees:  # type: ignore[override]
-        return self.config.answer_sees
-
     # Loading and saving ----------------------------------------------------------------------------------------------
 
     @classmethod
@@ -165,6 +159,18 @@ class CODI(ThoughtModel):
             _grow(base, vocabulary + 3)
             fields = {"projection_width": base.config.hidden_size} | fields
             return cls(base, tokenizer, CodiConfig(vocabulary=vocabulary, **fields), fingerprint)
+
+    def untrained(self, seed: int = 0) -> CODI:
+        """The same architecture with fresh random weights: the control for everything that is read from this model."""
+        from transformers import AutoModelForCausalLM
+
+        from workings import seeds
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds.derive("untrained", seed))
+            base = AutoModelForCausalLM.from_config(self.base.config, dtype=self.dtype)
+            fresh = CODI(base, self.tokenizer, self.config, f"untrained (seed {seed}) like {self.fingerprint}")
+        return fresh.to(self.device).eval()
 
     @classmethod
     def load(

@@ -10,7 +10,7 @@ Shapes: n questions, T cached positions, K thoughts, L blocks, d width, V vocabu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -22,7 +22,15 @@ from transformers import DynamicCache
 
 from workings.arithmetic.answers import answer_in
 from workings.errors import BadInput
-from workings.models.anatomy import Unembedding, anatomy_of, causal_mask, layer_names, part, position_names, unembedding_of
+from workings.models.anatomy import (
+    Unembedding,
+    anatomy_of,
+    causal_mask,
+    layer_names,
+    part,
+    position_names,
+    unembedding_of,
+)
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
 AnswerSees = Literal["everything", "thoughts"]
@@ -55,7 +63,9 @@ class State:
 
     cache: Cache
     visible: Tensor  # Bool [n, T]: not padding
-    question: Tensor  # Bool [n, T]: up to and including the opening token; hidden from the answer if it sees only thoughts
+    question: (
+        Tensor  # Bool [n, T]: up to and including the opening token; hidden from the answer if it sees only thoughts
+    )
     next_position: Tensor  # Long [n]
     hidden: Tensor  # [n, L+1, d] at the last position
     k: int  # thoughts fed so far
@@ -307,7 +317,9 @@ class ThoughtModel(nn.Module, ABC):
         )[1]
 
     @torch.no_grad()
-    def write_and_answer(self, questions: Sequence[str], max_new_tokens: int = 64, batch_size: int = 64) -> list[Answer]:
+    def write_and_answer(
+        self, questions: Sequence[str], max_new_tokens: int = 64, batch_size: int = 64
+    ) -> list[Answer]:
         """The written chain instead of thoughts: text and answer in words, in the order given."""
         answers: list[Answer] = [Answer("", [], None)] * len(questions)
         for rows in by_length([len(q) for q in questions], batch_size):
@@ -373,10 +385,11 @@ class ThoughtModel(nn.Module, ABC):
                 use_cache=True,
                 output_hidden_states=True,
             )
-        return list(out.hidden_states), tuple((layer.keys, layer.values) for layer in past.layers)
+        layers: list[Any] = past.layers
+        return list(out.hidden_states), tuple((layer.keys, layer.values) for layer in layers)
 
     @contextmanager
-    def _edited(self, edits: Sequence[Edit]) -> Iterator[None]:
+    def _edited(self, edits: Sequence[Edit]) -> Generator[None]:
         """Hooks for the edits, removed again whatever happens; before any other hook, so that what is recorded is the edited."""
         handles = []
         try:

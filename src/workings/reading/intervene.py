@@ -22,26 +22,27 @@ from workings.models.thinking import Answer, ThoughtModel
 SUBSTITUTES = ("own", "zero", "mean", "first", "swapped")
 
 
-def donors(problems: Sequence[Problem], seed: int) -> list[int]:
-    """For each problem the index of another with as many steps and another answer, drawn at random.
-
-    Raises BadInput where a problem has no such partner: without one a swap says nothing.
-    """
+def donors(problems: Sequence[Problem], seed: int) -> list[int | None]:
+    """For each problem the index of another with as many steps and another answer, drawn at random; None where there is none."""
     random = seeds.python("donors", seed)
-    by_steps: dict[int, list[int]] = {}
+    by_steps: dict[int, dict[object, list[int]]] = {}
     for i, problem in enumerate(problems):
-        by_steps.setdefault(problem.n_steps, []).append(i)
-    chosen = []
+        by_steps.setdefault(problem.n_steps, {}).setdefault(problem.value, []).append(i)
+    chosen: list[int | None] = []
     for problem in problems:
-        pool = by_steps[problem.n_steps]
-        if all(same_answer(problems[j].value, problem.value) for j in pool):
-            raise BadInput(f"no donor for problem {problem.id}: no other of {problem.n_steps} steps has another answer; give more problems")
-        while True:
-            j = random.choice(pool)
-            if not same_answer(problems[j].value, problem.value):
-                chosen.append(j)
-                break
+        by_answer = by_steps[problem.n_steps]
+        n_others = sum(map(len, by_answer.values())) - len(by_answer[problem.value])
+        chosen.append(_nth_other(by_answer, problem.value, random.randrange(n_others)) if n_others else None)
     return chosen
+
+
+def _nth_other(by_answer: dict[object, list[int]], own: object, n: int) -> int:
+    for answer, rows in by_answer.items():
+        if answer != own:
+            if n < len(rows):
+                return rows[n]
+            n -= len(rows)
+    raise AssertionError("n counts the others")
 
 
 def substituted(
@@ -55,10 +56,18 @@ def substituted(
 ) -> pl.DataFrame:
     """One row per problem × substitute: problem, n_steps, substitute, answer, correct, follows (says the donor's answer).
 
-    The step means come from `means_from`, which must be other problems than those judged.
+    The step means come from `means_from`, which must be other problems than those judged. A problem that has no donor (none
+    with as many steps has another answer) is left out of every condition. BadInput if that leaves none.
     """
+    found = {i: j for i, j in enumerate(donors(problems, seed)) if j is not None}
+    if not found:
+        raise BadInput(
+            "no problem has a partner with as many steps and another answer, so nothing can be swapped; give more problems"
+        )
+    place = {i: at for at, i in enumerate(found)}
+    donor = [place[j] for j in found.values()]  # a donor has a donor too: the problem itself would do
+    problems = [problems[i] for i in found]
     questions = [p.question for p in problems]
-    donor = donors(problems, seed)
     own, answers = model.think_and_answer(questions, batch_size=batch_size, max_new_tokens=max_new_tokens)
     assert own is not None
     means = model.think([p.question for p in means_from], batch_size=batch_size).projected.mean(0)

@@ -29,8 +29,14 @@ def load_problems(
     path = Path(reference).expanduser()
     if path.exists():
         return read_problems(path, strict=strict, limit=limit)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?(@[\w.-]+)?", text) or path.suffix in (".jsonl", ".json", ".txt"):
-        raise BadInput(f"no problems at {reference}: there is no such file. Name a file, a hub data set or 'generated'.")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?(@[\w.-]+)?", text) or path.suffix in (
+        ".jsonl",
+        ".json",
+        ".txt",
+    ):
+        raise BadInput(
+            f"no problems at {reference}: there is no such file. Name a file, a hub data set or 'generated'."
+        )
     return _from_hub(text, split, limit, strict)
 
 
@@ -39,7 +45,7 @@ def _generated(text: str, limit: int | None, seed: int) -> ProblemFile:
     if preset not in PRESETS:
         raise BadInput(f"no preset '{preset}' of generated problems; there are {', '.join(PRESETS)}")
     problems = list(generate(1000 if limit is None else limit, PRESETS[preset], seed))
-    return ProblemFile(problems=problems, malformed=[], n_rows=len(problems))
+    return ProblemFile(problems)
 
 
 def _from_hub(text: str, split: str, limit: int | None, strict: bool) -> ProblemFile:
@@ -47,17 +53,17 @@ def _from_hub(text: str, split: str, limit: int | None, strict: bool) -> Problem
     name, _, revision = text.partition("@")
     name, _, config = name.partition(":")
     rows = _hub_rows(name, config or None, revision or None, split)
-    problems, malformed, n_rows = [], [], 0
-    for n_rows, row in enumerate(islice(rows, limit), start=1):
+    found = ProblemFile()
+    for number, row in enumerate(islice(rows, limit), start=1):
         try:
-            problems.append(problem_of_row(row))
+            found.problems.append(problem_of_row(row))
         except ValueError as error:
-            malformed.append(Malformed(text, n_rows, str(error)))
+            found.malformed.append(Malformed(text, number, str(error)))
             if strict:
-                raise BadInput(f"{text}, row {n_rows}: {error}") from error
-    if not problems:
-        raise BadInput(f"{text} ({split}) gave no problem in {n_rows} rows; rows need question and answer, see `workings --help`")
-    return ProblemFile(problems=problems, malformed=malformed, n_rows=n_rows)
+                raise BadInput(f"{text}, row {number}: {error}") from error
+    if not found.problems:
+        raise BadInput(f"{text} ({split}) gave no problem in {found.n_rows} rows; a row needs a question and an answer")
+    return found
 
 
 def _hub_rows(name: str, config: str | None, revision: str | None, split: str) -> Any:
@@ -65,7 +71,9 @@ def _hub_rows(name: str, config: str | None, revision: str | None, split: str) -
 
     try:
         return load_dataset(name, config, revision=revision, split=split, streaming=True)
-    except Exception as error:  # datasets raises errors of many libraries for an id, config, split or network it cannot use
+    except (
+        Exception
+    ) as error:  # datasets raises errors of many libraries for an id, config, split or network it cannot use
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise BadInput(
             f"'{name}' is neither a local file nor a data set that the hub gives us now: {reason}. "

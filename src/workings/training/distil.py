@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -62,10 +63,22 @@ class DistilConfig:
 RECIPES = {
     "small": DistilConfig(),
     "gpt2": DistilConfig(
-        learning_rate=3e-3, epochs=40, batch_size=128, micro_batch_size=64, lora_rank=128, distil_weight=1.0, max_tokens=1000
+        learning_rate=3e-3,
+        epochs=40,
+        batch_size=128,
+        micro_batch_size=64,
+        lora_rank=128,
+        distil_weight=1.0,
+        max_tokens=1000,
     ),
     "llama-1b": DistilConfig(
-        learning_rate=8e-4, epochs=10, batch_size=128, micro_batch_size=32, lora_rank=128, distil_weight=20.0, max_tokens=200
+        learning_rate=8e-4,
+        epochs=10,
+        batch_size=128,
+        micro_batch_size=32,
+        lora_rank=128,
+        distil_weight=20.0,
+        max_tokens=200,
     ),
 }
 
@@ -143,7 +156,9 @@ class _Trainer:
         losses = [self._backward(part, len(part) / len(batch)) for part in _chunks(batch, self.config.micro_batch_size)]
         norm = nn.utils.clip_grad_norm_(trainable(self.model), self.config.clip)
         if not torch.isfinite(norm):
-            raise Failed(f"the gradient is not finite at step {self.step}; the last checkpoint is in {self.folder}. Lower the learning rate.")
+            raise Failed(
+                f"the gradient is not finite at step {self.step}; the last checkpoint is in {self.folder}. Lower the learning rate."
+            )
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -154,7 +169,9 @@ class _Trainer:
     def _backward(self, part: list[Example], share: float) -> Losses:
         bf16 = self.config.precision == "bf16"
         with torch.autocast(self.model.device.type, torch.bfloat16) if bf16 else nullcontext():
-            losses = codi_losses(self.model, pad(part, self.model), self.config.distil_loss, self.config.distil_normalise)
+            losses = codi_losses(
+                self.model, pad(part, self.model), self.config.distil_loss, self.config.distil_normalise
+            )
         (losses.total(self.config.teacher_weight, self.config.distil_weight) * share).backward()
         return Losses(losses.student.detach(), losses.teacher.detach(), losses.distil.detach())
 
@@ -163,7 +180,9 @@ class _Trainer:
         warm = max(1, round(self.config.warmup_fraction * self.n_steps))
         if self.step < warm:
             return self.config.learning_rate * (self.step + 1) / warm
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * (self.step - warm) / max(1, self.n_steps - warm)))
+        return (
+            self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * (self.step - warm) / max(1, self.n_steps - warm)))
+        )
 
     def _batch(self, step: int) -> list[Example]:
         epoch, at = divmod(step, self.per_epoch)
@@ -225,21 +244,28 @@ class _Meter:
         step, config = self.trainer.step, self.trainer.config
         if step % config.log_every and step != self.trainer.n_steps:
             return
-        means = {k: float(torch.stack([getattr(x, k) for x in self.seen]).mean()) for k in ("student", "teacher", "distil")}
+        means = {
+            k: float(torch.stack([getattr(x, k) for x in self.seen]).mean()) for k in ("student", "teacher", "distil")
+        }
         if not all(map(math.isfinite, means.values())):
             raise Failed(f"a loss is not finite at step {step}: {means}. Lower the learning rate.")
         seconds = time.perf_counter() - self.since
         speed = len(self.seen) * config.batch_size / seconds
         self.log(step, lr=self.trainer.learning_rate(), examples_per_second=speed, **means)
         if self.progress:
-            self.progress(step, self.trainer.n_steps, " ".join(f"{k} {v:.3f}" for k, v in means.items()) + f" {speed:.0f}/s")
+            self.progress(
+                step, self.trainer.n_steps, " ".join(f"{k} {v:.3f}" for k, v in means.items()) + f" {speed:.0f}/s"
+            )
         self.seen, self.since = [], time.perf_counter()
 
 
 def accuracies(model: CODI, problems: Sequence[Problem], batch_size: int = 256) -> dict[str, float]:
     """Share right by thinking and by writing the chain, and by thinking for each number of steps; `n` problems."""
     questions = [p.question for p in problems]
-    right = [same_answer(a.value, p.value) for a, p in zip(model.answer(questions, batch_size=batch_size), problems, strict=True)]
+    right = [
+        same_answer(a.value, p.value)
+        for a, p in zip(model.answer(questions, batch_size=batch_size), problems, strict=True)
+    ]
     longest = max(len(model.chain_ids(p)) for p in problems) + 16
     written = model.write_and_answer(questions, max_new_tokens=longest, batch_size=batch_size)
     by_steps = {
@@ -273,21 +299,23 @@ def optimizers(model: CODI, config: DistilConfig) -> list[torch.optim.Optimizer]
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    chosen: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)]
+    chosen: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    ]
     if muon:  # scaled to AdamW's update size, so that one learning rate serves both
-        settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
-        chosen.append(torch.optim.Muon(muon, **settings))
+        lr, decay = config.learning_rate, config.weight_decay
+        chosen.append(torch.optim.Muon(muon, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     return chosen
 
 
 def add_lora(model: CODI, config: DistilConfig) -> None:
-    """LoRA on every linear map of the blocks, in place; the base is frozen (embedding rows too), projection and constant are trained."""
+    """LoRA on every linear map of the blocks, in place. The base is frozen, embedding rows too; the projection is trained."""
     from peft import LoraConfig, inject_adapter_in_model
 
     targets = list(anatomy_of(model.base.config).lora_targets)
     lora = LoraConfig(
         r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=config.lora_alpha,  # ty: ignore[invalid-argument-type]  (a float works, and is what papers print)
         lora_dropout=config.lora_dropout,
         target_modules=targets,
         fan_in_fan_out=model.base.config.model_type == "gpt2",
@@ -306,3 +334,9 @@ def merge_lora(model: CODI) -> None:
             module.merge()
             parent, _, child = name.rpartition(".")
             setattr(model.base.get_submodule(parent), child, module.get_base_layer())
+
+
+def progress_line(step: int, n_steps: int, text: str) -> None:
+    """A line on stderr that is written over until the last step; whole lines where stderr is no terminal."""
+    ends = "\n" if step == n_steps or not sys.stderr.isatty() else "\r"
+    print(f"  step {step:,} of {n_steps:,}  {text}", end=ends, file=sys.stderr, flush=True)
