@@ -150,7 +150,7 @@ def verify(run: Annotated[str, "the path of a run, or the beginning of its name"
 
 def codi_train(
     *,
-    base: Annotated[str, "the language model to start from: a path, a .gguf file or a hub id"],
+    base: Annotated[str | None, "the language model to start from: a path, a .gguf file or a hub id"] = None,
     problems: Annotated[str, "to train on: generated[:preset], a file, or a hub id"] = "generated",
     validation: Annotated[str | None, "to validate on; without it the last of the training problems"] = None,
     recipe: Annotated[Literal["small", "gpt2", "llama-1b"], "the defaults of the training"] = "small",

@@ -1,0 +1,112 @@
+"""The verbs that make one artifact each, as a user types them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.models.conftest import *  # noqa: F403  (the small models)
+from tests.models.test_checkpoint import ALPHA, Released
+from workings.cli import main
+from workings.models.codi import CODI
+from workings.reading.thoughts import ThoughtStore
+
+
+def said(capsys, *words: str) -> str:
+    assert main(list(words)) == 0, capsys.readouterr().err
+    return capsys.readouterr().out.strip()
+
+
+def test_from_problems_to_a_judged_lens_by_hand(tmp_path, capsys):
+    store, lens = str(tmp_path / "thoughts"), str(tmp_path / "lens")
+    collect = ["thoughts", "collect", "--problems", "generated", "--limit", "120", "--out", store, "--quiet"]
+    assert said(capsys, *collect) == store
+    assert said(capsys, *collect) == store, "the same command again finds its work done"
+    assert len(ThoughtStore.open(store)) == 120
+    assert said(capsys, "lens", "fit", "--thoughts", store, "--out", lens, "--set", "max_epochs=2", "--quiet") == lens
+    judged = json.loads(said(capsys, "lens", "score", "--thoughts", store, "--lens", lens, "--json"))
+    assert {row["reader"] for row in judged["scores"]} >= {"tuned lens", "logit lens", "majority", "structure only"}
+    assert main(["lens", "score", "--thoughts", store, "--lens", lens, "--model", "bundled-control"]) == 2
+    assert "reads only the model it was fitted on" in capsys.readouterr().err
+
+
+def test_answers_are_printed_one_a_line(capsys):
+    questions = [
+        "A dial has 11 marks counted from zero. Its hand points at 1. It turns on by 5 marks. Where does the hand point now?"
+    ] * 2
+    lines = said(capsys, "codi", "answer", *questions, "--json").splitlines()
+    assert len(lines) == 2 and json.loads(lines[0])["question"] == questions[0]
+    assert said(capsys, "codi", "answer", questions[0], "--written").endswith(json.loads(lines[0])["value"] or "")
+
+
+def test_a_released_checkpoint_becomes_a_folder(words, tmp_path, capsys, questions):
+    file = Released("gpt2", words, tmp_path).write(tmp_path / "model.safetensors")
+    base = ["--base", str(tmp_path / "base"), "--lora-alpha", str(ALPHA)]
+    folder = said(capsys, "codi", "import", str(file), *base, "--to", str(tmp_path / "mine"))
+    direct = CODI.load(file, base=tmp_path / "base", lora_alpha=ALPHA)
+    assert torch.equal(CODI.load(folder).think(questions).hidden, direct.think(questions).hidden)
+    assert main(["codi", "import", str(file), *base, "--to", str(tmp_path / "mine")]) == 2
+    assert "not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words_", "complaint"),
+    [
+        (["codi", "answer", "q", "--model", "/no/where"], "no such file or folder"),
+        (["codi", "import", "/no/where", "--base", "x", "--to", "y"], "no such file or folder"),
+        (["codi", "trian"], "did you mean 'train'"),
+        (["codi", "train"], "base"),
+        (["thoughts", "collect", "--problems", "/no/where.jsonl", "--out", "x"], "no such file"),
+        (["lens", "fit", "--thoughts", "/no/where", "--out", "x"], "/no/where"),
+        (["lens", "score", "--thoughts", "/no/where", "--lens", "x"], "/no/where"),
+    ],
+)
+def test_mistakes_are_named(words_, complaint, capsys):
+    assert main(words_) == 2
+    shown = capsys.readouterr().err
+    assert complaint in shown and "Traceback" not in shown
+
+
+def test_training_and_resuming_by_the_verb(words, tmp_path, capsys):
+    base = tiny_base("gpt2", len(words))  # noqa: F405
+    base.save_pretrained(tmp_path / "lm")
+    words.save_pretrained(tmp_path / "lm")
+    rows = [
+        f"a has {i} pens . then {j} more . how many now ?||<<{i}+{j}={i + j}>> #### {i + j}"
+        for i in range(1, 12)
+        for j in range(1, 8)
+    ]
+    problems = tmp_path / "problems.txt"
+    problems.write_text("\n".join(rows))
+    settings = [
+        "training.batch_size=16",
+        "training.micro_batch_size=8",
+        "n_validation=10",
+        "thinking.n_thoughts=2",
+        "thinking.keep_last_step=true",
+    ]
+    given = [
+        "codi",
+        "train",
+        "--base",
+        str(tmp_path / "lm"),
+        "--problems",
+        str(problems),
+        "--out",
+        str(tmp_path / "runs"),
+    ]
+    report = said(capsys, *given, "--set", *settings, "--quiet").splitlines()[-1]
+    assert report.endswith("report.html")
+    run = next((tmp_path / "runs" / "train-codi").glob("2*"))
+    assert CODI.load(run / "checkpoint" / "model").answer(["a has 3 pens . how many now ?"])
+    assert main([*given, "--resume", str(run)]) == 2
+    assert "is finished" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_checkpoint_is_said_so(words, tmp_path, capsys):
+    save_file({"some.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    assert main(["codi", "answer", "q", "--model", str(tmp_path), "--base", "x"]) == 2
+    assert "no key starts with codi." in capsys.readouterr().err

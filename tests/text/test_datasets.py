@@ -1,0 +1,46 @@
+"""A reference to problems is a file, a preset of the generator, or a hub id, and what is none of these is said so."""
+
+from __future__ import annotations
+
+import pytest
+
+from workings.errors import BadInput
+from workings.text.datasets import load_problems
+
+
+def test_generated_problems_come_by_preset_and_seed():
+    a, b = load_problems("generated:ring11", limit=20, seed=3), load_problems("generated:ring11", limit=20, seed=3)
+    assert [p.id for p in a.problems] == [p.id for p in b.problems] and len(a.problems) == 20
+    assert [p.id for p in load_problems("generated:ring11", limit=20, seed=4).problems] != [p.id for p in a.problems]
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(BadInput, match="no preset 'rings'.*ring11"):
+        load_problems("generated:rings")
+
+
+def test_a_file_is_read_by_its_content(tmp_path):
+    path = tmp_path / "some.jsonl"
+    path.write_text('{"question": "How many?", "answer": "<<6*9=54>>54\\n#### 54"}\nnot json\n')
+    read = load_problems(path)
+    assert [p.answer for p in read.problems] == ["54"]
+    assert [m.line for m in read.malformed] == [2]
+    with pytest.raises(BadInput, match=r"some\.jsonl:2"):
+        load_problems(path, strict=True)
+
+
+@pytest.mark.parametrize("reference", ["/nowhere/at/all.jsonl", "missing.jsonl", "what is this"])
+def test_a_missing_file_is_said_so(reference):
+    with pytest.raises(BadInput, match="no such file"):
+        load_problems(reference)
+
+
+def test_a_hub_id_that_cannot_be_had_says_what_to_do(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(BadInput, match="neither a local file nor a data set"):
+        load_problems("nobody/no-such-data-set")
+
+
+def test_the_real_gsm8k_reads_whole(shared_data):
+    read = load_problems(shared_data / "gsm8k" / "test.jsonl")
+    assert len(read.problems) == 1319 and not read.malformed
