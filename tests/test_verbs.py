@@ -35,7 +35,7 @@ def test_from_problems_to_a_judged_lens_by_hand(tmp_path, capsys):
 
 def test_answers_are_printed_one_a_line(capsys):
     questions = [
-        "A dial has 11 marks counted from zero. Its hand points at 1. It turns on by 5 marks. Where does the hand point now?"
+        "Ann has 14 cards. She gives away 4. Of 2 equal piles one is kept. How many cards are there in the end?"
     ] * 2
     lines = said(capsys, "codi", "answer", *questions, "--json").splitlines()
     assert len(lines) == 2 and json.loads(lines[0])["question"] == questions[0]

@@ -15,7 +15,7 @@ def test_generated_problems_come_by_preset_and_seed():
 
 
 def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(BadInput, match="no preset 'rings'.*ring11"):
+    with pytest.raises(BadInput, match=r"no preset 'rings'.*ring11"):
         load_problems("generated:rings")
 
 

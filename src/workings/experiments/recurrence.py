@@ -16,7 +16,7 @@ written in words (the positive control). Stop rule: the number of steps is fixed
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -60,7 +60,6 @@ class Config:
     seed: int = nuisance(0)
 
 
-STREAM = 20_000  # training problems drawn without repetition; the next as many may repeat some of them
 ARMS = {"recurrent": Config(), "constant": Config(recurrence="constant")}
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {
@@ -89,24 +88,14 @@ def run_arm(config: Config, run: Run) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     validation, test = held_out(config)
-    kept_out = {p.id for p in validation + test}
     model = untrained(config)
     training = replace(config.training, seed=config.seed)
     state = run.path / "checkpoint" / "state"
     resume = (state / "training.pt").exists()
     distil(
-        model,
-        training_problems(config, kept_out),
-        validation,
-        training,
-        state,
-        run.log,
-        resume=resume,
-        progress=progress_line,
+        model, training_problems(config), validation, training, state, run.log, resume=resume, progress=progress_line
     )
-    run.spend(
-        tokens=round(training.epochs * sum(e.n_tokens for e in examples_of(training_problems(config, kept_out), model)))
-    )
+    run.spend(tokens=round(training.epochs * sum(e.n_tokens for e in examples_of(training_problems(config), model))))
     outcomes = judge(model, test, validation, seed=config.seed)
     run.outcomes("answers", outcomes)
     table = accuracy(outcomes)
@@ -120,21 +109,20 @@ def run_arm(config: Config, run: Run) -> None:
         shutil.copytree(folder, config.bundle, dirs_exist_ok=True)
 
 
+def training_problems(config: Config) -> Iterator[Problem]:
+    """The same stream in every arm; drawn again rather than kept, for there may be millions."""
+    return generate(config.n_train, config.problems, config.seed)
+
+
 def held_out(config: Config) -> tuple[list[Problem], list[Problem]]:
-    """Validation and test problems (`n_test` of each length), the same in every arm; none is in both, none is trained on."""
+    """Validation and test problems, the same in every arm; none is a training problem, none is in both."""
+    seen = {p.id for p in training_problems(config)}
+    validation = list(generate(config.n_validation, config.problems, config.seed + 1, without=seen))
+    seen |= {p.id for p in validation}
     test: list[Problem] = []
     for k in sorted(set(config.problems.n_steps)):
-        test += generate(config.n_test, replace(config.problems, n_steps=(k,)), config.seed)
-    seen = {p.id for p in test}
-    return list(generate(config.n_validation, config.problems, config.seed + 1, without=seen)), test
-
-
-def training_problems(config: Config, without: Collection[str]) -> Iterator[Problem]:
-    """The same stream in every arm; drawn again rather than kept. Short problems are few, so they come back, in other streams."""
-    for part, start in enumerate(range(0, config.n_train, STREAM)):
-        yield from generate(
-            min(STREAM, config.n_train - start), config.problems, 1000 * (config.seed + 1) + part, without
-        )
+        test += generate(config.n_test, replace(config.problems, n_steps=(k,)), config.seed + 2, without=seen)
+    return validation, test
 
 
 def untrained(config: Config) -> Any:
