@@ -205,6 +205,19 @@ def test_a_question_longer_than_the_context_is_refused(thinker):
         thinker("gpt2").think(["a has 3 pens . " * 40])
 
 
+def test_an_answer_ends_where_the_context_ends(thinker):
+    model = thinker("gpt2")
+    model.eos_id = -1  # never said
+    question = "a has 3 pens . " * 15
+    used = len(model.question_ids([question])[0]) + model.n_thoughts + 1
+    assert [len(a.token_ids) for a in model.answer([question], max_new_tokens=500)] == [96 - used]
+
+
+def test_more_thoughts_than_the_context_holds_are_refused(thinker, questions):
+    with pytest.raises(BadInput, match="beyond the model's context of 96"):
+        thinker("gpt2").think(questions, n_thoughts=100)
+
+
 def test_an_unknown_layer_to_edit_is_named(thinker, questions):
     model = thinker("gpt2")
     with pytest.raises(BadInput, match=r"no layer 'block9'.*block1, block2, final_norm"):

@@ -241,7 +241,8 @@ class ThoughtModel(nn.Module, ABC):
         said: list[list[int]] = [[] for _ in range(len(last))]
         rows = list(range(len(said)))
         never = torch.tensor(self.forbidden(), device=self.device)
-        for _ in range(max_new_tokens):
+        room = self.context_length - int(state.next_position.max())
+        for _ in range(min(max_new_tokens, room)):
             tokens = self.unembed(last, "final_norm").index_fill(-1, never, -torch.inf).argmax(-1)
             going = [i for i, t in enumerate(tokens.tolist()) if t != self.eos_id]
             if not going:
@@ -359,6 +360,11 @@ class ThoughtModel(nn.Module, ABC):
         `answering` Bool [n]: the rows whose new positions belong to an answer.
         """
         n, q = embeds.shape[:2]
+        if state.visible.shape[1] + q > self.context_length < int(state.next_position.max()) + q:
+            raise BadInput(
+                f"position {int(state.next_position.max()) + q} is beyond the model's context of {self.context_length}; "
+                "use fewer thoughts or a shorter question or answer"
+            )
         positions = state.next_position[:, None] + torch.arange(q, device=embeds.device)
         before = state.visible
         if answering is not None and self.answer_sees == "thoughts":
