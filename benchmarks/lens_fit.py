@@ -132,7 +132,7 @@ def ours(lens: TunedLens, hidden: StatesInMemory, targets: Targets, goal: float)
     began = time.perf_counter()
     fit = fit_tuned_lens(lens, hidden, targets, FitConfig(), log=print_)
     print(
-        f"  workings: {time.perf_counter() - began:.1f} s in all; kept epoch {fit.best_epoch}, {fit.validation:.4f} in float32"
+        f"  workings: {time.perf_counter() - began:.1f} s; kept epoch {fit.best_epoch}, {fit.validation:.4f} in float32"
     )
     reached = next((e for e in fit.epochs if e["validation"] <= goal), None)
     if reached is None:

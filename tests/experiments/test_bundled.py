@@ -32,7 +32,7 @@ def on_card(model: CODI, n_steps: int, column: int) -> float:
     return float(re.findall(r"\| *([\d.]+) \[", row)[column]) / 100
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_steps", sorted(set(PRESETS["bundled"].n_steps)))
 def test_the_accuracy_by_thinking_is_the_cards(model, n_steps):
     asked = problems(n_steps)
     right = [

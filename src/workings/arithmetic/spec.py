@@ -107,7 +107,7 @@ def _complaints(spec: ProblemSpec) -> Iterator[str]:
 _HUNDRED = ProblemSpec()
 PRESETS: dict[str, ProblemSpec] = {
     "bundled": replace(
-        _HUNDRED, n_steps=(1, 2, 3, 3, 4, 4), high=20, addends=(1, 9), multipliers=(2, 3), divisors=(2,)
+        _HUNDRED, n_steps=(1, 2, 3, 4, 4, 5, 5), high=20, addends=(1, 9), multipliers=(2, 3), divisors=(2,)
     ),
     "small": replace(_HUNDRED, high=20),
     "hundred": _HUNDRED,
