@@ -168,9 +168,8 @@ def compare(size: Size) -> None:
     print(f"  plain loop {theirs.validation:.4f} after {theirs.seconds:.1f} s (epoch {theirs.epoch})")
     print(f"  workings   {mine.validation:.4f} after {mine.seconds:.1f} s (epoch {mine.epoch})")
     print(f"  {speed / 1e9:.0f} GFLOP/s, {speed / top[best]:.0%} of this machine's {top[best] / 1e9:.0f} in {best}")
-    print(
-        f"RATIO lens_fit d={size.width} V={size.vocabulary}: {theirs.seconds / mine.seconds:.1f} ({torch.get_num_threads()} threads)"
-    )
+    ratio = theirs.seconds / mine.seconds
+    print(f"RATIO lens_fit d={size.width} V={size.vocabulary}: {ratio:.1f} ({torch.get_num_threads()} threads)")
 
 
 def main() -> None:
