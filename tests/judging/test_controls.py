@@ -188,3 +188,10 @@ def test_a_large_vocabulary_is_never_written_out():
     asked = problems_with(2000)
     large = replace(asked, vocabulary_size=100_000_000)
     assert read_controls(large)["nll"].is_finite().all()
+
+
+def test_validation_targets_that_training_never_showed_are_no_trouble(asked: Asked):
+    is_val = np.array(asked.splits) == "val"
+    targets = np.where(is_val[:, None], asked.vocabulary_size - 1, asked.targets)
+    readings = read_controls(replace(asked, targets=targets))
+    assert readings["nll"].is_finite().all()

@@ -16,6 +16,7 @@ Stop rule: none is needed; the splits are fixed before anything is fitted, and t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +49,7 @@ class Config:
     necessity: int = fixed(1000, "test problems answered with substituted thoughts; 0 leaves that out")
     samples: int = fixed(6, "test problems shown in the report")
     max_new_tokens: int = fixed(32)
+    max_failures: float = fixed(0.05, "share of the problems that may be left out, for a reason that is listed")
     store_dtype: Literal["float32", "bfloat16"] = fixed("float32")
     batch_size: int = fixed(128)
     device: str = fixed("auto")
@@ -189,6 +191,8 @@ def _collected(
             batch_size=config.batch_size,
             splits=splits,
             max_new_tokens=config.max_new_tokens if name == "model" else 0,
+            max_failures=config.max_failures,
+            progress=sys.stderr.isatty(),
         )
         if name == "model":
             problems = stores[name].as_problems()

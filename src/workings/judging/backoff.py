@@ -161,7 +161,8 @@ class Level:
         """The probability of one token a row; `tokens` are places among the seen, or −1."""
         contexts, counts = self.contexts[rows], np.zeros(len(rows))
         is_known, is_seen = contexts >= 0, (contexts >= 0) & (tokens >= 0)
-        counts[is_seen] = self.counts[contexts[is_seen], tokens[is_seen]]
+        if is_seen.any():  # asked for nothing, scipy gives back another kind of array
+            counts[is_seen] = self.counts[contexts[is_seen], tokens[is_seen]]
         return np.where(is_known, self.smoothed(counts, contexts, coarser), coarser)
 
 

@@ -51,7 +51,7 @@ def write_reading_report(record: RunRecord, question: str, config: Any, out: Pat
     sections += _necessity(record)
     sections.append(_samples(record.result("samples")))
     made = Report(
-        title=f"Reading the thoughts of {config.model}",
+        title=f"Reading the thoughts of {_short(config.model)}",
         question=question,
         verdict=Verdict(f"{_asked(rules[0], about)}: {found.sentence}", found.kind),
         sections=sections,
@@ -346,3 +346,8 @@ def _lead(row: dict[str, Any]) -> Estimate:
 def _in_order(names: Sequence[str], present: pl.Series) -> list[str]:
     there = set(present.unique())
     return [name for name in names if name in there]
+
+
+def _short(reference: str) -> str:
+    """The end of a long path, for a title; the whole of it stands among the facts."""
+    return reference if len(reference) <= 48 else "…" + reference[-47:]
