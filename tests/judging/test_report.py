@@ -476,3 +476,12 @@ def test_a_drawn_column_of_nothing_but_zeros_is_drawn(tmp_path):
     )
     report = Report("t", "q?", Verdict("Nothing.", "undecided"), [table], Record(["run"]))
     assert "No difference" in write_report(report, tmp_path).read_text()
+
+
+def test_a_report_leaves_no_figures_of_the_one_before(tmp_path):
+    section = lambda title: Table(title, [Column("share", "share")], [Row("a", [0.5], 3)])
+    report = lambda *titles: Report("t", "q?", Verdict("Yes.", "holds"), [section(t) for t in titles], Record(["run"]))
+    write_report(report("one", "two"), tmp_path)
+    (tmp_path / "figures" / "mine.txt").write_text("kept")
+    write_report(report("three"), tmp_path)
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["01-three.csv", "mine.txt"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from workings.files import write_with
 from workings.judging.necessity import CONDITIONS, IN_WORDS, accuracy
 from workings.judging.report import (
     Axis,
@@ -31,22 +32,30 @@ from workings.judging.report import (
     Verdict,
     write_report,
 )
-from workings.judging.scores import at_one_layer, new_values, score, skill
+from workings.judging.scores import LENSES, at_one_layer, new_values, score, skill
 from workings.judging.statistics import wilson
 from workings.judging.verdict import verdict
 from workings.run import RunRecord
 
 TUNED = "tuned lens"
+SCORES = ("top1", "top5", "top10", "ce")
+SCORE_COLUMNS = (
+    Column("top-1", "share"),
+    Column("top-5", "share"),
+    Column("top-10", "share"),
+    Column("cross-entropy", "nats"),
+)
 
 
 def write_reading_report(record: RunRecord, question: str, config: Any, out: Path) -> Path:
     """report.html, report.md and figures of one run, in `out`."""
     about, rules = record.result("model"), list(record.result("model")["targets"])
     readings = {rule: record.outcomes(f"readings_{rule}") for rule in rules}
-    found = verdict(readings[rules[0]])
+    verdicts = {rule: verdict(readings[rule]) for rule in rules}
+    found = verdicts[rules[0]]
     sections: list[Any] = []
     for rule in rules:
-        sections += _about_rule(rule, readings[rule], about, first=rule == rules[0])
+        sections += _about_rule(rule, readings[rule], verdicts[rule], about, first=rule == rules[0])
     sections += _fit_curves(record.metrics(), rules)
     sections += _necessity(record)
     sections.append(_samples(record.result("samples")))
@@ -61,7 +70,18 @@ def write_reading_report(record: RunRecord, question: str, config: Any, out: Pat
         facts=_facts(record, about, config),
         limits=_limits(about),
     )
-    return write_report(made, out)
+    page = write_report(made, out)
+    for rule in rules:
+        write_with(out / "figures" / f"scores_{rule}.csv", every_score(readings[rule]).write_csv)
+    return page
+
+
+def every_score(readings: pl.DataFrame) -> pl.DataFrame:
+    """`score` of every reader overall, by layer, by position, and by layer and position; null where a row pools them."""
+    groups = ((), ("layer",), ("position",), ("layer", "position"))
+    return pl.concat([score(readings, by) for by in groups], how="diagonal").select(
+        "reader", "layer", "position", pl.exclude("reader", "layer", "position")
+    )
 
 
 # The parts, in the order of the page ---------------------------------------------------------------------------------
@@ -79,42 +99,35 @@ def _headline(numbers: Any) -> list[Stat]:
     ]
 
 
-def _about_rule(rule: str, readings: pl.DataFrame, about: dict[str, Any], first: bool) -> list[Any]:
-    found = verdict(readings)
+def _about_rule(rule: str, readings: pl.DataFrame, found: Any, about: dict[str, Any], first: bool) -> list[Any]:
     name = _asked(rule, about)
     counts = about["targets"][rule]
     body = f"{found.sentence}\n\n{_counted(counts)}"
     sections: list[Any] = [Text(f"{name}: {found.kind}", body)] if not first else [Text(name, _counted(counts))]
-    sections.append(_controls(rule, readings, found.numbers["layer"], about))
+    sections.append(_controls(rule, readings, found.numbers["layer"], found.numbers["skill_control"], about))
     if counts["new_values"]:
         sections.append(_new_values(readings, found.numbers["layer"], name))
+    sections.append(_overall(readings, name))
     sections.append(_by(readings, "layer", name, _in_order(about["layers"], readings["layer"])))
     sections.append(_by(readings, "position", name, _in_order(about["positions"], readings["position"])))
     sections.append(_heat_map(readings, name, about))
     return sections
 
 
-def _controls(rule: str, readings: pl.DataFrame, layer: str, about: dict[str, Any]) -> Table:
+def _controls(rule: str, readings: pl.DataFrame, layer: str, best: str, about: dict[str, Any]) -> Table:
     scores = score(at_one_layer(readings, TUNED, layer))
     order = {TUNED: 0, "logit lens": 1}
     rows = sorted(scores.iter_rows(named=True), key=lambda r: (order.get(r["reader"], 2), -r["top1"]))
-    columns = [
-        Column("top-1", "share"),
-        Column("top-5", "share"),
-        Column("top-10", "share"),
-        Column("cross-entropy", "nats"),
-    ]
     cells = [
         Row(r["reader"], [_estimate(r, k) for k in ("top1", "top5", "top10", "ce")], r["n_problems"]) for r in rows
     ]
-    best = verdict(readings).numbers["skill_control"]
     caption = (
         f"Test problems; the tuned lens at {layer}, every other reader with layers at the layer where it does best, all chosen on "
         "validation. Brackets are 95 % intervals, clustered by problem."
     )
     return Table(
         f"{_asked(rule, about)}: the lens beside its controls",
-        columns,
+        SCORE_COLUMNS,
         cells,
         caption,
         highlight=TUNED,
@@ -131,30 +144,39 @@ def _new_values(readings: pl.DataFrame, layer: str, name: str) -> Table:
     return Table(f"{name}: hits on new values", [Column("top-1", "share"), Column("top-5", "share")], cells, caption)
 
 
+def _overall(readings: pl.DataFrame, name: str) -> Table:
+    """Every layer and position pooled, as seed 001 printed its headline."""
+    rows = sorted(score(readings).iter_rows(named=True), key=lambda r: (r["reader"] not in LENSES, -r["top1"]))
+    cells = [Row(r["reader"], [_estimate(r, k) for k in SCORES], r["n_problems"]) for r in rows]
+    caption = "All layers and positions of the test problems; n counts problems, not states."
+    return Table(f"{name}: all layers and positions together", SCORE_COLUMNS, cells, caption, highlight=TUNED)
+
+
 def _by(readings: pl.DataFrame, column: str, name: str, order: Sequence[str]) -> Table:
-    """Skill in points and bits by layer or by position, with simultaneous intervals."""
-    table = skill(readings, by=(column,))
+    """The lens's scores and its skill in points and bits by layer or by position, with simultaneous intervals of the skill."""
+    scores = {r[column]: r for r in score(readings.filter(reader=TUNED), (column,)).iter_rows(named=True)}
+    leads = skill(readings, by=(column,))
     rows = []
-    for value in order:
-        cells = {r["measure"]: r for r in table.filter(pl.col(column) == value).iter_rows(named=True)}
-        if cells:
-            top1, bits = cells["top1"], cells["bits"]
-            rows.append(
-                Row(
-                    value,
-                    [top1["lens_value"], top1["control_value"], _lead(top1), _lead(bits), top1["control"]],
-                    top1["n_problems"],
-                )
-            )
+    for value in (value for value in order if value in scores):
+        lead = {r["measure"]: r for r in leads.filter(pl.col(column) == value).iter_rows(named=True)}
+        control = lead["top1"]
+        cells = [_estimate(scores[value], k) for k in SCORES] + [
+            control["control_value"],
+            _lead(control),
+            _lead(lead["bits"]),
+        ]
+        rows.append(Row(value, cells, control["n_problems"], note=control["control"]))
     columns = [
-        Column("lens", "share"),
+        *SCORE_COLUMNS,
         Column("best control", "share"),
         Column("skill", "points", signed=True),
         Column("skill in bits", "bits", signed=True),
-        Column("that control", "text"),
     ]
-    caption = "Lens minus the control that is best on validation in the same cell; the intervals hold for all rows at once (95 %)."
-    return Table(f"{name}: skill by {column}", columns, rows, caption, rows_are=column, drawn="skill")
+    caption = (
+        "Skill is the lens minus the control (named in the row) that is best on validation in the same cell; the intervals of "
+        "the skill hold for all rows at once (95 %)."
+    )
+    return Table(f"{name}: by {column}", columns, rows, caption, rows_are=column, drawn="skill")
 
 
 def _heat_map(readings: pl.DataFrame, name: str, about: dict[str, Any]) -> HeatMap:

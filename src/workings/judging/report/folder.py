@@ -29,6 +29,9 @@ def write_report(report: Report, out: Path | str) -> Path:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
             write_atomic(out / file, content)
+        for old in (out / "figures").glob("[0-9][0-9]-*"):  # of an earlier report that had other sections
+            if f"figures/{old.name}" not in files:
+                old.unlink()
     return out / "report.html"
 
 
