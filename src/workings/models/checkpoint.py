@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from workings.models.codi import CODI, CodiConfig
 BUNDLED = {"bundled": "recurrent", "bundled-control": "constant"}
 PREFIX = re.compile(r"^(codi|coconut)\.")
 DEFAULT_ALPHA = 32.0
+FAMILIES = (CODI,)
 
 
 def load(
@@ -218,7 +219,7 @@ def _looks_released(folder: Path) -> bool:
     if not file.exists():
         return False
     with safe_open(file, "pt") as opened:
-        return any(PREFIX.match(k) for k in list(opened.keys()))
+        return any(family.recognises(opened.keys()) for family in FAMILIES)
 
 
 # Released layouts ----------------------------------------------------------------------------------------------------
@@ -227,11 +228,7 @@ def _looks_released(folder: Path) -> bool:
 def _load_released(path: Path, base: str | Path | None, lora_alpha: float | None, dtype: torch.dtype) -> CODI:
     file = _weights_file(path)
     tensors = _read(file)
-    if not any(PREFIX.match(k) for k in tensors):
-        raise BadInput(
-            f"{file} is no CODI checkpoint: no key starts with codi. or coconut. "
-            f"(its first key: {next(iter(tensors), 'none')})"
-        )
+    _family_of(tensors, file)
     if base is None:
         raise BadInput(
             f"{file} holds weights only. Name the base model it was trained from (--base, path or hub id) "
@@ -242,6 +239,19 @@ def _load_released(path: Path, base: str | Path | None, lora_alpha: float | None
     model = build_released(tensors, config, tokenizer, lora_alpha, dtype, file)
     model.fingerprint = _digest_of_files(file)
     return model
+
+
+def _family_of(keys: Iterable[str], source: Path) -> type[CODI]:
+    """The one family whose keys these are. None, or more than one, is an error: a family is never guessed."""
+    keys = list(keys)
+    found = [family for family in FAMILIES if family.recognises(keys)]
+    if len(found) != 1:
+        known = ", ".join(family.__name__ for family in found or FAMILIES)
+        why = "several families have such keys" if found else "no key starts with codi. or coconut."
+        raise BadInput(
+            f"{source} is no checkpoint of one of {known}: {why} (its first key: {next(iter(keys), 'none')})"
+        )
+    return found[0]
 
 
 def _weights_file(path: Path) -> Path:

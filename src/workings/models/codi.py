@@ -10,7 +10,7 @@ carried from thought to thought. `answer_sees="thoughts"` hides the question fro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -141,6 +141,11 @@ class CODI(ThoughtModel):
         start = len(ANSWER_PROMPT) + 1
         first = [next(i for i, (_, end) in enumerate(spans) if end > start) for spans in encoded["offset_mapping"]]
         return [([*ids, self.eos_id], i - 1) for ids, i in zip(encoded["input_ids"], first, strict=True)]
+
+    @staticmethod
+    def recognises(keys: Iterable[str]) -> bool:
+        """Whether the keys of a released state dict are CODI's: the wrapped model under `codi.` (once `coconut.`)."""
+        return any(key.startswith(("codi.", "coconut.")) for key in keys)
 
     # Loading and saving ----------------------------------------------------------------------------------------------
 
