@@ -73,6 +73,27 @@ def test_the_loss_is_the_protocols(thinker, family, keep_last_step):
     assert torch.allclose(losses.distil, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_gradient_is_the_protocols_for_every_parameter(thinker, family, tied):
+    """One problem, each of the three losses: no parameter, the output head included, is left out or counted twice."""
+    model = thinker(family, tied=tied, keep_last_step=True)
+    batch = pad(list(examples_of(PROBLEMS[5:6], model)), model)
+    for name in ("student", "teacher"):
+        grads = []
+        for loss in (getattr(codi_losses(model, batch), name), long_way(model, PROBLEMS[5])[name]):
+            model.zero_grad()
+            loss.backward()
+            grads.append({n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()})
+        for parameter in grads[0]:
+            ours, theirs = grads[0][parameter], grads[1][parameter]
+            assert (ours is None) == (theirs is None), parameter
+            if ours is not None:
+                assert torch.allclose(ours, theirs, atol=1e-5, rtol=1e-4), parameter
+    head = model.base.get_output_embeddings().weight.grad
+    assert head is not None and head.abs().sum() > 0
+
+
 def test_the_compared_token_is_the_one_before_the_answer(thinker, words):
     model = thinker()
     [(answer, before)] = model.answer_ids([PROBLEMS[0]])

@@ -38,7 +38,7 @@ class Config:
     )
     answer_sees: Literal["everything", "thoughts"] = fixed("thoughts")
     problems: ProblemSpec = fixed(PRESETS["bundled"])
-    n_train: int = fixed(600_000)
+    n_train: int = fixed(400_000)
     n_validation: int = fixed(500)
     n_test: int = fixed(1000, "fresh problems of each chain length")
     n_layers: int = fixed(2)

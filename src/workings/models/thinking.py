@@ -165,11 +165,13 @@ class ThoughtModel(nn.Module, ABC):
 
     @property
     def unembedding(self) -> Unembedding:
+        """The final norm and head, frozen: for lenses. What is trained or generated goes through `unembed`."""
         return unembedding_of(self.base)
 
     def unembed(self, h: Tensor, layer: str) -> Tensor:
         """Logits [..., V] of a state [..., d] at a named layer; the final norm is applied exactly once."""
-        return self.unembedding(h, normed=layer == "final_norm")
+        h = h if layer == "final_norm" else part(self.base, anatomy_of(self.base.config).final_norm)(h)
+        return self.base.get_output_embeddings()(h)
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.base.get_input_embeddings()(ids)
