@@ -19,7 +19,7 @@ WORDS = [
 FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 
 
-def tiny_base(family: str, vocabulary: int, *, seed: int = 0, tied: bool = True, layers: int = 2):
+def tiny_base(family: str, vocabulary: int, *, seed: int = 0, tied: bool = True, layers: int = 2, noise: float = 0.1):
     shape = dict(
         vocab_size=vocabulary, bos_token_id=None, eos_token_id=None, pad_token_id=None, tie_word_embeddings=tied
     )
@@ -32,7 +32,7 @@ def tiny_base(family: str, vocabulary: int, *, seed: int = 0, tied: bool = True,
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape))
     for parameter in model.parameters():  # well away from zero, so that a wrong mask or position shows
-        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+        parameter.data.add_(torch.randn_like(parameter) * noise)
     return model.eval()
 
 
