@@ -104,6 +104,7 @@ def run_arm(config: Config, run: Run) -> None:
         "headline", {f"{c}, {longest} steps": round(cell(table, longest, c)["accuracy"], 4) for c in CONDITIONS}
     )
     folder = model.save(run.folder("checkpoint") / "model", card(config, table, model))
+    shutil.copy(run.path / "config.yaml", folder / "recipe.yaml")
     shutil.rmtree(state)
     if config.bundle:
         shutil.copytree(folder, config.bundle, dirs_exist_ok=True)
@@ -347,8 +348,9 @@ def _verdict(records: Sequence[RunRecord], lengths: Sequence[int]) -> Any:
         f"With {lengths[-1]} steps the model that carries its state is {number(difference, 'points')} points "
         f"{in_brackets(gap.low, gap.high, 'share')} better than the one that is fed a constant (n = {len(pairs):,} problems)"
     )
+    items_only = "" if len({r.manifest["seed"] for r in records}) > 1 else " One training seed: items only."
     if gap.low >= 0.15:
-        return Verdict(f"{says}: it needs the recurrence.", "holds")
+        return Verdict(f"{says}: more than the 15 points that were predicted.{items_only}", "holds")
     if gap.high < 0.15:
-        return Verdict(f"{says}: less than the 15 points that were predicted.", "fails")
+        return Verdict(f"{says}: less than the 15 points that were predicted.{items_only}", "fails")
     return Verdict(f"{says}: the interval holds 15 points and less, so more problems or seeds are needed.", "undecided")

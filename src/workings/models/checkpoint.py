@@ -100,7 +100,8 @@ def load_base(reference: str | Path, dtype: torch.dtype = torch.float32) -> tupl
     folder, extra = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **extra)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **extra)
+        # A GGUF file asked for in another format keeps its weights packed; in fp32 they are plain matrices.
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if extra else dtype, **extra)
     except (OSError, ValueError, ImportError) as error:
         raise BadInput(
             f"{reference} is not a causal language model that transformers can load: {_first_line(error)}"
@@ -109,6 +110,7 @@ def load_base(reference: str | Path, dtype: torch.dtype = torch.float32) -> tupl
     if extra:  # dequantised on loading: forget that it was, or it could not be saved
         model.config.__dict__.pop("quantization_config", None)
         vars(model)["hf_quantizer"] = None
+        model = model.to(dtype)
     return model, tokenizer
 
 

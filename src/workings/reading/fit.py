@@ -6,6 +6,7 @@ Shapes: T translated layers, b problems of a batch, P positions, R = states with
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from workings.config import fixed, nuisance, to_dict
 from workings.errors import BadInput, Failed
 from workings.reading.head import FrozenHead, Precision, resolved
 from workings.reading.lens import TunedLens
+from workings.reading.optimizer import RowAdamW
 from workings.reading.targets import Targets
 from workings.reading.thoughts import HiddenStates
 
@@ -32,12 +34,12 @@ _VALIDATED_AT_ONCE = 128
 class FitConfig:
     """AdamW with a cosine over the epochs; patience counts epochs without a better validation loss."""
 
-    lr: float = nuisance(1e-3)
+    lr: float = nuisance(1e-3, help="of a lens 512 wide; that of the matrices is scaled by 512 / width")
     weight_decay: float = nuisance(1e-3, help="pulls the translators to zero: to the logit lens")
     clip: float = nuisance(1.0, help="largest norm of the gradient of all layers together")
     max_epochs: int = nuisance(50)
     patience: int = nuisance(5)
-    batch_problems: int = nuisance(32, help="problems a step; each brings all its positions at all layers")
+    batch_problems: int = nuisance(8, help="problems a step; each brings all its positions at all layers")
     precision: Precision = fixed("auto", help="of the matrix products; weights, norm and sums are float32")
     seed: int = fixed(0, help="of the order of the problems")
 
@@ -118,11 +120,8 @@ class _Fitting:
         self.weight = start.weight.detach().clone().requires_grad_()
         self.bias = start.bias.detach().clone().requires_grad_()
         self.device = self.weight.device
-        self.optimizer = torch.optim.AdamW(
-            [self.weight, self.bias], lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
-        # Stepped by the epoch; over the largest number of epochs, though patience usually ends the fit long before.
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=config.max_epochs)
+        self.optimizer = RowAdamW(self.weight, self.bias, config.weight_decay, config.clip)
+        self.lr = config.lr
         self.best = _Best(torch.inf, 0, start.weight.detach(), start.bias.detach())
         self.epochs: list[dict[str, float]] = []
         self.train_sum = torch.zeros((), device=self.device)
@@ -133,8 +132,8 @@ class _Fitting:
         return len(self.epochs) - 1 - self.best.epoch >= self.config.patience
 
     def begin_epoch(self, epoch: int) -> None:
-        if epoch > 1:
-            self.schedule.step()
+        # The cosine spans the largest number of epochs, though patience usually ends the fit long before.
+        self.lr = self.config.lr * (1 + math.cos(math.pi * (epoch - 1) / self.config.max_epochs)) / 2
         self.train_sum.zero_()
 
     def step(self, states: Tensor, rows: Tensor) -> None:
@@ -143,10 +142,9 @@ class _Fitting:
         if len(asked) == 0:
             return
         loss = self.head(_translated(h, self.weight, self.bias, self.head.dtype), asked)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.weight.grad = self.bias.grad = None
         (loss / len(asked)).backward()
-        torch.nn.utils.clip_grad_norm_([self.weight, self.bias], self.config.clip, foreach=True)
-        self.optimizer.step()
+        self.optimizer.step(self.lr)
         self.train_sum += loss.detach()
 
     @torch.no_grad()
@@ -160,8 +158,9 @@ class _Fitting:
         if validation < self.best.validation:
             self.best = _Best(validation, epoch, self.weight.detach().clone(), self.bias.detach().clone())
         train = float(self.train_sum) / self._n("train") if epoch else float("nan")
-        lr, seconds = self.optimizer.param_groups[0]["lr"], time.perf_counter() - self.began
-        self.epochs.append({"epoch": epoch, "train": train, "validation": validation, "lr": lr, "seconds": seconds})
+        seconds = time.perf_counter() - self.began
+        metrics = {"epoch": epoch, "train": train, "validation": validation, "lr": self.lr, "seconds": seconds}
+        self.epochs.append(metrics)
         return self.epochs[-1]
 
     @torch.no_grad()
