@@ -42,7 +42,7 @@ class Config:
     problems: str = fixed("generated", "generated[:preset], a file, or a hub id")
     problem_split: str = fixed("test", "of a hub data set")
     limit: int = fixed(2000, "at most so many problems")
-    targets: tuple[str, ...] = fixed(("step1", "step2", "uniform"))
+    targets: tuple[str, ...] = fixed(("step1", "step2", "step3", "step4", "uniform"))
     fractions: tuple[float, float, float] = fixed((0.5, 0.1, 0.4), "of the problems: train, validation, test")
     layers: tuple[str, ...] = fixed((), "the layers that are read; none named: all")
     fit: FitConfig = fixed(FitConfig())

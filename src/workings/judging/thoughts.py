@@ -53,7 +53,7 @@ def write_reading_report(record: RunRecord, question: str, config: Any, out: Pat
     readings = {rule: record.outcomes(f"readings_{rule}") for rule in rules}
     verdicts = {rule: verdict(readings[rule]) for rule in rules}
     found = verdicts[rules[0]]
-    sections: list[Any] = []
+    sections: list[Any] = [_at_a_glance(verdicts, about)] if len(rules) > 1 else []
     for rule in rules:
         sections += _about_rule(rule, readings[rule], verdicts[rule], about, first=rule == rules[0])
     sections += _fit_curves(record.metrics(), rules)
@@ -97,6 +97,30 @@ def _headline(numbers: Any) -> list[Stat]:
         Stat("skill over the best control", points, "points", numbers["skill_control"]),
         Stat("skill in bits", bits, "bits", numbers["bits_control"]),
     ]
+
+
+def _at_a_glance(verdicts: dict[str, Any], about: dict[str, Any]) -> Table:
+    """One row a target rule: none is shown without the others."""
+    rows = []
+    for rule, found in verdicts.items():
+        n = found.numbers
+        lens, lead = (
+            Estimate(n["top1"], n["top1_low"], n["top1_high"]),
+            Estimate(n["skill"], n["skill_low"], n["skill_high"]),
+        )
+        cells = [lens, n["skill_control_value"], lead, n["skill_control"], found.kind]
+        rows.append(Row(_asked(rule, about), cells, n["n_problems"]))
+    columns = [
+        Column("lens", "share"),
+        Column("best control", "share"),
+        Column("skill", "points", signed=True),
+        Column("that control"),
+        Column("verdict"),
+    ]
+    caption = (
+        "Top-1 on test problems, at the layer chosen on validation. The first row is the headline, named beforehand."
+    )
+    return Table("What was asked, and what was read", columns, rows, caption, rows_are="target", drawn="skill")
 
 
 def _about_rule(rule: str, readings: pl.DataFrame, found: Any, about: dict[str, Any], first: bool) -> list[Any]:
