@@ -26,6 +26,7 @@ from workings.reading.thoughts import StatesInMemory
 
 POSITIONS = 6
 TOKENS_IN_USE = 300
+NOISE = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ def synthetic(size: Size, seed: int = 0) -> tuple[TunedLens, StatesInMemory, Tar
     used = torch.randperm(size.vocabulary, generator=random)[:TOKENS_IN_USE]
     ids = used[torch.multinomial(likely, n * POSITIONS, True, generator=random)].reshape(n, POSITIONS)
     clean = nn.functional.normalize(weight[ids], dim=-1)
+    spectrum = nn.functional.normalize(torch.arange(1, d + 1) ** -0.5, dim=0)
     states = {}
     for i in range(size.layers):
         mixing = torch.randn(d, d, generator=random) / d**0.5
         turn = torch.linalg.qr(torch.eye(d) + (1.5 - 1.2 * i / size.layers) * mixing)[0]
-        noise = torch.randn(n, POSITIONS, d, generator=random) / d**0.5
-        states[f"layer{i}"] = (clean + 1.2 * noise) @ turn * 3
+        noise = torch.randn(n, POSITIONS, d, generator=random) * spectrum
+        states[f"layer{i}"] = (clean + NOISE * noise) @ turn * d**0.5
+        states[f"layer{i}"][..., torch.randperm(d, generator=random)[:3]] += 20 * torch.randn(3, generator=random)
     norm = nn.RMSNorm(d, eps=1e-6)
     lens = TunedLens.start(Unembedding(norm, weight), tuple(states), "synthetic")
     splits = ["train"] * (n * 3 // 4) + ["val"] * (n // 8)

@@ -79,7 +79,8 @@ def fit_each(
     train, val = (torch.tensor([i for i, s in enumerate(splits) if s == name]) for name in ("train", "val"))
     _check_finite(hidden, lens.translated, torch.cat([train, val]).long())
     head = FrozenHead(lens.unembedding, config.precision)
-    fittings = {name: _Fitting(lens, head, one, config) for name, one in targets.items()}
+    mean = _mean_states(hidden, lens.translated, train)
+    fittings = {name: _Fitting(lens, mean, head, one, config) for name, one in targets.items()}
     load = lambda rows: torch.stack([hidden.hidden(layer, rows) for layer in lens.translated])
     _validate(fittings, load, val, epoch=0, log=log)
     order = seeds.torch("lens order", config.seed)
@@ -115,14 +116,17 @@ def _validate(
 class _Fitting:
     """One lens on its way to one set of targets."""
 
-    def __init__(self, start: TunedLens, head: FrozenHead, targets: Targets, config: FitConfig) -> None:
+    def __init__(
+        self, start: TunedLens, mean: Tensor, head: FrozenHead, targets: Targets, config: FitConfig
+    ) -> None:
         self.start, self.head, self.targets, self.config = start, head, targets, config
+        self.device = start.weight.device
+        self.mean = mean.to(self.device)
         self.weight = start.weight.detach().clone().requires_grad_()
-        self.bias = start.bias.detach().clone().requires_grad_()
-        self.device = self.weight.device
+        self.bias = (start.bias.detach() + self._of_mean(start.weight.detach())).requires_grad_()
         self.optimizer = RowAdamW(self.weight, self.bias, config.weight_decay, config.clip)
         self.lr = config.lr
-        self.best = _Best(torch.inf, 0, start.weight.detach(), start.bias.detach())
+        self.best = _Best(torch.inf, 0, self.weight.detach().clone(), self.bias.detach().clone())
         self.epochs: list[dict[str, float]] = []
         self.train_sum = torch.zeros((), device=self.device)
         self.began = time.perf_counter()
@@ -141,7 +145,7 @@ class _Fitting:
         h, asked = self._asked(states, rows)
         if len(asked) == 0:
             return
-        loss = self.head(_translated(h, self.weight, self.bias, self.head.dtype), asked)
+        loss = self.head(self._translated(h, self.weight, self.bias, self.head.dtype), asked)
         self.weight.grad = self.bias.grad = None
         (loss / len(asked)).backward()
         self.optimizer.step(self.lr)
@@ -167,9 +171,9 @@ class _Fitting:
     def result(self, head: FrozenHead, load: Callable[[Tensor], Tensor], val: Tensor, data: str) -> Fit:
         lens = TunedLens.start(self.start.unembedding, self.start.layers, self.start.fingerprint)
         lens.weight.copy_(self.best.weight)
-        lens.bias.copy_(self.best.bias)
+        lens.bias.copy_(self.best.bias - self._of_mean(self.best.weight))
         parts = val.split(_VALIDATED_AT_ONCE)
-        total = sum(float(self._sum(load(rows), rows, head, lens.weight, lens.bias)) for rows in parts)
+        total = sum(float(self._sum(load(rows), rows, head, self.best.weight, self.best.bias)) for rows in parts)
         validation = total / self._n("val")
         recipe = to_dict(self.config) | {"precision": resolved(self.config.precision, self.device)}
         outcome = {"best_epoch": self.best.epoch, "validation": validation, "n_epochs": len(self.epochs) - 1}
@@ -179,7 +183,21 @@ class _Fitting:
 
     def _sum(self, states: Tensor, rows: Tensor, head: FrozenHead, weight: Tensor, bias: Tensor) -> Tensor:
         h, asked = self._asked(states, rows)
-        return head(_translated(h, weight, bias, head.dtype), asked)
+        return head(self._translated(h, weight, bias, head.dtype), asked)
+
+    def _translated(self, h: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+        """h + A (h − mean) + b for all layers: [T, R, d] → [T·R, d] in float32, the product in `dtype`.
+
+        The same lens with another b. It fits faster: a few coordinates of a residual stream are huge and nearly constant,
+        and through them every change of A would first of all change b.
+        """
+        h = h.float()
+        moved = torch.bmm((h - self.mean[:, None]).to(dtype), weight.to(dtype).transpose(1, 2))
+        return (h + moved.float() + bias[:, None]).flatten(0, 1)
+
+    def _of_mean(self, weight: Tensor) -> Tensor:
+        """A · mean, [T, d]."""
+        return torch.einsum("toi,ti->to", weight, self.mean)
 
     def _asked(self, states: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The states [T, R, d] that have a target, and the targets Long [T·R]."""
@@ -199,10 +217,10 @@ class _Best:
     bias: Tensor = field(repr=False)
 
 
-def _translated(h: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """h + A h + b for all layers: [T, R, d] → [T·R, d] in float32, the product in `dtype`."""
-    moved = torch.bmm(h.to(dtype), weight.to(dtype).transpose(1, 2))
-    return (h.float() + moved.float() + bias[:, None]).flatten(0, 1)
+def _mean_states(hidden: HiddenStates, layers: Sequence[str], rows: Tensor) -> Tensor:
+    """[T, d]: the mean over problems and positions."""
+    parts = rows.split(1024)
+    return torch.stack([sum(hidden.hidden(layer, some).float().mean(1).sum(0) for some in parts) for layer in layers]) / len(rows)
 
 
 def _shared_splits(targets: Mapping[str, Targets]) -> Sequence[str]:
