@@ -6,7 +6,6 @@ Shapes: T translated layers, b problems of a batch, P positions, R = states with
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from workings.config import fixed, nuisance, to_dict
 from workings.errors import BadInput, Failed
 from workings.reading.head import FrozenHead, Precision, resolved
 from workings.reading.lens import TunedLens
-from workings.reading.optimizer import RowAdamW
 from workings.reading.targets import Targets
 from workings.reading.thoughts import HiddenStates
 
@@ -34,12 +32,12 @@ _VALIDATED_AT_ONCE = 128
 class FitConfig:
     """AdamW with a cosine over the epochs; patience counts epochs without a better validation loss."""
 
-    lr: float = nuisance(1e-3, help="of a lens 512 wide; that of the matrices is scaled by 512 / width")
+    lr: float = nuisance(1e-3)
     weight_decay: float = nuisance(1e-3, help="pulls the translators to zero: to the logit lens")
     clip: float = nuisance(1.0, help="largest norm of the gradient of all layers together")
     max_epochs: int = nuisance(50)
     patience: int = nuisance(5)
-    batch_problems: int = nuisance(8, help="problems a step; each brings all its positions at all layers")
+    batch_problems: int = nuisance(32, help="problems a step; each brings all its positions at all layers")
     precision: Precision = fixed("auto", help="of the matrix products; weights, norm and sums are float32")
     seed: int = fixed(0, help="of the order of the problems")
 
@@ -79,8 +77,7 @@ def fit_each(
     train, val = (torch.tensor([i for i, s in enumerate(splits) if s == name]) for name in ("train", "val"))
     _check_finite(hidden, lens.translated, torch.cat([train, val]).long())
     head = FrozenHead(lens.unembedding, config.precision)
-    mean = _mean_states(hidden, lens.translated, train)
-    fittings = {name: _Fitting(lens, mean, head, one, config) for name, one in targets.items()}
+    fittings = {name: _Fitting(lens, head, one, config) for name, one in targets.items()}
     load = lambda rows: torch.stack([hidden.hidden(layer, rows) for layer in lens.translated])
     _validate(fittings, load, val, epoch=0, log=log)
     order = seeds.torch("lens order", config.seed)
@@ -116,17 +113,17 @@ def _validate(
 class _Fitting:
     """One lens on its way to one set of targets."""
 
-    def __init__(
-        self, start: TunedLens, mean: Tensor, head: FrozenHead, targets: Targets, config: FitConfig
-    ) -> None:
+    def __init__(self, start: TunedLens, head: FrozenHead, targets: Targets, config: FitConfig) -> None:
         self.start, self.head, self.targets, self.config = start, head, targets, config
-        self.device = start.weight.device
-        self.mean = mean.to(self.device)
         self.weight = start.weight.detach().clone().requires_grad_()
-        self.bias = (start.bias.detach() + self._of_mean(start.weight.detach())).requires_grad_()
-        self.optimizer = RowAdamW(self.weight, self.bias, config.weight_decay, config.clip)
-        self.lr = config.lr
-        self.best = _Best(torch.inf, 0, self.weight.detach().clone(), self.bias.detach().clone())
+        self.bias = start.bias.detach().clone().requires_grad_()
+        self.device = self.weight.device
+        self.optimizer = torch.optim.AdamW(
+            [self.weight, self.bias], lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        # Stepped by the epoch; over the largest number of epochs, though patience usually ends the fit long before.
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=config.max_epochs)
+        self.best = _Best(torch.inf, 0, start.weight.detach(), start.bias.detach())
         self.epochs: list[dict[str, float]] = []
         self.train_sum = torch.zeros((), device=self.device)
         self.began = time.perf_counter()
@@ -136,8 +133,8 @@ class _Fitting:
         return len(self.epochs) - 1 - self.best.epoch >= self.config.patience
 
     def begin_epoch(self, epoch: int) -> None:
-        # The cosine spans the largest number of epochs, though patience usually ends the fit long before.
-        self.lr = self.config.lr * (1 + math.cos(math.pi * (epoch - 1) / self.config.max_epochs)) / 2
+        if epoch > 1:
+            self.schedule.step()
         self.train_sum.zero_()
 
     def step(self, states: Tensor, rows: Tensor) -> None:
@@ -145,10 +142,11 @@ class _Fitting:
         h, asked = self._asked(states, rows)
         if len(asked) == 0:
             return
-        loss = self.head(self._translated(h, self.weight, self.bias, self.head.dtype), asked)
-        self.weight.grad = self.bias.grad = None
+        loss = self.head(_translated(h, self.weight, self.bias, self.head.dtype), asked)
+        self.optimizer.zero_grad(set_to_none=True)
         (loss / len(asked)).backward()
-        self.optimizer.step(self.lr)
+        torch.nn.utils.clip_grad_norm_([self.weight, self.bias], self.config.clip, foreach=True)
+        self.optimizer.step()
         self.train_sum += loss.detach()
 
     @torch.no_grad()
@@ -162,18 +160,17 @@ class _Fitting:
         if validation < self.best.validation:
             self.best = _Best(validation, epoch, self.weight.detach().clone(), self.bias.detach().clone())
         train = float(self.train_sum) / self._n("train") if epoch else float("nan")
-        seconds = time.perf_counter() - self.began
-        metrics = {"epoch": epoch, "train": train, "validation": validation, "lr": self.lr, "seconds": seconds}
-        self.epochs.append(metrics)
+        lr, seconds = self.optimizer.param_groups[0]["lr"], time.perf_counter() - self.began
+        self.epochs.append({"epoch": epoch, "train": train, "validation": validation, "lr": lr, "seconds": seconds})
         return self.epochs[-1]
 
     @torch.no_grad()
     def result(self, head: FrozenHead, load: Callable[[Tensor], Tensor], val: Tensor, data: str) -> Fit:
         lens = TunedLens.start(self.start.unembedding, self.start.layers, self.start.fingerprint)
         lens.weight.copy_(self.best.weight)
-        lens.bias.copy_(self.best.bias - self._of_mean(self.best.weight))
+        lens.bias.copy_(self.best.bias)
         parts = val.split(_VALIDATED_AT_ONCE)
-        total = sum(float(self._sum(load(rows), rows, head, self.best.weight, self.best.bias)) for rows in parts)
+        total = sum(float(self._sum(load(rows), rows, head, lens.weight, lens.bias)) for rows in parts)
         validation = total / self._n("val")
         recipe = to_dict(self.config) | {"precision": resolved(self.config.precision, self.device)}
         outcome = {"best_epoch": self.best.epoch, "validation": validation, "n_epochs": len(self.epochs) - 1}
@@ -183,21 +180,7 @@ class _Fitting:
 
     def _sum(self, states: Tensor, rows: Tensor, head: FrozenHead, weight: Tensor, bias: Tensor) -> Tensor:
         h, asked = self._asked(states, rows)
-        return head(self._translated(h, weight, bias, head.dtype), asked)
-
-    def _translated(self, h: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-        """h + A (h − mean) + b for all layers: [T, R, d] → [T·R, d] in float32, the product in `dtype`.
-
-        The same lens with another b. It fits faster: a few coordinates of a residual stream are huge and nearly constant,
-        and through them every change of A would first of all change b.
-        """
-        h = h.float()
-        moved = torch.bmm((h - self.mean[:, None]).to(dtype), weight.to(dtype).transpose(1, 2))
-        return (h + moved.float() + bias[:, None]).flatten(0, 1)
-
-    def _of_mean(self, weight: Tensor) -> Tensor:
-        """A · mean, [T, d]."""
-        return torch.einsum("toi,ti->to", weight, self.mean)
+        return head(_translated(h, weight, bias, head.dtype), asked)
 
     def _asked(self, states: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The states [T, R, d] that have a target, and the targets Long [T·R]."""
@@ -217,10 +200,10 @@ class _Best:
     bias: Tensor = field(repr=False)
 
 
-def _mean_states(hidden: HiddenStates, layers: Sequence[str], rows: Tensor) -> Tensor:
-    """[T, d]: the mean over problems and positions."""
-    parts = rows.split(1024)
-    return torch.stack([sum(hidden.hidden(layer, some).float().mean(1).sum(0) for some in parts) for layer in layers]) / len(rows)
+def _translated(h: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """h + A h + b for all layers: [T, R, d] → [T·R, d] in float32, the product in `dtype`."""
+    moved = torch.bmm(h.to(dtype), weight.to(dtype).transpose(1, 2))
+    return (h.float() + moved.float() + bias[:, None]).flatten(0, 1)
 
 
 def _shared_splits(targets: Mapping[str, Targets]) -> Sequence[str]:
