@@ -191,16 +191,17 @@ def _by(readings: pl.DataFrame, column: str, name: str, order: Sequence[str]) ->
         ]
         rows.append(Row(value, cells, control["n_problems"], note=control["control"]))
     columns = [
-        *SCORE_COLUMNS,
+        *SCORE_COLUMNS[:-1],
+        Column("CE", "nats"),
         Column("best control", "share"),
         Column("skill", "points", signed=True),
-        Column("skill in bits", "bits", signed=True),
+        Column("skill by CE", "bits", signed=True),
     ]
     caption = (
         "Skill is the lens minus the control (named in the row) that is best on validation in the same cell; the intervals of "
         "the skill hold for all rows at once (95 %)."
     )
-    return Table(f"{name}: by {column}", columns, rows, caption, rows_are=column, drawn="skill")
+    return Table(f"{name}: by {column}", columns, rows, caption, rows_are=column)
 
 
 def _heat_map(readings: pl.DataFrame, name: str, about: dict[str, Any]) -> HeatMap:

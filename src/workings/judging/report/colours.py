@@ -21,6 +21,7 @@ _ANCHORS: dict[Scale, tuple[str, ...]] = {
 }
 # Okabe & Ito's colours that hold up on white, in an order that keeps neighbours apart; dashes repeat the distinction.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#8e4a9e", "#a87400", "#333333")
+CONTROLS = ("#2f363e", "#8a939d", "#5c6773", "#a87f5a")  # greys, and one that is nearly: told apart by their dashes too
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)))
 
 

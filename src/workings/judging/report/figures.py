@@ -11,7 +11,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from workings.judging.report.cells import HeatCell, heat_rows, n_of_map
-from workings.judging.report.colours import DASHES, SERIES, ink_on, palette
+from workings.judging.report.colours import CONTROLS, DASHES, SERIES, ink_on, palette
 from workings.judging.report.scales import domain_of, drawn_cells, ends_of, shade, thinned, tick_labels, ticks
 from workings.judging.report.sections import Axis, Curves, HeatMap, Section, Series, Table
 from workings.judging.report.wording import axis_name, is_known, number, printable, suffix
@@ -148,8 +148,10 @@ def _draw_curves(curves: Curves, figure: Figure) -> None:
 def _draw_series(axes: Axes, series: Series, index: int) -> None:
     kept = thinned(range(len(series.x)), MOST_POINTS)
     x = [series.x[at] for at in kept]
-    ink = MUTED if series.control else SERIES[index % len(SERIES)]
-    dash = (0, (3, 2)) if series.control else DASHES[index % len(DASHES)]
+    ink = CONTROLS[index % len(CONTROLS)] if series.control else SERIES[index % len(SERIES)]
+    dash = (
+        DASHES[1 + index % (len(DASHES) - 1)] if series.control else DASHES[index % len(DASHES)]
+    )  # none of them solid
     marker = "o" if len(kept) <= 24 else None
     y = [_number_or_nan(series.y[at]) for at in kept]
     axes.plot(x, y, color=ink, linestyle=dash, marker=marker, markersize=3.2, label=printable(series.name))
