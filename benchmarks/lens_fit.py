@@ -2,7 +2,8 @@
 
 The plain loop is how lenses are usually fitted: batches of 32 single states, one group a layer in a Python loop, float32,
 AdamW 1e-3, weight decay 1e-3, clipped at 1.0, a cosine over 50 epochs, patience 5. Its time is that of training up to its best
-epoch, its validation not counted; ours is everything up to the first epoch that is as good, by the loss in float32. The recipe of ours is printed with the ratio.
+epoch, its validation not counted; ours is everything up to the first epoch that is as good, by the loss in float32.
+The recipe of ours is printed with the ratio.
 Both run here, one after the other, on synthetic states of which a part can be learned: a token's direction turned by a
 rotation that is stronger in the lower layers, under noise, the tokens as unequally frequent as in chains of thought.
 
