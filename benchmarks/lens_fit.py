@@ -185,12 +185,12 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, help=what)
     # These states need many steps: with few, large ones the seed's rate of 1e-3 does not get there in 50 epochs (LOG).
     parser.add_argument("--batch-problems", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=2e-2)
+    parser.add_argument("--lr", type=float, help="default: 2e-2 at width 256, in inverse proportion elsewhere")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    recipe = FitConfig(batch_problems=given.pop("batch_problems"), lr=given.pop("lr"))
+    batch_problems, lr = given.pop("batch_problems"), given.pop("lr", None)
     base = {"width": 256, "vocabulary": 8_192, "problems": 600, "layers": 6}
     for size in (Size(**base | given),) if given else SIZES:
-        compare(size, recipe)
+        compare(size, FitConfig(batch_problems=batch_problems, lr=lr or 2e-2 * 256 / size.width))
 
 
 if __name__ == "__main__":
