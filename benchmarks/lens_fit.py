@@ -46,8 +46,8 @@ def synthetic(size: Size, seed: int = 0) -> tuple[TunedLens, StatesInMemory, Tar
     random = torch.Generator().manual_seed(seed)
     n, d = size.problems, size.width
     weight = torch.randn(size.vocabulary, d, generator=random) * (16 / d)  # a state along a row scores about 16
-    likely = 1 / torch.arange(1, TOKENS_IN_USE + 1)
     used = torch.randperm(size.vocabulary, generator=random)[:TOKENS_IN_USE]
+    likely = 1 / torch.arange(1, len(used) + 1)
     ids = used[torch.multinomial(likely, n * POSITIONS, True, generator=random)].reshape(n, POSITIONS)
     clean = nn.functional.normalize(weight[ids], dim=-1)
     spectrum = nn.functional.normalize(torch.arange(1, d + 1) ** -0.5, dim=0)
