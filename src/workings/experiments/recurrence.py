@@ -133,7 +133,7 @@ def untrained(config: Config) -> Any:
 
     from workings import seeds
     from workings.models.codi import CODI
-    from workings.text.tokenizer import word_tokenizer
+    from workings.text.words import word_tokenizer
 
     tokenizer = word_tokenizer(sorted({*vocabulary(config.problems), "The", "answer", "is", ":"}))
     torch.manual_seed(seeds.derive("init", config.seed))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workings.arithmetic.generator import PRESETS, generate, vocabulary
-from workings.text.tokenizer import UNKNOWN, word_tokenizer
+from workings.text.words import UNKNOWN, word_tokenizer
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))

@@ -1,0 +1,41 @@
+"""Arguments in, calls out: one function a verb. Only what a verb needs is imported, and only when it runs.
+
+To add one: write a function in the module of its subject (positional parameters before `/`, options after `*`, each
+`Annotated[type, "help"]`), import inside its body, return an exit code or nothing, and name it in VERBS; GROUPS describes
+the words of a group. The function's docstring is its help.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from workings import __version__, commands
+from workings.cli import runs, thoughts
+
+VERBS: dict[str, commands.Verb] = {
+    "demo": runs.demo,
+    "list": runs.list_all,
+    "run": runs.run,
+    "show": runs.show,
+    "compare": runs.compare,
+    "report": runs.report,
+    "verify": runs.verify,
+    "codi train": thoughts.codi_train,
+    "codi import": thoughts.codi_import,
+    "codi answer": thoughts.codi_answer,
+    "thoughts collect": thoughts.thoughts_collect,
+    "lens fit": thoughts.lens_fit,
+    "lens score": thoughts.lens_score,
+}
+
+GROUPS = {
+    "": "Read the continuous thoughts of small language models, and judge whether the reading found anything.",
+    "codi": "models that think in continuous vectors: train, import, answer",
+    "thoughts": "hidden states of thoughts: collect",
+    "lens": "lenses on stored thoughts: fit, score",
+}
+
+
+def main(words: list[str] | None = None) -> int:
+    """The program `workings`; the exit code."""
+    return commands.execute("workings", __version__, VERBS, GROUPS, sys.argv[1:] if words is None else words)
