@@ -1,4 +1,4 @@
-"""An experiment file → runs: its arms × seeds, one after another, each in a directory of its own.
+"""An experiment file → runs: its arms × seeds, one after another or several at once, each in a directory of its own.
 
 An experiment is a module: a docstring whose first line is the question, a frozen `Config`, `ARMS` (name → Config),
 `SCALES` (smoke, mini, full → the fields they set), `inputs(config)`, `run_arm(config, run)`, `report(records, out)`.
@@ -20,8 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from workings.config import changed, differing, leaves, names_of, override, read_mapping, to_yaml
+from workings.config import changed, differing, from_dict, leaves, names_of, override, read_mapping, to_dict, to_yaml
 from workings.errors import BadInput, Failed
+from workings.launch import Launcher, in_processes, on_slurm
 from workings.provenance import sha256_of
 from workings.run import Run, RunRecord
 from workings.values import suggestion
@@ -52,6 +53,25 @@ class Planned:
     seed: int
     config: Any
     departures: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return f"{self.arm}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A planned run as another process is told of it: an experiment file of the user's own cannot be pickled."""
+
+    experiment: str
+    arm: str
+    seed: int
+    config: Mapping[str, Any]
+    departures: tuple[str, ...]
+    scale: Scale
+    root: str
+    quiet: bool
 
 
 def available() -> dict[str, Path]:
@@ -108,10 +128,14 @@ def run_experiment(
     root: str | Path = "runs",
     dry_run: bool = False,
     quiet: bool = False,
+    launcher: Launcher = "local",
+    jobs: int = 1,
+    slurm: Mapping[str, Any] | None = None,
 ) -> list[RunRecord]:
-    """Run arms × seeds in turn and return their records; without `seeds`, each config's own.
+    """Run arms × seeds and return their records, in the order of the plan; without `seeds`, each config's own.
 
-    An arm that fails does not stop the others. With several runs planned, the error at the end names those that failed.
+    In turn here; with `jobs` > 1 so many local processes at once; with `launcher="slurm"` a job each (`slurm`: settings of
+    submitit). An arm that fails does not stop the others. With several runs planned, the error at the end names those.
     """
     experiment = load(name)
     planned = plan(experiment, arms, scale, seeds, overrides, config_path)
@@ -119,20 +143,21 @@ def run_experiment(
         for one in planned:
             print(_described(experiment, one, root))
         return []
-    records, failures = [], {}
-    for i, one in enumerate(planned, start=1):
-        label = f"{one.arm}, seed {one.seed}"
-        _say(f"{experiment.name}: {label} ({i} of {len(planned)})", quiet)
-        try:
-            records.append(_run_one(experiment, one, scale, root, quiet))
-        except Exception as error:
-            if len(planned) == 1:
-                raise
-            failures[label] = error
-            _report_failure(label, error)
-    if failures:
-        raise _summary(experiment, failures, records)
-    return records
+    if jobs < 1:
+        raise BadInput(f"jobs is {jobs}, and at least one is needed")
+    if launcher == "local" and (jobs == 1 or len(planned) == 1):
+        ended = _in_turn(experiment, planned, scale, root, quiet)
+    else:
+        ended = _elsewhere(experiment, planned, scale, root, quiet, launcher, jobs, slurm or {})
+    return _collected(experiment, planned, ended)
+
+
+def carry_out(job: Job) -> Path:
+    """One planned run, in whatever process this is; the path of its directory."""
+    experiment = load(job.experiment)
+    config = from_dict(experiment.module.Config, job.config)
+    one = Planned(job.arm, job.seed, config, job.departures)
+    return _run_one(experiment, one, job.scale, job.root, job.quiet).path
 
 
 def resume_run(
@@ -236,6 +261,57 @@ def _run_one(experiment: Experiment, one: Planned, scale: Scale, root: str | Pat
         _say(f"  → {run.path}", quiet)
         experiment.module.run_arm(one.config, run)
     return RunRecord(run.path)
+
+
+def _in_turn(
+    experiment: Experiment, planned: Sequence[Planned], scale: Scale, root: str | Path, quiet: bool
+) -> Iterator[tuple[int, Path | Exception]]:
+    for i, one in enumerate(planned):
+        _say(f"{experiment.name}: {one.label} ({i + 1} of {len(planned)})", quiet)
+        try:
+            yield i, _run_one(experiment, one, scale, root, quiet).path
+        except Exception as error:
+            if len(planned) == 1:
+                raise
+            yield i, error
+
+
+def _elsewhere(
+    experiment: Experiment,
+    planned: Sequence[Planned],
+    scale: Scale,
+    root: str | Path,
+    quiet: bool,
+    launcher: Launcher,
+    jobs: int,
+    slurm: Mapping[str, Any],
+) -> Iterator[tuple[int, Path | Exception]]:
+    name = experiment.name if experiment.name in available() else str(experiment.file.resolve())
+    told = [
+        Job(name, one.arm, one.seed, to_dict(one.config), one.departures, scale, str(Path(root).resolve()), quiet)
+        for one in planned
+    ]
+    _say(f"{experiment.name}: {len(told)} runs, {'by Slurm' if launcher == 'slurm' else f'{jobs} at once'}", quiet)
+    if launcher == "local":
+        return in_processes(carry_out, told, jobs)
+    return on_slurm(carry_out, told, Path(root) / experiment.name / "slurm", slurm, say=lambda line: _say(line, quiet))
+
+
+def _collected(
+    experiment: Experiment, planned: Sequence[Planned], ended: Iterator[tuple[int, Path | Exception]]
+) -> list[RunRecord]:
+    records: dict[int, RunRecord] = {}
+    failures: dict[str, Exception] = {}
+    for i, outcome in ended:
+        if isinstance(outcome, Exception):
+            failures[planned[i].label] = outcome
+            _report_failure(planned[i].label, outcome)
+        else:
+            records[i] = RunRecord(outcome)
+    in_order = [records[i] for i in sorted(records)]
+    if failures:
+        raise _summary(experiment, failures, in_order)
+    return in_order
 
 
 def _described(experiment: Experiment, one: Planned, root: str | Path) -> str:

@@ -54,11 +54,15 @@ def run(
     batch_size: Annotated[int | None, "the same as --set batch_size=…"] = None,
     out: Annotated[str, "the folder that runs go into"] = "runs",
     resume: Annotated[str | None, "go on with this unfinished run, as it was configured"] = None,
+    jobs: Annotated[int, "so many runs at once, each in a process of its own"] = 1,
+    launcher: Annotated[Literal["local", "slurm"], "where runs are carried out"] = "local",
+    slurm: Annotated[list[str] | None, "of each job: timeout_min=240 gpus_per_node=1 slurm_partition=gpu"] = None,
     dry_run: Annotated[bool, "print the resolved configs and inputs, run nothing"] = False,
     quiet: Quiet = False,
 ) -> None:
     """Run an experiment's arms, one run for each arm and seed, and write its report; prints the path of report.html."""
     from workings.experiment import report_runs, resume_run, run_experiment
+    from workings.launch import job_settings
 
     shortcuts = {
         "model": model,
@@ -74,7 +78,10 @@ def run(
             raise BadInput("--resume goes on with a run as it was configured: leave the other settings out")
         records = [resume_run(resume, out, quiet, experiment)]
     else:
-        records = run_experiment(experiment, arm, scale, seeds, overrides, config, out, dry_run, quiet)
+        job = job_settings(slurm or [])
+        records = run_experiment(
+            experiment, arm, scale, seeds, overrides, config, out, dry_run, quiet, launcher, jobs, job
+        )
     if records:
         print(report_runs(records))
 

@@ -1,0 +1,90 @@
+"""Jobs in processes of their own: several at once, none lost to another's end; the same by submitit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from workings.errors import BadInput, Failed
+from workings.experiment import run_experiment
+from workings.launch import in_processes, job_settings, on_slurm
+from workings.run import RunRecord
+
+
+def work(job: tuple[str, str]) -> str:
+    """What the tests' jobs do: leave a mark, then end as they are told to."""
+    kind, folder = job
+    Path(folder, f"{kind}-{os.getpid()}").touch()
+    if kind == "mistake":
+        raise BadInput("the file is not there")
+    if kind == "bug":
+        raise ZeroDivisionError("oh")
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return f"{kind} with {os.environ['OMP_NUM_THREADS']} threads"
+
+
+def test_every_job_ends_as_it_ends_and_takes_no_other_with_it(tmp_path: Path) -> None:
+    kinds = ["good", "killed", "mistake", "bug", "good"]
+    ended = dict(in_processes(work, [(kind, str(tmp_path)) for kind in kinds], at_once=2, threads=3))
+    assert ended[0] == ended[4] == "good with 3 threads"
+    assert isinstance(ended[1], Failed) and "exit code -9" in str(ended[1])
+    assert isinstance(ended[2], BadInput) and str(ended[2]) == "the file is not there"
+    assert isinstance(ended[3], Failed) and str(ended[3]) == "ZeroDivisionError: oh"
+    marks = [path.name.partition("-")[0] for path in tmp_path.iterdir()]
+    assert sorted(marks) == sorted(kinds)
+    assert str(os.getpid()) not in "".join(path.name for path in tmp_path.iterdir())
+
+
+def test_leaving_the_loop_ends_what_is_running(tmp_path: Path) -> None:
+    loop = in_processes(work, [("good", str(tmp_path))] * 3, at_once=1)
+    next(loop)
+    loop.close()  # ty: ignore[unresolved-attribute]
+    assert len(list(tmp_path.iterdir())) <= 2
+
+
+def test_experiment_arms_run_at_once_and_a_failed_one_does_not_lose_the_others(toy: Path) -> None:
+    root = toy.parent / "runs"
+    records = run_experiment(toy, root=root, quiet=True, seeds=[0, 1], jobs=2)
+    assert [(r.manifest["arm"], r.manifest["seed"]) for r in records] == [
+        ("steady", 0),
+        ("steady", 1),
+        ("shaky", 0),
+        ("shaky", 1),
+    ]
+    assert len({r.manifest["pid"] for r in records} | {os.getpid()}) == 5
+    with pytest.raises(Failed, match="2 of 4 runs failed") as failure:
+        run_experiment(toy, root=root, quiet=True, seeds=[2, 3], jobs=2, overrides=["trouble=bug"])
+    assert "shaky, seed 3: Failed: RuntimeError" in str(failure.value)
+    statuses = [RunRecord(path.parent).status for path in root.glob("*/*/manifest.json")]
+    assert sorted(statuses) == ["failed"] * 2 + ["finished"] * 6
+
+
+def test_submitit_carries_out_the_same_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where the jobs find this module
+    said: list[str] = []
+    jobs = [("good", str(tmp_path)), ("mistake", str(tmp_path)), ("bug", str(tmp_path))]
+    ended = dict(on_slurm(work_alone, jobs, tmp_path / "logs", {"timeout_min": 5}, "local", said.append))
+    assert ended[0] == "good"
+    assert isinstance(ended[1], BadInput) and "the file is not there" in str(ended[1])
+    assert isinstance(ended[2], Failed) and "ZeroDivisionError" in str(ended[2])
+    assert "3 jobs submitted" in said[0]
+
+
+def work_alone(job: tuple[str, str]) -> str:
+    """As `work`, without the environment that `in_processes` sets."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return work(job).partition(" ")[0]
+
+
+def test_settings_of_a_job_are_read_as_yaml_and_refused_when_they_are_none(tmp_path: Path) -> None:
+    assert job_settings(["timeout_min=240", "slurm_partition=gpu"]) == {"timeout_min": 240, "slurm_partition": "gpu"}
+    with pytest.raises(BadInput, match="write name=value"):
+        job_settings(["gpus"])
+    pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
+    with pytest.raises(BadInput, match="does not take these settings"):
+        list(on_slurm(work_alone, [], tmp_path, {"no_such_setting": 1}, "local"))
