@@ -1,0 +1,258 @@
+"""A reference ("gpt2", a path, "embedded") or texts → a byte-level BPE, and the encoder that applies it in bulk.
+
+Vocabulary and merges are read from a `tokenizer.json`. tiktoken applies them several times as fast as `tokenizers` does,
+with ids that can differ only where ranks, pieces or pattern do: `bulk_encoder` takes it where none of them can, and
+`tokenizers` itself where one could.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from workings.errors import BadInput
+
+END_OF_TEXT = "<|endoftext|>"
+GPT2_PIECES = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+"""What the pre-tokenizer ByteLevel splits at, in the words of tiktoken: both agree on every code point."""
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+
+Bulk = Callable[[str], Any]
+"""Text → its ids, a list or a numpy array; UnicodeEncodeError or TypeError on a lone surrogate."""
+
+
+@dataclass(frozen=True, eq=False)
+class BPE:
+    """A byte-level BPE. `vocab` spells bytes in `BYTE_CHARACTERS`; tokens that no merge makes (the end of text, another
+    project's control tokens) are in it too and are never found in text. `eot` is the id of the end of text."""
+
+    vocab: dict[str, int]
+    merges: tuple[tuple[str, str], ...]
+    pre_tokenizer: dict[str, Any]
+    eot: int
+
+    @property
+    def width(self) -> int:
+        """The first id after the vocabulary."""
+        return max(self.vocab.values()) + 1
+
+    def digest_parts(self) -> list[Any]:
+        """What decides ids, as JSON values in an order that is the same everywhere."""
+        ordered = sorted(self.vocab.items(), key=lambda item: item[1])
+        return [ordered, [list(merge) for merge in self.merges], self.pre_tokenizer, self.eot]
+
+    def tokenizer_json(self) -> dict[str, Any]:
+        """As the `tokenizers` library reads it: no added tokens, nothing added to a text."""
+        model = {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": dict(sorted(self.vocab.items(), key=lambda item: item[1])),
+            "merges": [list(merge) for merge in self.merges],
+        }
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [],
+            "normalizer": None,
+            "pre_tokenizer": _with_offsets(self.pre_tokenizer),
+            "post_processor": None,
+            "decoder": _with_offsets(BYTE_LEVEL),
+            "model": model,
+        }
+
+
+def open_bpe(reference: str | Path) -> BPE:
+    """`"embedded"`, a tokenizer.json or a folder with one, or a hub id. BadInput where it is not a byte-level BPE."""
+    if str(reference) == "embedded":
+        return _from_json((files("workings") / "bundled" / "bpe" / "tokenizer.json").read_text("utf-8"), "embedded")
+    path = Path(reference)
+    if (path / "workings_tokenizer.json").exists():
+        raise BadInput(
+            f"{path} has fact tokens already: open it with Tokenizer.load, or build from what it was built from"
+        )
+    if path.is_dir() and (path / "tokenizer.json").exists():
+        path = path / "tokenizer.json"
+    if path.is_file():
+        return _from_json(path.read_text("utf-8"), str(path))
+    return _from_json(_hub_json(str(reference), path.is_dir()), str(reference))
+
+
+def _hub_json(reference: str, is_folder: bool) -> str:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(reference).backend_tokenizer.to_str()
+    except Exception as error:  # the library raises OSError, ValueError, KeyError, AttributeError, each for many causes
+        what = "holds no tokenizer that can be read" if is_folder else "is no path here and no tokenizer from the hub"
+        raise BadInput(
+            f"tokenizer '{reference}' {what} ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+            "give a folder with its tokenizer.json, or --base embedded"
+        ) from None
+
+
+def _from_json(text: str, where: str) -> BPE:
+    try:
+        content = json.loads(text)
+        model, added = content["model"], content.get("added_tokens") or []
+        vocab = {**model["vocab"], **{token["content"]: token["id"] for token in added}}
+        merges = tuple(tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadInput(f"{where} is not the tokenizer.json of a BPE") from None
+    if trouble := _not_byte_level(content):
+        raise BadInput(f"{where} is not a byte-level BPE that keeps every text as it is: {trouble}")
+    eot = vocab.setdefault(END_OF_TEXT, max(vocab.values()) + 1)
+    return BPE(vocab, merges, without_offsets(content["pre_tokenizer"]), eot)  # ty: ignore[invalid-argument-type]
+
+
+def _not_byte_level(content: dict[str, Any]) -> str:
+    """Why a tokenizer.json cannot serve, or nothing."""
+    model, pre = content["model"], content.get("pre_tokenizer") or {}
+    byte_levels = [part for part in _parts(pre) if part.get("type") == "ByteLevel"]
+    missing = set(BYTE_CHARACTERS) - set(model["vocab"])
+    reasons = {
+        f"its model is {model.get('type')}": model.get("type", "BPE") != "BPE",
+        "it changes text before reading it (a normalizer)": content.get("normalizer") is not None,
+        "it does not read bytes (no ByteLevel pre-tokenizer)": not byte_levels,
+        "it puts a space before each text": any(part.get("add_prefix_space") for part in byte_levels),
+        "its merges are drawn at random (dropout)": bool(model.get("dropout")),
+        "it marks the ends of words": bool(model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")),
+        "it takes whole pieces without their merges (ignore_merges)": bool(model.get("ignore_merges")),
+        f"{len(missing)} of 256 bytes have no token": bool(missing),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def _parts(pre_tokenizer: dict[str, Any]) -> list[dict[str, Any]]:
+    return pre_tokenizer["pretokenizers"] if pre_tokenizer.get("type") == "Sequence" else [pre_tokenizer]
+
+
+def without_offsets(pre: dict[str, Any]) -> dict[str, Any]:
+    """Without `trim_offsets`, which decides no id and need not be the same in two files of one tokenizer."""
+    if pre.get("type") == "Sequence":
+        return {"type": "Sequence", "pretokenizers": [without_offsets(part) for part in pre["pretokenizers"]]}
+    return {name: value for name, value in sorted(pre.items()) if name != "trim_offsets"}
+
+
+def _with_offsets(pre: dict[str, Any]) -> dict[str, Any]:
+    if pre.get("type") == "Sequence":
+        return {"type": "Sequence", "pretokenizers": [_with_offsets(part) for part in pre["pretokenizers"]]}
+    return {**pre, "trim_offsets": True} if pre["type"] == "ByteLevel" else pre
+
+
+def _byte_characters() -> dict[str, int]:
+    """The printable characters that byte-level BPE writes bytes in (GPT-2's table): `Ġ` is the space."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    shifted = {chr(256 + i): byte for i, byte in enumerate(b for b in range(256) if b not in plain)}
+    return {chr(byte): byte for byte in plain} | shifted
+
+
+BYTE_CHARACTERS = _byte_characters()
+
+
+def token_bytes(token: str) -> bytes:
+    """The bytes that a token stands for; one that is not spelled in `BYTE_CHARACTERS` stands for its own UTF-8."""
+    try:
+        return bytes(BYTE_CHARACTERS[character] for character in token)
+    except KeyError:
+        return token.encode()
+
+
+def tiktoken_ranks(bpe: BPE) -> dict[bytes, int] | None:
+    """The vocabulary as tiktoken wants it: the id of a token is also the rank of its merge. None where that is not so.
+
+    tiktoken joins any two neighbours whose bytes are a token, and looks whole pieces up first; a trained BPE gives the
+    same ids, because a token that its own merges do not make from its bytes never came out of training (`agree` tries).
+    """
+    if bpe.pre_tokenizer != dict(sorted(BYTE_LEVEL.items())):
+        return None
+    made = [bpe.vocab.get(left + right) for left, right in bpe.merges]
+    ids = [i for i in made if i is not None]
+    if len(ids) < len(made) or any(a >= b for a, b in pairwise(ids)):
+        return None
+    names = [*BYTE_CHARACTERS, *(left + right for left, right in bpe.merges)]
+    return {token_bytes(name): bpe.vocab[name] for name in names}
+
+
+def bulk_encoder(bpe: BPE, library: str) -> Bulk:
+    """Text → ids by `"tiktoken"` (numpy uint32) or `"tokenizers"` (a list); no token but those that merges make."""
+    if library == "tiktoken":
+        return _tiktoken_encoder(bpe)
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(json.dumps(bpe.tokenizer_json()))
+    return lambda text: tokenizer.encode(text).ids
+
+
+def _tiktoken_encoder(bpe: BPE) -> Bulk:
+    import tiktoken
+
+    ranks = tiktoken_ranks(bpe)
+    if ranks is None:
+        raise ValueError("this BPE cannot be said to tiktoken")
+    # A special token that is never looked for: without any, tiktoken finds the empty pattern at every character.
+    encoding = tiktoken.Encoding(
+        "workings", pat_str=GPT2_PIECES, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: bpe.eot}
+    )
+
+    def encode(text: str) -> Any:
+        try:
+            return encoding.encode_to_numpy(text, disallowed_special=())
+        except UnicodeEncodeError:
+            raise
+        except ValueError:  # its pattern runs out of stack in a million spaces; `tokenizers` does not
+            return bulk_encoder(bpe, "tokenizers")(text)
+
+    return encode
+
+
+def library_for(bpe: BPE) -> str:
+    """The library that encodes in bulk: tiktoken if it can say this BPE and agrees with `tokenizers` on `sample_texts`."""
+    return "tiktoken" if tiktoken_ranks(bpe) is not None and _agree(bpe) else "tokenizers"
+
+
+def _agree(bpe: BPE) -> bool:
+    fast, reference = bulk_encoder(bpe, "tiktoken"), bulk_encoder(bpe, "tokenizers")
+    return all(list(fast(text)) == reference(text) for text in sample_texts(bpe))
+
+
+def sample_texts(bpe: BPE, n: int = 300) -> Iterator[str]:
+    """Texts to compare two encoders on, the same everywhere: tokens of the vocabulary side by side, and odd characters."""
+    draw = random.Random("sample texts")
+    tokens = [text for token in sorted(bpe.vocab) if "�" not in (text := token_bytes(token).decode("utf-8", "replace"))]
+    odd = "0123456789 \n\t\r\u00a0\u2003\u0085'\"’.,:;<|>_-*×=éßя中文日本한ह्य\u0301\u200d👩🏽٣½Ⅷ\x00\x7f\ufeff"
+    for _ in range(n):
+        yield "".join(draw.choice(tokens) if draw.random() < 0.7 else draw.choice(odd) for _ in range(40))
+
+
+def train_bpe(texts: Iterable[str], size: int) -> str:
+    """A tokenizer.json (text) of `size` ids: 256 bytes, then merges in the order they were learned, then end of text.
+
+    Pieces are GPT-2's. The same texts give the same file. BadInput where they hold too little for so many merges.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(BYTE_CHARACTERS)
+    trainer = trainers.BpeTrainer(vocab_size=size - 1, initial_alphabet=alphabet, show_progress=False, min_frequency=2)
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() < size - 1:
+        raise BadInput(
+            f"these texts give {tokenizer.get_vocab_size() + 1} ids, not {size}: give more, or ask for fewer"
+        )
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    return tokenizer.to_str(pretty=True) + "\n"

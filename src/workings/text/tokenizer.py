@@ -1,0 +1,321 @@
+"""Raw text → prepared text → ids and back, in the four vocabularies that experiments compare; the same ids for HF.
+
+A vocabulary is a byte-level BPE (`bpe.py`), unused ids up to the first fact, and the facts. All four have the same
+width; they differ in what `prepare` does to raw text, in whether a fact token in text is one id, and in what is live:
+
+    digits     text as it is; `<MUL_6_9_54>` is so many characters; the rows of facts are outside the softmax
+    reserved   as digits, but the rows of facts are inside it: they exist and never occur
+    facts      equations are rewritten into fact tokens, one id each
+    shuffled   the same, with the facts of each document permuted among themselves: as short, and meaningless
+
+**Spacing.** A fact token takes no space with it. GPT-2 puts a word's space into the word's first token; before a fact
+it therefore stays a token of its own (`is <MUL_6_9_54> x` → `is`, ` `, `<MUL_6_9_54>`, ` x`). That costs a token and
+loses nothing: whatever was encoded decodes to itself, in corpora, fine-tuning and evaluation alike.
+
+**Text is only text.** `<|endoftext|>` and `<|padding_3|>` written in a text are characters. To end a document, append
+`tokenizer.eot` (in Hugging Face's tokenizer `eos_token_id`), never the string: `text + tokenizer.eos_token` would teach
+a model to spell the end of text in seven tokens. Hugging Face's tokenizer does the same by `split_special_tokens`, which
+is saved with it; the names of unused ids are not even special there, so that no setting makes a text find them.
+
+**Where digit-level tokenizers go.** They read the same merges after another split of the text: `BPE.pre_tokenizer`
+becomes a sequence of `Digits(individual_digits)` and `ByteLevel`, which `tokenizers` understands as it stands, and
+`tiktoken_ranks` gets the pattern that says the same. Rows, facts, live ids and digests follow from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from workings.arithmetic.facts import FactVocabulary, embedding_width
+from workings.arithmetic.rewrite import rewrite_counted, shuffled
+from workings.errors import BadInput
+from workings.text.bpe import (
+    BPE,
+    END_OF_TEXT,
+    Bulk,
+    bulk_encoder,
+    library_for,
+    open_bpe,
+    sample_texts,
+    token_bytes,
+)
+from workings.text.export import bpe_in, hf_json, hf_settings, read_folder, write_folder
+from workings.values import suggestion
+
+Vocabulary = Literal["digits", "facts", "shuffled", "reserved"]
+VOCABULARIES: tuple[Vocabulary, ...] = get_args(Vocabulary)
+Mode = Literal["strict", "weak", "legacy-strict", "legacy-weak"]
+
+PREPARATION = 1
+"""Raised when rewriting or shuffling gives another text than before: a corpus and a model must have been prepared alike."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """One vocabulary over one BPE. Cheap to pickle: encoders are built where they are first used."""
+
+    bpe: BPE = field(repr=False)
+    vocabulary: Vocabulary
+    facts: FactVocabulary = field(repr=False)
+    mode: Mode = "strict"
+    library: str = "tokenizers"
+    """Which library encodes in bulk; decides the speed and nothing else."""
+
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[Any, ...]]:
+        return Tokenizer, (self.bpe, self.vocabulary, self.facts, self.mode, self.library)
+
+    @classmethod
+    def build(
+        cls,
+        base: str | Path = "gpt2",
+        vocabulary: Vocabulary = "facts",
+        facts: str = "MUL:1-9",
+        mode: Mode = "strict",
+    ) -> Tokenizer:
+        """From a byte-level BPE (`open_bpe`: hub id, path, `"embedded"`) and fact families such as `"MUL:1-9,ADD:0-9"`.
+
+        The first fact gets the next multiple of 128 after the BPE. BadInput for what is unknown or cannot be lossless.
+        """
+        _choice("vocabulary", vocabulary, VOCABULARIES)
+        _choice("mode", mode, get_args(Mode))
+        bpe = open_bpe(base)
+        found = cls(bpe, vocabulary, FactVocabulary.build(facts, base_size=bpe.width), mode, library_for(bpe))
+        found._check(str(base))
+        return found
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tokenizer:
+        """What `save` wrote. BadInput where a file is missing or was changed, or where we prepare text otherwise by now."""
+        content, about = read_folder(Path(folder))
+        if about["preparation"] != PREPARATION:
+            raise BadInput(
+                f"{folder} belongs to another way of rewriting text ({about['preparation']}; this version has {PREPARATION}): "
+                "use the version that made it, or build the tokenizer and what was made with it again"
+            )
+        bpe = bpe_in(content, about["unused"], about["base_size"], about["eot"])
+        facts = FactVocabulary.from_dict(about["facts"])
+        found = cls(bpe, about["vocabulary"], facts, about["mode"], library_for(bpe))
+        if found.digest != about["digest"]:
+            raise BadInput(f"{folder} was changed since it was written: copy the tokenizer again, or build it again")
+        return found
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a folder that `AutoTokenizer.from_pretrained` opens with the same ids, and `load` as this tokenizer."""
+        about = {
+            "preparation": PREPARATION,
+            "vocabulary": self.vocabulary,
+            "mode": self.mode,
+            "eot": self.eot,
+            "base_size": self.base_size,
+            "unused": [[run.start, run.stop] for run in _runs(self._unused)],
+            "width": self.width,
+            "digest": self.digest,
+            "facts": self.facts.to_dict(),
+        }
+        return write_folder(Path(folder), self._hf_json(), self._hf_settings(), about)
+
+    @property
+    def eot(self) -> int:
+        """The id that ends (and, at the front, begins) a document."""
+        return self.bpe.eot
+
+    @property
+    def base_size(self) -> int:
+        """The first id after the BPE: 50257 for GPT-2."""
+        return self.bpe.width
+
+    @property
+    def width(self) -> int:
+        """The first id after the facts: 50349. Every id below it decodes, in every vocabulary."""
+        return self.facts.width
+
+    @property
+    def embedding_width(self) -> int:
+        """The rows that a model has: `width`, up to a multiple of 128; those beyond are never read nor written."""
+        return embedding_width(self.width)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The smallest unsigned type that holds every id."""
+        return np.dtype(np.uint16 if self.width <= 1 << 16 else np.uint32)
+
+    @cached_property
+    def live(self) -> tuple[range, ...]:
+        """The ids that may be predicted and generated: the BPE's, and the facts' unless the vocabulary is digits."""
+        facts = range(self.width, self.width) if self.vocabulary == "digits" else range(self.facts.first_id, self.width)
+        return tuple(_runs(sorted({*self.bpe.vocab.values(), *facts})))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that decides prepared texts and ids; equal on every machine, whatever the base was called."""
+        parts = [PREPARATION, self.vocabulary, self.mode, self.facts.to_dict(), self.bpe.digest_parts()]
+        return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def has_facts(self) -> bool:
+        """Whether a fact token written in a text is one id."""
+        return self.vocabulary in ("facts", "shuffled")
+
+    def prepare(self, text: str) -> str:
+        """Raw text as this vocabulary reads it; what was prepared before stays as it is."""
+        return self.prepare_counted(text)[0]
+
+    def prepare_counted(self, text: str) -> tuple[str, int]:
+        """`prepare`, and the number of fact tokens in its result (0 in digits and reserved).
+
+        A text that already holds a fact token counts as prepared: what remains in it is rewritten, nothing is permuted.
+        """
+        if not self.has_facts:
+            return text, 0
+        prepared, n_facts = rewrite_counted(text, self.facts, self.mode)
+        if n_facts and self.vocabulary == "shuffled" and not self._has_token(text):
+            prepared = shuffled(prepared, self.facts, text)
+        return prepared, n_facts
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a prepared text. BadInput names the position of a lone surrogate, which is no character."""
+        return self._array(text).tolist()
+
+    def encode_batch(self, texts: Iterable[str]) -> list[np.ndarray]:
+        """As `encode`, one array of `dtype` a text: the way for corpora. One process; give it several for more speed."""
+        return [self._array(text).astype(self.dtype) for text in texts]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text; bytes that are no UTF-8 (a character cut in two) become U+FFFD. BadInput for an id of no token."""
+        table, width = self._bytes, self.width
+        ids = [int(i) for i in ids]
+        outside = next((i for i in ids if not 0 <= i < width), None)
+        if outside is not None:
+            raise BadInput(f"id {outside} is no token: this vocabulary has the ids 0 to {width - 1}")
+        return b"".join([table[i] for i in ids]).decode("utf-8", "replace")
+
+    def pieces(self, text: str) -> Iterator[tuple[int, str]]:
+        """The ids of a prepared text with the text of each; half a character shows as U+FFFD."""
+        return ((i, self._bytes[i].decode("utf-8", "replace")) for i in self.encode(text))
+
+    def hf(self) -> Any:
+        """A `PreTrainedTokenizerFast` with the same ids on any text. eos is the end of text, pad an id of no other use."""
+        from tokenizers import Tokenizer as Rust
+        from transformers import PreTrainedTokenizerFast
+
+        rust = Rust.from_str(json.dumps(self._hf_json()))
+        return PreTrainedTokenizerFast(tokenizer_object=rust, **self._hf_settings())
+
+    def _hf_json(self) -> dict[str, Any]:
+        return hf_json(self.bpe, self._names, self._fact_ids if self.has_facts else {})
+
+    def _hf_settings(self) -> dict[str, Any]:
+        # pad and eos differ wherever there is an unused id: who masks pads must not mask the end of text with them
+        return hf_settings(self._names[self.eot], self._names[self._unused[0] if self._unused else self.eot])
+
+    @cached_property
+    def _unused(self) -> list[int]:
+        """The ids of no token: in holes of the BPE, and from its end to the first fact."""
+        return sorted({*range(self.facts.first_id)} - {*self.bpe.vocab.values()})
+
+    @cached_property
+    def _fact_ids(self) -> dict[str, int]:
+        return {fact.token: self.facts.first_id + i for i, fact in enumerate(self.facts.facts)}
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """The name of each id below `width`; ids of no use are `<|padding_0|>`, `<|padding_1|>` … in order."""
+        unused = {f"<|padding_{n}|>": i for n, i in enumerate(self._unused)}
+        by_id = {i: name for name, i in {**self.bpe.vocab, **self._fact_ids, **unused}.items()}
+        return [by_id[i] for i in range(self.width)]
+
+    @cached_property
+    def _bytes(self) -> list[bytes]:
+        return [token_bytes(name) for name in self._names]
+
+    @cached_property
+    def _ordinary(self) -> Bulk:
+        return bulk_encoder(self.bpe, self.library)
+
+    @cached_property
+    def _fact_pattern(self) -> tuple[tuple[str, ...], re.Pattern[str]]:
+        """How each family's tokens begin, and what a fact token looks like: one pattern, however many facts."""
+        families = sorted({fact.family for fact in self.facts.facts})
+        return tuple(f"<{family}_" for family in families), re.compile(rf"<(?:{'|'.join(families)})_[0-9_]+>")
+
+    def _has_token(self, text: str) -> bool:
+        return any(True for _ in self._tokens_in(text))
+
+    def _tokens_in(self, text: str) -> Iterator[tuple[int, int, int]]:
+        """Start, end and id of each valid fact token; looking for how they begin costs next to nothing."""
+        beginnings, pattern = self._fact_pattern
+        if not any(beginning in text for beginning in beginnings):
+            return
+        for found in pattern.finditer(text):
+            if (i := self._fact_ids.get(found.group())) is not None:
+                yield found.start(), found.end(), i
+
+    def _array(self, text: str) -> np.ndarray:
+        try:
+            if self.has_facts and (tokens := list(self._tokens_in(text))):
+                return self._around(text, tokens)
+            return np.asarray(self._ordinary(text), dtype=np.uint32)
+        except (UnicodeEncodeError, TypeError):
+            raise _surrogate(text) from None
+
+    def _around(self, text: str, tokens: Sequence[tuple[int, int, int]]) -> np.ndarray:
+        """Facts are cut out before the text is split into pieces, as Hugging Face cuts out added tokens."""
+        parts: list[Any] = []
+        at = 0
+        for start, end, i in tokens:
+            if start > at:
+                parts.append(self._ordinary(text[at:start]))
+            parts.append((i,))
+            at = end
+        if at < len(text):
+            parts.append(self._ordinary(text[at:]))
+        return np.concatenate([np.asarray(part, dtype=np.uint32) for part in parts])
+
+    def _check(self, where: str) -> None:
+        """Try what the class promises on this base: texts come back, names stay text, Hugging Face's ids are the same."""
+        if len({*self._names}) < self.width:
+            raise BadInput(f"{where} has tokens with the names of facts or of unused ids already; take a base without")
+        hf = self.hf()
+        names = [*(self._names[i] for i in self._unused), *self._fact_ids]
+        for text in [*sample_texts(self.bpe), END_OF_TEXT, *names]:
+            ids = self.encode(text)
+            if self.decode(ids) != text:
+                raise BadInput(f"{where} does not give texts back as they were: {text[:40]!r}; take another base")
+            if hf.encode(text) != ids:
+                raise BadInput(
+                    f"{where} cannot be exported with the same ids: {text[:40]!r} differs; take another base"
+                )
+
+
+def _choice(what: str, given: str, choices: Sequence[str]) -> None:
+    if given not in choices:
+        raise BadInput(
+            f"there is no {what} '{given}'{suggestion(given, choices) or '; choose from ' + ', '.join(choices)}"
+        )
+
+
+def _surrogate(text: str) -> BadInput:
+    found = _SURROGATE.search(text)
+    at = found.start() if found else 0
+    return BadInput(
+        f"the text has half a surrogate pair (U+{ord(text[at]):04X}) at position {at}, which is no character: "
+        "repair it where the text is read (errors='replace'), or leave the document out"
+    )
+
+
+def _runs(ids: Iterable[int]) -> Iterator[range]:
+    """Ascending ids as unbroken ranges."""
+    for _, run in groupby(enumerate(ids), lambda pair: pair[1] - pair[0]):
+        members = [i for _, i in run]
+        yield range(members[0], members[-1] + 1)
