@@ -1,0 +1,146 @@
+"""prompts → greedy text: batched, each row ended by itself, and what has ended leaves the batch.
+
+A row's text is decoded a few ids at a time as it grows, so that a stop string is found however tokens divide it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from workings.errors import BadInput
+from workings.models.scoring import check_ids
+from workings.models.thinking import by_length
+
+if TYPE_CHECKING:
+    from workings.models.language import LanguageModel
+
+Ended = Literal["eot", "stop", "length"]
+UNFINISHED = "\ufffd"  # what decoding gives for a character whose bytes have not all come
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a model said. `ids` hold the token that completed a stop string, not the id that ended the text.
+
+    `text` is cut before the stop string; `cut` counts the tokens that the prompt lost on its left.
+    """
+
+    ids: list[int]
+    text: str
+    ended: Ended
+    cut: int
+
+
+def generate(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop: Sequence[str],
+    forbid: Sequence[int],
+    batch_size: int,
+) -> list[Generation]:
+    """See `LanguageModel.generate`."""
+    if not 0 <= max_new_tokens < model.context:
+        raise BadInput(
+            f"{max_new_tokens} new tokens leave no room for a prompt in the {model.context} positions of {model.name}"
+        )
+    if isinstance(stop, str) or "" in stop:
+        raise BadInput("stop strings are given as a list, and none of them may be empty")
+    room = model.context - max_new_tokens
+    rows = [
+        _Row(list(prompt)[-room:] or [model.start], max(0, len(prompt) - room), Growing(model.decode, stop))
+        for prompt in prompts
+    ]
+    for row in rows:
+        check_ids(row.prompt, model)
+    never = _never(model, forbid)
+    for batch in by_length([len(row.prompt) for row in rows], batch_size):
+        _greedy([rows[i] for i in batch], model, max_new_tokens, never)
+    return [Generation(row.said.ids, row.said.text, row.ended, row.cut) for row in rows]
+
+
+@dataclass
+class Growing:
+    """Text that grows by one id at a time, decoded from the last few ids on, and watched for stop strings."""
+
+    decode: Callable[[Sequence[int]], str]
+    stop: Sequence[str]
+    ids: list[int] = field(default_factory=list)
+    _begin: int = (
+        0  # decoded from here on: a tokenizer may write the first of some ids otherwise than the same id in a text
+    )
+    _read: int = 0  # ids whose text is known
+    _tail: str = ""  # the end of the known text, as far as a stop string can reach back
+
+    def add(self, token: int) -> bool:
+        """True once the text holds a stop string."""
+        self.ids.append(token)
+        if not self.stop:
+            return False
+        old, new = self.decode(self.ids[self._begin : self._read]), self.decode(self.ids[self._begin :])
+        if new.endswith(UNFINISHED) or len(new) <= len(old):
+            return False
+        self._begin, self._read = self._read, len(self.ids)
+        seen = self._tail + new[len(old) :]
+        self._tail = seen[-max(map(len, self.stop)) :]
+        return any(s in seen for s in self.stop) and self.stops_at() is not None
+
+    def stops_at(self) -> int | None:
+        """Where in the whole text the first stop string begins."""
+        whole = self.decode(self.ids)
+        return min((at for s in self.stop if (at := whole.find(s)) >= 0), default=None)
+
+    @property
+    def text(self) -> str:
+        """The text, cut before the first stop string."""
+        return self.decode(self.ids)[: self.stops_at()]
+
+
+@dataclass
+class _Row:
+    prompt: list[int]
+    cut: int
+    said: Growing
+    ended: Ended = "length"
+
+    def add(self, token: int, ends: frozenset[int]) -> bool:
+        """Take the next id; False once the row has ended."""
+        if token in ends:
+            self.ended = "eot"
+        elif self.said.add(token):
+            self.ended = "stop"
+        return self.ended == "length"
+
+
+def _greedy(rows: list[_Row], model: LanguageModel, max_new_tokens: int, never: Tensor | None) -> None:
+    """Generate for one batch; what is said is written into its rows."""
+    logits, state = model.begin([row.prompt for row in rows], max_new_tokens)
+    for step in range(max_new_tokens):
+        tokens = (logits if never is None else logits.masked_fill(never, -torch.inf)).argmax(-1)
+        going = [i for i, token in enumerate(tokens.tolist()) if rows[i].add(token, model.ends)]
+        if not going or step == max_new_tokens - 1:
+            break
+        if len(going) < len(rows):
+            at = torch.tensor(going, device=model.device)
+            rows, tokens, state = [rows[i] for i in going], tokens[at], model.fork(state, at)
+        logits, state = model.extend(tokens[:, None], state)
+        logits = logits[:, -1]
+    for row in rows:
+        if (
+            row.ended == "length" and row.said.stops_at() is not None
+        ):  # completed by bytes that never became a character
+            row.ended = "stop"
+
+
+def _never(model: LanguageModel, forbid: Sequence[int]) -> Tensor | None:
+    """Bool [V]: ids that may not be generated."""
+    if model.live is None and not len(forbid):
+        return None
+    never = torch.zeros(model.width, dtype=torch.bool, device=model.device) if model.live is None else ~model.live
+    check_ids(forbid, model)
+    return never.index_fill(0, torch.tensor(list(forbid), dtype=torch.long, device=model.device), True)

@@ -1,0 +1,233 @@
+"""contexts × continuations → log-probabilities: every context read once, whatever stands beside it in the batch.
+
+A context is read once for all its continuations, also where several questions share it. Its last logits give each continuation's
+first token; one more pass over the repeated cache gives the others. Rows are batched by length under a token budget.
+
+Shapes: n contexts, R continuations, T positions, q tokens of a continuation, V rows of the output head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from workings.errors import BadInput
+
+if TYPE_CHECKING:
+    from workings.models.language import LanguageModel
+
+LOGITS = 1 << 27  # numbers in one block of logits: half a gigabyte in fp32
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One continuation: `tokens` are its log-probabilities in nats (float64 [q]), `total` their sum, 0 if there are none.
+
+    `greedy`: each token is the likeliest at its place. `cut`: tokens that the context lost on its left to fit the positions.
+    """
+
+    total: float
+    tokens: np.ndarray
+    greedy: bool
+    cut: int
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A continuation, and the question and alternative it belongs to."""
+
+    question: int
+    alternative: int
+    ids: Sequence[int]
+    cut: int
+
+
+_Context = tuple[int, ...]
+_Group = tuple[_Context, list[_Asked]]
+
+
+# Continuations -------------------------------------------------------------------------------------------------------
+
+
+def logprobs(
+    model: LanguageModel,
+    contexts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[Sequence[int]]],
+    batch_tokens: int,
+) -> list[list[Scored]]:
+    """See `LanguageModel.logprobs`."""
+    if len(contexts) != len(continuations):
+        raise BadInput(
+            f"{len(contexts)} contexts but continuations for {len(continuations)}; give a list for each context"
+        )
+    nothing = Scored(0.0, np.zeros(0), True, 0)
+    answers = [[nothing for _ in group] for group in continuations]
+    groups = _by_context(model, contexts, continuations)
+    most = max(1, LOGITS // model.width)
+    for rows in budgeted([len(context) for context, _ in groups], batch_tokens, most):
+        for one, tokens, best in _score([groups[i] for i in rows], model, batch_tokens):
+            answers[one.question][one.alternative] = Scored(float(tokens.sum()), tokens, best, one.cut)
+    return answers
+
+
+def _by_context(
+    model: LanguageModel, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[Sequence[int]]]
+) -> list[_Group]:
+    """Each different context, as far as it fits the positions, with all that is asked about it."""
+    groups: dict[_Context, list[_Asked]] = {}
+    for i, (context, alternatives) in enumerate(zip(contexts, continuations, strict=True)):
+        whole = tuple(context) or (model.start,)
+        check_ids(whole, model)
+        for j, ids in enumerate(alternatives):
+            check_ids(ids, model)
+            # The last token is predicted and never read.
+            room = model.context - max(0, len(ids) - 1)
+            if room < 1:
+                raise BadInput(
+                    f"a continuation of {len(ids)} tokens (question {i}, alternative {j}) does not fit the {model.context} "
+                    f"positions of {model.name}; leave it out, or take a model with a longer context"
+                )
+            groups.setdefault(whole[-room:], []).append(_Asked(i, j, ids, max(0, len(whole) - room)))
+    return list(groups.items())
+
+
+def _score(groups: list[_Group], model: LanguageModel, batch_tokens: int) -> Iterator[tuple[_Asked, np.ndarray, bool]]:
+    """All that is asked about one batch of contexts: log p of each token, and whether all are the likeliest."""
+    asked = [(row, one) for row, (_, group) in enumerate(groups) for one in group if len(one.ids)]
+    yield from ((one, np.zeros(0), True) for _, group in groups for one in group if not len(one.ids))
+    if not asked:
+        return
+    longest = max(len(one.ids) for _, one in asked)
+    logits, state = model.begin([context for context, _ in groups], longest - 1)
+    rows = torch.tensor([row for row, _ in asked], device=model.device)
+    firsts = torch.tensor([one.ids[0] for _, one in asked], device=model.device)
+    first, first_best = _first_tokens(live_logits(logits, model), rows, firsts)
+    width = len(groups[0][0])
+    for chunk in budgeted([len(one.ids) + width for _, one in asked], batch_tokens, len(asked)):
+        rest, rest_best = _rest([asked[i] for i in chunk], model, state)
+        for at, i in enumerate(chunk):
+            one = asked[i][1]
+            tokens = np.concatenate([first[i : i + 1], rest[at, : len(one.ids) - 1]])
+            yield one, tokens, bool(first_best[i] and rest_best[at, : len(one.ids) - 1].all())
+
+
+def _first_tokens(logits: Tensor, rows: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """log p of `targets` [R] after the contexts `rows` [R], and which are the likeliest; logits [n, V]."""
+    picked = logits[rows, targets].double() - logits.logsumexp(-1)[rows].double()
+    return picked.cpu().numpy(), (logits.argmax(-1)[rows] == targets).cpu().numpy()
+
+
+def _rest(asked: list[tuple[int, _Asked]], model: LanguageModel, state: Any) -> tuple[np.ndarray, np.ndarray]:
+    """log p of every token but the first [R, q-1], and which are the likeliest; beyond a row's end they mean nothing."""
+    q = max(len(one.ids) for _, one in asked) - 1
+    if q == 0:
+        return np.zeros((len(asked), 0)), np.ones((len(asked), 0), dtype=bool)
+    ids = right_padded([one.ids for _, one in asked], model)
+    picked, best = [], []
+    rows = torch.tensor([row for row, _ in asked], device=model.device)
+    for some in torch.arange(len(asked), device=model.device).split(max(1, LOGITS // (model.width * q))):
+        logits, _ = model.extend(ids[some, :-1], model.fork(state, rows[some]))
+        logprob, likeliest = picked_logprobs(live_logits(logits, model), ids[some, 1:])
+        picked.append(logprob.cpu().numpy())
+        best.append(likeliest.cpu().numpy())
+    return np.concatenate(picked), np.concatenate(best)
+
+
+# The next token ------------------------------------------------------------------------------------------------------
+
+
+def next_logprobs(model: LanguageModel, prompts: Sequence[Sequence[int]], batch_tokens: int) -> Tensor:
+    """See `LanguageModel.next_logprobs`."""
+    rows = [list(prompt)[-model.context :] or [model.start] for prompt in prompts]
+    out = torch.empty(len(rows), model.width)
+    for batch in budgeted([len(row) for row in rows], batch_tokens, max(1, LOGITS // model.width)):
+        some = [rows[i] for i in batch]
+        for row in some:
+            check_ids(row, model)
+        logits, _ = model.begin(some, 0)
+        out[batch] = live_logits(logits, model).log_softmax(-1).cpu()
+    return out
+
+
+# Whole documents -----------------------------------------------------------------------------------------------------
+
+
+def bits_per_byte(model: LanguageModel, documents: Iterable[Any], batch_tokens: int = 8192) -> pl.DataFrame:
+    """How well a model predicts documents (`source`, `ids` without the opening token, `n_bytes` of the raw text).
+
+    → one row a document, in the order given: `source`, `nats`, `bytes`, `tokens`; bits per byte of a source is
+    Σ nats / (ln 2 · Σ bytes). The model's `start` opens each document and is not predicted, nor is an end of text.
+    A document longer than the positions is read in windows that advance by half of them, so each later token is predicted once
+    with at least half the positions before it. The convention is the same for every model.
+    """
+    documents = list(documents)
+    nats = np.zeros(len(documents))
+    pieces = [(i, *window) for i, document in enumerate(documents) for window in windows(document.ids, model)]
+    with model.evaluating():
+        for batch in budgeted([len(ids) for _, ids, _ in pieces], min(batch_tokens, max(1, LOGITS // model.width))):
+            some = [pieces[i] for i in batch]
+            ids = right_padded([ids for _, ids, _ in some], model)
+            picked, _ = picked_logprobs(live_logits(model.read(ids[:, :-1]), model), ids[:, 1:])
+            for row, (i, read, n_new) in zip(picked.cpu().numpy(), some, strict=True):
+                nats[i] -= row[len(read) - 1 - n_new : len(read) - 1].sum()
+    columns = {"source": pl.String, "nats": pl.Float64, "bytes": pl.Int64, "tokens": pl.Int64}
+    rows = [(d.source, n, d.n_bytes, len(d.ids)) for d, n in zip(documents, nats.tolist(), strict=True)]
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def windows(ids: Sequence[int] | np.ndarray, model: LanguageModel) -> Iterator[tuple[list[int], int]]:
+    """A document's ids → (tokens of a window, the last of which is only predicted; how many are predicted for the first time)."""
+    whole = [model.start, *map(int, ids)]
+    check_ids(whole, model)
+    done = 1
+    for begin in range(0, len(whole), max(1, model.context // 2)):
+        end = min(len(whole), begin + model.context + 1)
+        if end > done:
+            yield whole[begin:end], end - done
+            done = end
+
+
+# What they share -----------------------------------------------------------------------------------------------------
+
+
+def budgeted(lengths: Sequence[int], tokens: int, rows: int | None = None) -> Iterator[list[int]]:
+    """Indices in batches of like length, longest first; a batch is one row, or at most `rows` and `tokens`, padding included."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    at = 0
+    while at < len(order):
+        n = max(1, min(tokens // max(1, lengths[order[at]]), rows or len(order)))
+        yield order[at : at + n]
+        at += n
+
+
+def right_padded(rows: Sequence[Sequence[int]], model: LanguageModel) -> Tensor:
+    """Long [n, T]."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[model.eot] * (width - len(row))] for row in rows], device=model.device)
+
+
+def live_logits(logits: Tensor, model: LanguageModel) -> Tensor:
+    """fp32 logits, -inf for rows that may not be predicted."""
+    logits = logits.float()
+    return logits if model.live is None else logits.masked_fill(~model.live, -torch.inf)
+
+
+def picked_logprobs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """logits [R, q, V], Long [R, q] → log p of the targets in float64, and whether each is the likeliest."""
+    picked = logits.gather(-1, targets[..., None])[..., 0]
+    return picked.double() - logits.logsumexp(-1).double(), logits.argmax(-1) == targets
+
+
+def check_ids(ids: Sequence[int], model: LanguageModel) -> None:
+    """BadInput for an id that the model has no row for: on a GPU it would end the process."""
+    if len(ids) and not 0 <= min(ids) <= max(ids) < model.width:
+        wrong = next(i for i in ids if not 0 <= i < model.width)
+        raise BadInput(
+            f"id {wrong} is outside the {model.width} rows of {model.name}; were these ids made by its own tokenizer?"
+        )

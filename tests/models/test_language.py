@@ -1,0 +1,184 @@
+"""Scoring and generation equal transformers, one item at a time, whatever the batch: for small real models in memory."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models.conftest import FAMILIES, WORDS, tiny_base
+from workings.errors import BadInput
+from workings.models.language import HubModel, bits_per_byte, open_language
+from workings.text.words import word_tokenizer
+
+N_WORDS = len(WORDS) + 2
+CONTEXT = 96
+
+
+@dataclass
+class Doc:
+    source: str
+    ids: np.ndarray
+    n_bytes: int
+
+
+def hub(family: str, tmp_path, **changes) -> HubModel:
+    """A model of a family, saved and opened again as a user opens one."""
+    words = word_tokenizer(WORDS)
+    base = tiny_base(family, len(words), **changes)
+    base.config.eos_token_id = base.generation_config.eos_token_id = words.eos_token_id
+    base.generation_config.pad_token_id = words.eos_token_id
+    base.save_pretrained(tmp_path / family)
+    words.save_pretrained(tmp_path / family)
+    model = open_language(tmp_path / family, device="cpu")
+    assert isinstance(model, HubModel)
+    return model
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request, tmp_path) -> HubModel:
+    return hub(request.param, tmp_path)
+
+
+def rows_of(rng: random.Random, n: int, longest: int, shortest: int = 0) -> list[list[int]]:
+    return [[rng.randrange(2, N_WORDS) for _ in range(rng.randint(shortest, longest))] for _ in range(n)]
+
+
+@torch.no_grad()
+def alone(model: HubModel, context: list[int], continuation: list[int]) -> tuple[np.ndarray, bool]:
+    """log p of each token of a continuation, and whether it is what greedy decoding gives: one plain pass of transformers."""
+    whole = ([*context] or [model.start]) + list(continuation)
+    whole = whole[-(model.context + 1) :]
+    logits = model.model(torch.tensor([whole[:-1]])).logits[0].double().log_softmax(-1)
+    logits = logits[len(logits) - len(continuation) :]
+    targets = torch.tensor(continuation)
+    return logits.gather(1, targets[:, None])[:, 0].numpy(), bool((logits.argmax(-1) == targets).all())
+
+
+def expect_as_alone(model: HubModel, contexts, continuations, scored) -> None:
+    for context, group, answers in zip(contexts, continuations, scored, strict=True):
+        for continuation, answer in zip(group, answers, strict=True):
+            if continuation:
+                tokens, greedy = alone(model, context, continuation)
+                np.testing.assert_allclose(answer.tokens, tokens, atol=1e-4)
+                assert answer.total == pytest.approx(tokens.sum(), abs=1e-3) and answer.greedy == greedy
+            room = model.context - max(0, len(continuation) - 1)
+            assert answer.cut == max(0, len(context) - room)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100, 8192])
+def test_scores_are_those_of_one_plain_pass_an_item(model, batch_tokens):
+    rng = random.Random(batch_tokens)
+    contexts = [[], *rows_of(rng, 9, 40), *rows_of(rng, 1, 90, 90), *rows_of(rng, 1, 130, 130)]
+    continuations = [rows_of(rng, rng.randint(0, 4), 12) for _ in contexts]
+    scored = model.logprobs(contexts, continuations, batch_tokens=batch_tokens)
+    expect_as_alone(model, contexts, continuations, scored)
+
+
+def test_order_repeats_and_company_change_nothing(model):
+    rng = random.Random(3)
+    contexts = rows_of(rng, 6, 30)
+    continuations = [rows_of(rng, 3, 8, 1) for _ in contexts]
+    together = model.logprobs(contexts, continuations)
+    order = [4, 1, 1, 5, 0, 3, 2]
+    again = model.logprobs([contexts[i] for i in order], [continuations[i] for i in order])
+    for i, group in zip(order, again, strict=True):
+        for one, other in zip(group, together[i], strict=True):
+            np.testing.assert_allclose(one.tokens, other.tokens, atol=1e-4)
+
+
+def test_a_context_is_read_once_for_all_its_continuations(tmp_path, monkeypatch):
+    model = hub("gpt2", tmp_path)
+    read = []
+    begin = model.begin
+    monkeypatch.setattr(model, "begin", lambda rows, room: read.extend(rows) or begin(rows, room))
+    model.logprobs([[5, 6, 7], [5, 6, 7], [8]], [[[1], [2, 3]], [[4]], [[5, 6]] * 3])
+    assert sorted(map(list, read)) == [[5, 6, 7], [8]]
+
+
+def test_nothing_to_score(tmp_path):
+    model = hub("gpt2", tmp_path)
+    assert model.logprobs([], []) == [] and model.logprobs([[3]], [[]]) == [[]]
+    (only,) = model.logprobs([[3]], [[[]]])[0]
+    assert (only.total, len(only.tokens), only.greedy) == (0.0, 0, True)
+
+
+def test_what_cannot_be_scored_is_said(tmp_path):
+    model = hub("gpt2", tmp_path)
+    with pytest.raises(BadInput, match=r"question 1, alternative 0.*96 positions"):
+        model.logprobs([[2], [2]], [[[3]], [[3] * 97]])
+    with pytest.raises(BadInput, match=f"id {N_WORDS} is outside the {N_WORDS} rows"):
+        model.logprobs([[N_WORDS]], [[[1]]])
+    with pytest.raises(BadInput, match="2 contexts"):
+        model.logprobs([[1], [2]], [[[1]]])
+
+
+def test_the_next_token(model):
+    prompts = rows_of(random.Random(1), 7, 120)
+    got = model.next_logprobs(prompts, batch_tokens=64)
+    for prompt, row in zip(prompts, got, strict=True):
+        with torch.no_grad():
+            logits = model.model(torch.tensor([prompt[-CONTEXT:] or [model.start]])).logits[0, -1]
+        torch.testing.assert_close(row, logits.log_softmax(-1), atol=1e-4, rtol=0)
+
+
+# Generation ----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def greedy_alone(model: HubModel, prompt: list[int], max_new_tokens: int, **options) -> list[int]:
+    """What `model.generate` of transformers gives for one prompt, without the id that ended it."""
+    ids = torch.tensor([prompt or [model.start]])
+    options = {"do_sample": False, "max_new_tokens": max_new_tokens} | options
+    out = model.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, ids.shape[1] :].tolist()
+    return out[: out.index(model.eot)] if model.eot in out else out
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_greedy_text_is_that_of_transformers(model, batch_size):
+    prompts = rows_of(random.Random(2), 10, 50)
+    for prompt, got in zip(prompts, model.generate(prompts, 24, batch_size=batch_size), strict=True):
+        assert got.ids == greedy_alone(model, prompt, 24)
+        assert got.text == model.decode(got.ids) and got.cut == 0
+        assert got.ended == ("length" if len(got.ids) == 24 else "eot")
+
+
+def test_the_limits_of_generation(tmp_path):
+    model = hub("gpt2", tmp_path)
+    assert model.generate([], 5) == []
+    assert [(g.ids, g.text, g.ended) for g in model.generate([[3]], 0)] == [([], "", "length")]
+    (long,) = model.generate([[5] * 100], 10)
+    assert long.cut == 14 and long.ids == model.generate([[5] * 86], 10)[0].ids
+    with pytest.raises(BadInput, match="96 new tokens"):
+        model.generate([[3]], 96)
+    with pytest.raises(BadInput, match="may be empty"):
+        model.generate([[3]], 5, stop=[""])
+
+
+# Documents -----------------------------------------------------------------------------------------------------------
+
+
+def test_documents_in_bits_per_byte(model):
+    rng = random.Random(5)
+    docs = [Doc("a" if i % 2 else "b", np.array(ids), 7 * len(ids)) for i, ids in enumerate(rows_of(rng, 8, 90))]
+    frame = bits_per_byte(model, docs, batch_tokens=300)
+    assert frame.columns == ["source", "nats", "bytes", "tokens"]
+    assert frame["source"].to_list() == [d.source for d in docs]
+    assert frame["bytes"].to_list() == [d.n_bytes for d in docs]
+    nats = [-alone(model, [], d.ids.tolist())[0].sum() for d in docs]
+    np.testing.assert_allclose(frame["nats"], nats, rtol=1e-4, atol=1e-4)
+
+
+def test_a_long_document_is_predicted_once_with_half_the_positions_before_each_token(tmp_path):
+    model = hub("gpt2", tmp_path)
+    ids = rows_of(random.Random(6), 1, 333, 333)[0]
+    whole = [model.start, *ids]
+    nats = 0.0
+    for at in range(1, len(whole)):  # token `at` is predicted by the window that reaches it first
+        begin = 0 if at <= CONTEXT else -(-(at - CONTEXT) // (CONTEXT // 2)) * (CONTEXT // 2)
+        nats -= alone(model, whole[begin:at], [whole[at]])[0].sum()
+    frame = bits_per_byte(model, [Doc("a", np.array(ids), 1000)])
+    assert frame["nats"].item() == pytest.approx(nats, rel=1e-5) and frame["tokens"].item() == 333
