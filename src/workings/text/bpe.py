@@ -94,7 +94,8 @@ def _hub_json(reference: str, is_folder: bool) -> str:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(reference).backend_tokenizer.to_str()
+        tokenizer: Any = AutoTokenizer.from_pretrained(reference)
+        return tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # the library raises OSError, ValueError, KeyError, AttributeError, each for many causes
         what = "holds no tokenizer that can be read" if is_folder else "is no path here and no tokenizer from the hub"
         raise BadInput(
@@ -114,7 +115,7 @@ def _from_json(text: str, where: str) -> BPE:
     if trouble := _not_byte_level(content):
         raise BadInput(f"{where} is not a byte-level BPE that keeps every text as it is: {trouble}")
     eot = vocab.setdefault(END_OF_TEXT, max(vocab.values()) + 1)
-    return BPE(vocab, merges, without_offsets(content["pre_tokenizer"]), eot)  # ty: ignore[invalid-argument-type]
+    return BPE(vocab, merges, without_offsets(content["pre_tokenizer"]), eot)
 
 
 def _not_byte_level(content: dict[str, Any]) -> str:

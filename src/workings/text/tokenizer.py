@@ -36,8 +36,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from workings.arithmetic.facts import FactVocabulary, embedding_width
-from workings.arithmetic.rewrite import rewrite_counted, shuffled
+from workings.arithmetic.facts import TOKEN, FactVocabulary, embedding_width
 from workings.errors import BadInput
 from workings.text.bpe import (
     BPE,
@@ -162,6 +161,14 @@ class Tokenizer:
         parts = [PREPARATION, self.vocabulary, self.mode, self.facts.to_dict(), self.bpe.digest_parts()]
         return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
 
+    def summary(self) -> str:
+        """One line for people: width, facts and what is live."""
+        live = ", ".join(f"{ids.start}–{ids.stop - 1}" for ids in self.live)
+        return (
+            f"{self.vocabulary}: {self.width} ids ({self.embedding_width} rows), "
+            f"{len(self.facts)} facts from {self.facts.first_id}, live {live}, digest {self.digest[:12]}"
+        )
+
     @property
     def has_facts(self) -> bool:
         """Whether a fact token written in a text is one id."""
@@ -178,6 +185,8 @@ class Tokenizer:
         """
         if not self.has_facts:
             return text, 0
+        from workings.arithmetic.rewrite import rewrite_counted, shuffled
+
         prepared, n_facts = rewrite_counted(text, self.facts, self.mode)
         if n_facts and self.vocabulary == "shuffled" and not self._has_token(text):
             prepared = shuffled(prepared, self.facts, text)
@@ -226,7 +235,7 @@ class Tokenizer:
 
     @cached_property
     def _fact_ids(self) -> dict[str, int]:
-        return {fact.token: self.facts.first_id + i for i, fact in enumerate(self.facts.facts)}
+        return {fact.token: i for i, fact in enumerate(self.facts, start=self.facts.first_id)}
 
     @cached_property
     def _names(self) -> list[str]:
@@ -244,21 +253,18 @@ class Tokenizer:
         return bulk_encoder(self.bpe, self.library)
 
     @cached_property
-    def _fact_pattern(self) -> tuple[tuple[str, ...], re.Pattern[str]]:
-        """How each family's tokens begin, and what a fact token looks like: one pattern, however many facts."""
-        families = sorted({fact.family for fact in self.facts.facts})
-        return tuple(f"<{family}_" for family in families), re.compile(rf"<(?:{'|'.join(families)})_[0-9_]+>")
+    def _beginnings(self) -> tuple[str, ...]:
+        return tuple(f"<{family}_" for family in self.facts.families)
 
     def _has_token(self, text: str) -> bool:
         return any(True for _ in self._tokens_in(text))
 
     def _tokens_in(self, text: str) -> Iterator[tuple[int, int, int]]:
         """Start, end and id of each valid fact token; looking for how they begin costs next to nothing."""
-        beginnings, pattern = self._fact_pattern
-        if not any(beginning in text for beginning in beginnings):
+        if not any(beginning in text for beginning in self._beginnings):
             return
-        for found in pattern.finditer(text):
-            if (i := self._fact_ids.get(found.group())) is not None:
+        for found in TOKEN.finditer(text):
+            if (i := self.facts.id_of(found.group())) is not None:
                 yield found.start(), found.end(), i
 
     def _array(self, text: str) -> np.ndarray:
