@@ -27,6 +27,7 @@ from workings.errors import BadInput, Failed
 from workings.models.anatomy import anatomy_of
 from workings.models.codi import CODI
 from workings.training.objectives import Example, Losses, codi_losses, examples_of, pad
+from workings.training.optimizers import optimizers, set_learning_rate
 
 Log = Callable[..., None]
 
@@ -144,14 +145,12 @@ class _Trainer:
         torch.manual_seed(seeds.derive("training", config.seed))
         if config.lora_rank:
             add_lora(model, config)
-        self.optimizers = optimizers(model, config)
+        self.optimizers = _optimizers(model, config)
 
     def advance(self) -> Losses:
         """One optimizer step on the next global batch."""
         batch = self._batch(self.step)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate()
+        set_learning_rate(self.optimizers, self.learning_rate())
         self.model.train()
         losses = [self._backward(part, len(part) / len(batch)) for part in _chunks(batch, self.config.micro_batch_size)]
         norm = nn.utils.clip_grad_norm_(trainable(self.model), self.config.clip)
@@ -289,23 +288,18 @@ def trainable(model: CODI) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def optimizers(model: CODI, config: DistilConfig) -> list[torch.optim.Optimizer]:
+def _optimizers(model: CODI, config: DistilConfig) -> list[torch.optim.Optimizer]:
     """AdamW, with Muon for the blocks' and the projection's matrices if asked. Norms, biases and vectors are not decayed."""
     parameters = trainable(model)
     tables = {id(model.base.get_input_embeddings().weight), id(model.base.get_output_embeddings().weight)}
-    muon = [p for p in parameters if config.optimizer == "muon" and p.ndim == 2 and id(p) not in tables]
-    rest = [p for p in parameters if id(p) not in set(map(id, muon))]
-    groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    chosen: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
-    ]
-    if muon:  # scaled to AdamW's update size, so that one learning rate serves both
-        lr, decay = config.learning_rate, config.weight_decay
-        chosen.append(torch.optim.Muon(muon, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
-    return chosen
+    return optimizers(
+        [p for p in parameters if p.ndim >= 2],
+        [p for p in parameters if p.ndim < 2],
+        [p for p in parameters if config.optimizer == "muon" and p.ndim == 2 and id(p) not in tables],
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=config.betas,
+    )
 
 
 def add_lora(model: CODI, config: DistilConfig) -> None:
