@@ -8,9 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from tests.models.conftest import FAMILIES, WORDS, tiny_base
 from workings.errors import BadInput
+from workings.models.generation import Growing
 from workings.models.language import HubModel, bits_per_byte, open_language
 from workings.text.words import word_tokenizer
 
@@ -25,10 +30,10 @@ class Doc:
     n_bytes: int
 
 
-def hub(family: str, tmp_path, **changes) -> HubModel:
-    """A model of a family, saved and opened again as a user opens one."""
+def hub(family: str, tmp_path) -> HubModel:
+    """A model of a family, saved and opened again as a user opens one; untied and noisy, so that it does not repeat itself."""
     words = word_tokenizer(WORDS)
-    base = tiny_base(family, len(words), **changes)
+    base = tiny_base(family, len(words), tied=False, noise=0.3)
     base.config.eos_token_id = base.generation_config.eos_token_id = words.eos_token_id
     base.generation_config.pad_token_id = words.eos_token_id
     base.save_pretrained(tmp_path / family)
@@ -156,6 +161,72 @@ def test_the_limits_of_generation(tmp_path):
         model.generate([[3]], 96)
     with pytest.raises(BadInput, match="may be empty"):
         model.generate([[3]], 5, stop=[""])
+
+
+def test_a_row_ends_where_its_text_holds_a_stop_string(model):
+    prompts = rows_of(random.Random(8), 12, 40)
+    free = model.generate(prompts, 30)
+    long = [text for g in free if len(text := g.text.split(" ")) > 8]
+    stops = [*(" ".join(text[5:7]) for text in long[:2]), "ow"]  # two words, and the inside of a word
+    stopped = model.generate(prompts, 30, stop=stops, batch_size=5)
+    for whole, cut in zip(free, stopped, strict=True):
+        at = min((whole.text.find(s) for s in stops if s in whole.text), default=None)
+        assert cut.text == whole.text[:at] and cut.ids == whole.ids[: len(cut.ids)]
+        assert cut.ended == (whole.ended if at is None else "stop")
+        if at is not None:  # not one token too many
+            assert not any(s in model.decode(cut.ids[:-1]) for s in stops)
+    assert {g.ended for g in stopped} >= {"stop"}
+
+
+def test_forbidden_and_dead_ids_never_come(model):
+    prompts = rows_of(random.Random(9), 8, 30)
+    said = {i for g in model.generate(prompts, 20) for i in g.ids}
+    forbidden = sorted(said)[: len(said) // 2 + 1]
+    for prompt, got in zip(prompts, model.generate(prompts, 20, forbid=forbidden), strict=True):
+        assert got.ids == greedy_alone(model, prompt, 20, suppress_tokens=forbidden)
+    model.live = torch.ones(model.width, dtype=torch.bool).index_fill(0, torch.tensor(forbidden), False)
+    assert [g.ids for g in model.generate(prompts, 20)] == [
+        g.ids for g in model.generate(prompts, 20, forbid=forbidden)
+    ]
+    assert model.next_logprobs(prompts)[:, forbidden].isneginf().all()
+    torch.testing.assert_close(model.next_logprobs(prompts).exp().sum(-1), torch.ones(8))
+    assert model.logprobs([[3]], [[[forbidden[0]]]])[0][0].total == -np.inf
+
+
+def test_the_end_of_a_text_ends_a_row_and_not_its_neighbours(model):
+    prompts = rows_of(random.Random(10), 10, 30)
+    free = model.generate(prompts, 20)
+    model.ends |= {g.ids[len(g.ids) // 2] for g in free[:4] if g.ids}
+    again = model.generate(prompts, 20)
+    for whole, got in zip(free, again, strict=True):
+        at = next((i for i, token in enumerate(whole.ids) if token in model.ends), None)
+        assert got.ids == whole.ids[:at] and (got.ended == "eot") == (at is not None or whole.ended == "eot")
+    assert len({len(g.ids) for g in again if g.ended == "eot"}) > 1
+
+
+@pytest.fixture(scope="module")
+def byte_level() -> PreTrainedTokenizerFast:
+    """Bytes and a few merges: a character of several bytes comes in pieces, a stop string in many ways."""
+    names = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("a", "b"), ("ab", "c"), ("Ċ", "Ċ"), ("Ġ", "a"), ("c", "Ċ")]
+    vocabulary = {name: i for i, name in enumerate([*names, *map("".join, merges), "<|endoftext|>"])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_growing_text_is_stopped_by_the_first_id_that_completes_a_stop_string(byte_level, data):
+    letters = byte_level.convert_tokens_to_ids([*"abcé€Ċ", "Ã", "©", "â", "Ĥ", "¬", "ab", "abc", "ĊĊ", "Ġa", "cĊ"])
+    ids = data.draw(st.lists(st.sampled_from([i for i in letters if i is not None]), max_size=25))
+    stop = data.draw(st.lists(st.text("abcé€\n ", min_size=1, max_size=4), min_size=1, max_size=3))
+    texts = [byte_level.decode(ids[:n]) for n in range(len(ids) + 1)]
+    expected = next((n for n, text in enumerate(texts) if any(s in text for s in stop) and text[-1] != "\ufffd"), None)
+    growing = Growing(byte_level.decode, stop)
+    assert next((n for n, token in enumerate(ids, 1) if growing.add(token)), None) == expected
+    whole = texts[expected if expected is not None else -1]
+    assert growing.text == whole[: min((whole.find(s) for s in stop if s in whole), default=None)]
 
 
 # Documents -----------------------------------------------------------------------------------------------------------
