@@ -6,65 +6,56 @@ out of training.
 
 from __future__ import annotations
 
-QUESTIONS: dict[str, tuple[str, ...]] = {
+from workings.arithmetic.families import FAMILIES
+
+_MORE: dict[str, tuple[str, ...]] = {
     "MUL": (
-        "What is {a} times {b}?",
-        "What is {a} × {b}?",
-        "What is {a} * {b}?",
-        "Multiply {a} by {b}.",
-        "What is the product of {a} and {b}?",
-        "Calculate {a} × {b}.",
-        "How much is {a} times {b}?",
-        "Work out {a} multiplied by {b}.",
-        "Find the product of {a} and {b}.",
-        "Which number is {a} times {b}?",
+        "What is {0} × {1}?",
+        "Multiply {0} by {1}.",
+        "What is the product of {0} and {1}?",
+        "How much is {0} times {1}?",
+        "Work out {0} multiplied by {1}.",
+        "Find the product of {0} and {1}.",
+        "Which number is {0} times {1}?",
     ),
     "ADD": (
-        "What is {a} plus {b}?",
-        "What is {a} + {b}?",
-        "Add {a} and {b}.",
-        "What is the sum of {a} and {b}?",
-        "Calculate {a} + {b}.",
-        "How much is {a} plus {b}?",
-        "What do {a} and {b} make together?",
-        "Find the sum of {a} and {b}.",
+        "Add {0} and {1}.",
+        "What is the sum of {0} and {1}?",
+        "How much is {0} plus {1}?",
+        "What do {0} and {1} make together?",
+        "Find the sum of {0} and {1}.",
     ),
     "SUB": (
-        "What is {a} minus {b}?",
-        "What is {a} - {b}?",
-        "Subtract {b} from {a}.",
-        "What is the difference between {a} and {b}?",
-        "Calculate {a} - {b}.",
-        "How much is {a} minus {b}?",
-        "Take {b} away from {a}. What is left?",
-        "How much more is {a} than {b}?",
+        "Subtract {1} from {0}.",
+        "What is the difference between {0} and {1}?",
+        "How much is {0} minus {1}?",
+        "Take {1} away from {0}. What is left?",
+        "How much more is {0} than {1}?",
     ),
-    "DIV": (
-        "What is {a} divided by {b}?",
-        "What is {a} / {b}?",
-        "What is {a} ÷ {b}?",
-        "Divide {a} by {b}.",
-        "How often does {b} go into {a}?",
-        "How much is {a} divided by {b}?",
-    ),
-    "SQUARE": (
-        "What is {a} squared?",
-        "What is the square of {a}?",
-        "Square the number {a}.",
-        "Calculate {a}^2.",
-        "Find the square of {a}.",
-    ),
+    "DIV": ("Divide {0} by {1}.", "How often does {1} go into {0}?", "How much is {0} divided by {1}?"),
+    "SQUARE": ("What is the square of {0}?", "Square the number {0}."),
 }
 
+QUESTIONS: dict[str, tuple[str, ...]] = {
+    name: (*family.questions, *_MORE.get(name, ())) for name, family in FAMILIES.items()
+}
+"""Family → wordings, {0} and {1} being its operands; a new family brings its own."""
+
 Style = dict[str, str]
-"""Mark → a statement of left operand, right operand, result."""
+"""Mark → a statement of left operand, right operand, result. Only what the rewriting recognises as an equation."""
 
 STYLES: tuple[Style, ...] = (
     {"*": "%d*%d=%d", "+": "%d+%d=%d", "-": "%d-%d=%d", "/": "%d/%d=%d", "^": "%d^%d=%d"},
     {"*": "%d * %d = %d", "+": "%d + %d = %d", "-": "%d - %d = %d", "/": "%d / %d = %d", "^": "%d^%d = %d"},
     {"*": "%d×%d=%d", "+": "%d+%d=%d", "-": "%d-%d=%d", "/": "%d÷%d=%d", "^": "%d^%d=%d"},
     {"*": "%d × %d = %d", "+": "%d + %d = %d", "-": "%d - %d = %d", "/": "%d ÷ %d = %d", "^": "%d^%d = %d"},
-    {"*": "%d times %d = %d", "+": "%d plus %d = %d", "-": "%d minus %d = %d", "/": "%d / %d = %d", "^": "%d^%d = %d"},
+    {
+        "*": "%d times %d equals %d",
+        "+": "%d plus %d equals %d",
+        "-": "%d minus %d equals %d",
+        "/": "%d divided by %d equals %d",
+        "^": "%d^%d equals %d",
+    },
 )
 
 LAYOUTS: tuple[tuple[str, str], ...] = (
@@ -75,4 +66,5 @@ LAYOUTS: tuple[tuple[str, str], ...] = (
 )
 """A problem on the page, and what stands between the equations of its chain."""
 
-RECITALS = ("Some products:\n%s", "Times tables:\n%s", "Products to know by heart:\n%s", "Multiplication practice.\n%s")
+RECITALS = ("Some products:", "Times tables:", "Products to know by heart:", "Multiplication practice.")
+"""What may stand above a list of products."""

@@ -9,37 +9,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import product
 
+from workings.arithmetic.facts import Fact
+
 Step = tuple[int, str, int, int]
 """Left operand, mark, right operand, result."""
-Pair = tuple[int, int]
-"""The smaller factor and the larger one, both 1 to 9."""
+TABLE: dict[tuple[int, int], Fact] = {(a, b): Fact.of(a, b) for a, b in product(range(1, 10), repeat=2)}
+"""Both orders of two digits → the one fact of the times tables."""
 
 
-def pair(a: int, b: int) -> Pair:
-    return (a, b) if a <= b else (b, a)
-
-
-def digit_pairs(a: int, b: int) -> set[Pair]:
+def digit_facts(a: int, b: int) -> set[Fact]:
     """Every product of a digit of `a` and a digit of `b`: who knows 60*9=540 has been told 6*9."""
-    return {pair(i, j) for i, j in product(_digits(a), _digits(b))}
+    return {TABLE[both] for both in product(_digits(a), _digits(b))}
 
 
-def rests_on(steps: Iterable[Step]) -> set[Pair]:
+def rests_on(steps: Iterable[Step]) -> set[Fact]:
     """The single-digit products behind the steps; a division rests on the product it undoes."""
-    needed: set[Pair] = set()
+    needed: set[Fact] = set()
     for a, mark, b, result in steps:
         if mark == "*":
-            needed |= digit_pairs(a, b)
+            needed |= digit_facts(a, b)
         elif mark == "/":
-            needed |= digit_pairs(b, result)
+            needed |= digit_facts(b, result)
         elif mark == "^":
-            needed |= digit_pairs(a, a)
+            needed |= digit_facts(a, a)
     return needed
 
 
-def stated(steps: Iterable[Step]) -> tuple[Pair, ...]:
-    """The facts of the 1-9 table that the steps write out, as often as they do."""
-    return tuple(pair(a, b) for a, mark, b, _ in steps if mark == "*" and 1 <= a <= 9 and 1 <= b <= 9)
+def stated(steps: Iterable[Step]) -> tuple[Fact, ...]:
+    """The facts of the times tables that the steps write out, as often as they do."""
+    return tuple(TABLE[a, b] for a, mark, b, _ in steps if mark == "*" and (a, b) in TABLE)
 
 
 def multiplied(a: int, b: int, deep: bool = False) -> list[Step]:
@@ -47,9 +45,9 @@ def multiplied(a: int, b: int, deep: bool = False) -> list[Step]:
     if a < 10 and b < 10:
         return [(a, "*", b, a * b)]
     if not deep:
-        whole, split = (a, b) if b >= 10 else (b, a)
-        parts = [(whole, "*", part, whole * part) if b >= 10 else (part, "*", whole, part * whole)
-                 for part in _places(split)]  # fmt: skip
+        split_b = len(_places(b)) > 1
+        factors = [(a, part) for part in _places(b)] if split_b else [(part, b) for part in _places(a)]
+        parts = [(left, "*", right, left * right) for left, right in factors]
         return [*parts, *summed([result for *_, result in parts])]
     steps: list[Step] = []
     partial = []
