@@ -17,7 +17,7 @@ from workings.models.scoring import check_ids
 from workings.models.thinking import by_length
 
 if TYPE_CHECKING:
-    from workings.models.language import LanguageModel
+    from workings.models.causal import LanguageModel
 
 Ended = Literal["eot", "stop", "length"]
 UNFINISHED = "\ufffd"  # what decoding gives for a character whose bytes have not all come
@@ -58,9 +58,10 @@ def generate(
     ]
     for row in rows:
         check_ids(row.prompt, model)
-    never = _never(model, forbid)
+    check_ids(forbid, model)
+    choose = model.chooser(forbid)
     for batch in by_length([len(row.prompt) for row in rows], batch_size):
-        _greedy([rows[i] for i in batch], model, max_new_tokens, never)
+        _greedy([rows[i] for i in batch], model, max_new_tokens, choose)
     return [Generation(row.said.ids, row.said.text, row.ended, row.cut) for row in rows]
 
 
@@ -117,30 +118,22 @@ class _Row:
         return self.ended == "length"
 
 
-def _greedy(rows: list[_Row], model: LanguageModel, max_new_tokens: int, never: Tensor | None) -> None:
+def _greedy(rows: list[_Row], model: LanguageModel, max_new_tokens: int, choose: Callable[[Tensor], Tensor]) -> None:
     """Generate for one batch; what is said is written into its rows."""
-    logits, state = model.begin([row.prompt for row in rows], max_new_tokens)
-    for step in range(max_new_tokens):
-        tokens = (logits if never is None else logits.masked_fill(never, -torch.inf)).argmax(-1)
-        going = [i for i, token in enumerate(tokens.tolist()) if rows[i].add(token, model.ends)]
-        if not going or step == max_new_tokens - 1:
+    everyone = rows
+    features, state = model.begin([row.prompt for row in rows], max_new_tokens - 1)
+    for left in reversed(range(max_new_tokens)):
+        tokens = choose(features)
+        going = [i for i, token in enumerate(tokens.tolist()) if rows[i].add(token, model.reader.ends)]
+        if not going or not left:
             break
         if len(going) < len(rows):
             at = torch.tensor(going, device=model.device)
-            rows, tokens, state = [rows[i] for i in going], tokens[at], model.fork(state, at)
-        logits, state = model.extend(tokens[:, None], state)
-        logits = logits[:, -1]
-    for row in rows:
+            rows, tokens, state = [rows[i] for i in going], tokens[at], model.fork(state, at, left)
+        features, state = model.extend(tokens[:, None], state)
+        features = features[:, -1]
+    for row in everyone:
         if (
             row.ended == "length" and row.said.stops_at() is not None
         ):  # completed by bytes that never became a character
             row.ended = "stop"
-
-
-def _never(model: LanguageModel, forbid: Sequence[int]) -> Tensor | None:
-    """Bool [V]: ids that may not be generated."""
-    if model.live is None and not len(forbid):
-        return None
-    never = torch.zeros(model.width, dtype=torch.bool, device=model.device) if model.live is None else ~model.live
-    check_ids(forbid, model)
-    return never.index_fill(0, torch.tensor(list(forbid), dtype=torch.long, device=model.device), True)

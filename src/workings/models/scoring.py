@@ -20,9 +20,9 @@ from torch import Tensor
 from workings.errors import BadInput
 
 if TYPE_CHECKING:
-    from workings.models.language import LanguageModel
+    from workings.models.causal import LanguageModel
 
-LOGITS = 1 << 27  # numbers in one block of logits: half a gigabyte in fp32
+ROWS = 512  # logits of so many positions are made at a time: little enough to stay near the processor
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ def logprobs(
     nothing = Scored(0.0, np.zeros(0), True, 0)
     answers = [[nothing for _ in group] for group in continuations]
     groups = _by_context(model, contexts, continuations)
-    most = max(1, LOGITS // model.width)
-    for rows in budgeted([len(context) for context, _ in groups], batch_tokens, most):
+    for rows in budgeted([len(context) for context, _ in groups], batch_tokens, model.block):
         for one, tokens, best in _score([groups[i] for i in rows], model, batch_tokens):
             answers[one.question][one.alternative] = Scored(float(tokens.sum()), tokens, best, one.cut)
     return answers
@@ -86,8 +85,10 @@ def _by_context(
         check_ids(whole, model)
         for j, ids in enumerate(alternatives):
             check_ids(ids, model)
+            if not len(ids):
+                continue
             # The last token is predicted and never read.
-            room = model.context - max(0, len(ids) - 1)
+            room = model.context - (len(ids) - 1)
             if room < 1:
                 raise BadInput(
                     f"a continuation of {len(ids)} tokens (question {i}, alternative {j}) does not fit the {model.context} "
@@ -99,44 +100,36 @@ def _by_context(
 
 def _score(groups: list[_Group], model: LanguageModel, batch_tokens: int) -> Iterator[tuple[_Asked, np.ndarray, bool]]:
     """All that is asked about one batch of contexts: log p of each token, and whether all are the likeliest."""
-    asked = [(row, one) for row, (_, group) in enumerate(groups) for one in group if len(one.ids)]
-    yield from ((one, np.zeros(0), True) for _, group in groups for one in group if not len(one.ids))
-    if not asked:
-        return
-    longest = max(len(one.ids) for _, one in asked)
-    logits, state = model.begin([context for context, _ in groups], longest - 1)
-    rows = torch.tensor([row for row, _ in asked], device=model.device)
-    firsts = torch.tensor([one.ids[0] for _, one in asked], device=model.device)
-    first, first_best = _first_tokens(live_logits(logits, model), rows, firsts)
+    asked = [(row, one) for row, (_, group) in enumerate(groups) for one in group]
+    features, state = model.begin([context for context, _ in groups], max(len(one.ids) for _, one in asked) - 1)
+    firsts = [(row, one.ids[0]) for row, one in asked]
+    first, first_best = _firsts(model, features, *torch.tensor(firsts, device=model.device).T)
     width = len(groups[0][0])
-    for chunk in budgeted([len(one.ids) + width for _, one in asked], batch_tokens, len(asked)):
-        rest, rest_best = _rest([asked[i] for i in chunk], model, state)
-        for at, i in enumerate(chunk):
-            one = asked[i][1]
-            tokens = np.concatenate([first[i : i + 1], rest[at, : len(one.ids) - 1]])
-            yield one, tokens, bool(first_best[i] and rest_best[at, : len(one.ids) - 1].all())
+    for chunk in budgeted([width + len(one.ids) for _, one in asked], batch_tokens):
+        for some in _blocks(chunk, max(len(asked[i][1].ids) - 1 for i in chunk), model):
+            rest, rest_best = _rest([asked[i] for i in some], model, state)
+            for at, i in enumerate(some):
+                one = asked[i][1]
+                tokens = np.concatenate([first[i : i + 1], rest[at, : len(one.ids) - 1]])
+                yield one, tokens, bool(first_best[i] and rest_best[at, : len(one.ids) - 1].all())
 
 
-def _first_tokens(logits: Tensor, rows: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """log p of `targets` [R] after the contexts `rows` [R], and which are the likeliest; logits [n, V]."""
+def _firsts(model: LanguageModel, features: Tensor, rows: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """log p of `targets` [R] after the contexts `rows` [R] with `features` [n, f], and which are the likeliest."""
+    logits = model.logits(features)
     picked = logits[rows, targets].double() - logits.logsumexp(-1)[rows].double()
     return picked.cpu().numpy(), (logits.argmax(-1)[rows] == targets).cpu().numpy()
 
 
 def _rest(asked: list[tuple[int, _Asked]], model: LanguageModel, state: Any) -> tuple[np.ndarray, np.ndarray]:
     """log p of every token but the first [R, q-1], and which are the likeliest; beyond a row's end they mean nothing."""
-    q = max(len(one.ids) for _, one in asked) - 1
-    if q == 0:
-        return np.zeros((len(asked), 0)), np.ones((len(asked), 0), dtype=bool)
     ids = right_padded([one.ids for _, one in asked], model)
-    picked, best = [], []
+    n, q = len(ids), ids.shape[1] - 1
+    if q == 0:
+        return np.zeros((n, 0)), np.ones((n, 0), dtype=bool)
     rows = torch.tensor([row for row, _ in asked], device=model.device)
-    for some in torch.arange(len(asked), device=model.device).split(max(1, LOGITS // (model.width * q))):
-        logits, _ = model.extend(ids[some, :-1], model.fork(state, rows[some]))
-        logprob, likeliest = picked_logprobs(live_logits(logits, model), ids[some, 1:])
-        picked.append(logprob.cpu().numpy())
-        best.append(likeliest.cpu().numpy())
-    return np.concatenate(picked), np.concatenate(best)
+    features, _ = model.extend(ids[:, :-1], model.fork(state, rows, q))
+    return picked_logprobs(model, features, ids[:, 1:])
 
 
 # The next token ------------------------------------------------------------------------------------------------------
@@ -146,12 +139,12 @@ def next_logprobs(model: LanguageModel, prompts: Sequence[Sequence[int]], batch_
     """See `LanguageModel.next_logprobs`."""
     rows = [list(prompt)[-model.context :] or [model.start] for prompt in prompts]
     out = torch.empty(len(rows), model.width)
-    for batch in budgeted([len(row) for row in rows], batch_tokens, max(1, LOGITS // model.width)):
-        some = [rows[i] for i in batch]
-        for row in some:
-            check_ids(row, model)
-        logits, _ = model.begin(some, 0)
-        out[batch] = live_logits(logits, model).log_softmax(-1).cpu()
+    for row in rows:
+        check_ids(row, model)
+    for batch in budgeted([len(row) for row in rows], batch_tokens, model.block):
+        features, _ = model.begin([rows[i] for i in batch], 0)
+        for at in torch.arange(len(batch)).split(ROWS):
+            out[torch.tensor(batch)[at]] = model.logits(features[at]).log_softmax(-1).cpu()
     return out
 
 
@@ -170,11 +163,11 @@ def bits_per_byte(model: LanguageModel, documents: Iterable[Any], batch_tokens: 
     nats = np.zeros(len(documents))
     pieces = [(i, *window) for i, document in enumerate(documents) for window in windows(document.ids, model)]
     with model.evaluating():
-        for batch in budgeted([len(ids) for _, ids, _ in pieces], min(batch_tokens, max(1, LOGITS // model.width))):
+        for batch in budgeted([len(ids) for _, ids, _ in pieces], min(batch_tokens, model.block)):
             some = [pieces[i] for i in batch]
             ids = right_padded([ids for _, ids, _ in some], model)
-            picked, _ = picked_logprobs(live_logits(model.read(ids[:, :-1]), model), ids[:, 1:])
-            for row, (i, read, n_new) in zip(picked.cpu().numpy(), some, strict=True):
+            picked, _ = picked_logprobs(model, model.read(ids[:, :-1]), ids[:, 1:])
+            for row, (i, read, n_new) in zip(picked, some, strict=True):
                 nats[i] -= row[len(read) - 1 - n_new : len(read) - 1].sum()
     columns = {"source": pl.String, "nats": pl.Float64, "bytes": pl.Int64, "tokens": pl.Int64}
     rows = [(d.source, n, d.n_bytes, len(d.ids)) for d, n in zip(documents, nats.tolist(), strict=True)]
@@ -206,22 +199,26 @@ def budgeted(lengths: Sequence[int], tokens: int, rows: int | None = None) -> It
         at += n
 
 
+def _blocks(rows: list[int], q: int, model: LanguageModel) -> Iterator[list[int]]:
+    """Rows of q positions, so many at a time as the model may hold features of."""
+    n = max(1, model.block // max(1, q))
+    return (rows[i : i + n] for i in range(0, len(rows), n))
+
+
 def right_padded(rows: Sequence[Sequence[int]], model: LanguageModel) -> Tensor:
     """Long [n, T]."""
     width = max(map(len, rows))
     return torch.tensor([[*row, *[model.eot] * (width - len(row))] for row in rows], device=model.device)
 
 
-def live_logits(logits: Tensor, model: LanguageModel) -> Tensor:
-    """fp32 logits, -inf for rows that may not be predicted."""
-    logits = logits.float()
-    return logits if model.live is None else logits.masked_fill(~model.live, -torch.inf)
-
-
-def picked_logprobs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """logits [R, q, V], Long [R, q] → log p of the targets in float64, and whether each is the likeliest."""
-    picked = logits.gather(-1, targets[..., None])[..., 0]
-    return picked.double() - logits.logsumexp(-1).double(), logits.argmax(-1) == targets
+def picked_logprobs(model: LanguageModel, features: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """features [R, q, f], Long [R, q] → log p of the targets, float64 [R, q], and whether each is the likeliest."""
+    picked, best = [], []
+    for some, wanted in zip(features.flatten(0, 1).split(ROWS), targets.flatten().split(ROWS), strict=True):
+        logits = model.logits(some)
+        picked.append(logits.gather(-1, wanted[:, None])[:, 0].double() - logits.logsumexp(-1).double())
+        best.append(logits.argmax(-1) == wanted)
+    return torch.cat(picked).view_as(targets).cpu().numpy(), torch.cat(best).view_as(targets).cpu().numpy()
 
 
 def check_ids(ids: Sequence[int], model: LanguageModel) -> None:
