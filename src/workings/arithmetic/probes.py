@@ -1,0 +1,129 @@
+"""The questions that probe what a model knows of arithmetic, as data; and how many of them given texts show."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import Literal, get_args
+
+from workings import seeds
+from workings.arithmetic.drill_spec import DrillSpec
+from workings.arithmetic.questions import QUESTIONS, STYLES
+from workings.arithmetic.worked import TABLE, added, multiplied, subtracted
+
+ProbeKind = Literal["table", "two-digit × one-digit", "addition", "subtraction", "held-out facts"]
+PROBE_KINDS: tuple[ProbeKind, ...] = get_args(ProbeKind)
+
+Operands = tuple[int, int]
+_TENS, _HUNDRED = range(10, 100), range(1, 101)
+_DRAWN: tuple[tuple[ProbeKind, str, list[Operands]], ...] = (
+    ("two-digit × one-digit", "*", [(a, b) for a in _TENS for b in range(2, 10)]),
+    ("addition", "+", [(a, b) for a in _HUNDRED for b in _HUNDRED]),
+    ("subtraction", "-", [(a, b) for a in _HUNDRED for b in range(1, a + 1)]),
+)
+_FAMILIES = {"*": "MUL", "+": "ADD", "-": "SUB"}
+_WORK = {"*": multiplied, "+": added, "-": subtracted}
+
+# How the drills write equations: "6*9=54", "6 times 9 equals 54"; the mark for each way of writing it.
+_FORMS = [(mark, *map(str.strip, form.split("%d")[1:3])) for style in STYLES for mark, form in style.items()]
+_MARKS = {written: mark for mark, written, _ in _FORMS if mark in _WORK}
+_EQUALS = {equals for *_, equals in _FORMS}
+_EQUATION = re.compile(
+    rf"(?<![\d.])(\d+) ?({'|'.join(map(re.escape, _MARKS))}) ?(\d+) ?(?:{'|'.join(sorted(_EQUALS))}) ?\d"
+)
+_NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question. `held_out`: it rests on a fact that training drills never show. `id` is made of what it asks."""
+
+    kind: ProbeKind
+    question: str
+    answer: int
+    operands: Operands
+    held_out: bool
+    id: str
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Of the `n` probes of a kind, how many stand in the texts word for word, and of how many the equation does.
+
+    An equation counts in either order of its operands (6*9, 9*6) and however the drills write it.
+    """
+
+    kind: ProbeKind
+    n: int
+    n_questions: int
+    n_equations: int
+
+
+def probes(spec: DrillSpec | None = None, n: int = 100, seed: int = 0) -> list[Probe]:
+    """The whole table (81), `n` of each other kind, and the held-out facts of `spec` in both orders and all wordings.
+
+    No two questions are the same. The seed chooses operands; the spec says which of the probes are held out.
+    """
+    spec = spec or DrillSpec()
+    found = [_probe(spec, "table", "*", operands) for operands in TABLE]
+    for kind, mark, among in _DRAWN:
+        found += [_probe(spec, kind, mark, operands) for operands in islice(_shuffled(among, kind, mark, seed), n)]
+    held_out = [operands for operands, fact in TABLE.items() if fact in spec.held_out_facts]
+    wordings = range(1, len(QUESTIONS["MUL"]))  # the first is that of the table
+    return found + [_probe(spec, "held-out facts", "*", both, wording) for both in held_out for wording in wordings]
+
+
+def overlap(asked: Sequence[Probe], texts: Iterable[str]) -> list[Overlap]:
+    """What raw `texts` (plain digits, as `drill_documents` gives them) show of the probes: one report a kind."""
+    by_operands: dict[Operands, list[Probe]] = defaultdict(list)
+    for probe in asked:
+        by_operands[probe.operands].append(probe)
+    worded: set[str] = set()
+    stated: set[tuple[str, int, int]] = set()
+    for text in texts:
+        stated |= {_canonical(_MARKS[mark], int(a), int(b)) for a, mark, b in _EQUATION.findall(text)}
+        for neighbours in set(_neighbours(text)):
+            worded |= {probe.id for probe in by_operands.get(neighbours, ()) if probe.question in text}
+    return [_overlap([probe for probe in asked if probe.kind == kind], worded, stated, kind) for kind in PROBE_KINDS]
+
+
+def mark_of(probe: Probe) -> str:
+    """`*`, `+` or `-`."""
+    return {"addition": "+", "subtraction": "-"}.get(probe.kind, "*")
+
+
+def _probe(spec: DrillSpec, kind: ProbeKind, mark: str, operands: Operands, wording: int = 0) -> Probe:
+    family, (a, b) = _FAMILIES[mark], operands
+    steps = _WORK[mark](a, b)
+    name = f"{kind}/{a}{mark}{b}" + (f"/{family} {wording}" if wording else "")
+    question = QUESTIONS[family][wording].format(a, b)
+    return Probe(kind, question, steps[-1][-1], operands, spec.rests_on_held_out(steps), name)
+
+
+def _shuffled(among: Sequence[Operands], kind: str, mark: str, seed: int) -> Iterator[Operands]:
+    """In the order that the seed gives, without 45+23 after 23+45."""
+    draw = seeds.python(f"probes {kind}", seed).random
+    seen: set[tuple[str, int, int]] = set()
+    for operands in sorted(among, key=lambda _: draw()):
+        if _canonical(mark, *operands) not in seen:
+            seen.add(_canonical(mark, *operands))
+            yield operands
+
+
+def _canonical(mark: str, a: int, b: int) -> tuple[str, int, int]:
+    return (mark, b, a) if mark in "+*" and a > b else (mark, a, b)
+
+
+def _neighbours(text: str) -> Iterator[Operands]:
+    """Numbers that follow one another, in either order, for a question may name its second operand first."""
+    for a, b in pairwise(map(int, _NUMBER.findall(text))):
+        yield a, b
+        yield b, a
+
+
+def _overlap(asked: Sequence[Probe], worded: set[str], stated: set[tuple[str, int, int]], kind: ProbeKind) -> Overlap:
+    n_equations = sum(_canonical(mark_of(probe), *probe.operands) in stated for probe in asked)
+    return Overlap(kind, len(asked), sum(probe.id in worded for probe in asked), n_equations)
