@@ -155,6 +155,11 @@ class FactVocabulary:
         place = id - self.first_id
         return self.facts[place] if 0 <= place < len(self) else None
 
+    def fact_called(self, token: str) -> Fact | None:
+        """The fact of a token as written; None for what is not in the vocabulary."""
+        id = self._ids.get(token)
+        return None if id is None else self.facts[id - self.first_id]
+
     def of_ids(self, ids: Iterable[int]) -> list[Fact]:
         """The facts among these ids, in their order."""
         return [fact for fact in map(self.fact_at, ids) if fact is not None]

@@ -12,7 +12,7 @@ from typing import Literal
 Bare = Literal["free", "cued", "never"]
 Operands = tuple[int, ...]
 
-EQUALS = (r"=(?![=>~])", r"equals\b", r"is equal to\b")
+EQUALS = ("=", "equals", "is equal to")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Family:
     `compute(*operands)` is the exact result, None where there is none (1/0, 7/2) or where it is not a whole number ≥ 0.
     `table(low, high)` lists the canonical operands of a range in the order of their ids.
     `equation` is what a token expands to, with {0}, {1} and {result}; it must itself be one of `forms`.
-    `questions` are templates for drills: {0}, {1}.
+    `questions` are templates for drills: {0}, {1}. `equals` are the words between an expression and its result, literal.
     """
 
     name: str
