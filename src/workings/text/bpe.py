@@ -1,30 +1,29 @@
 """A reference ("gpt2", a path, "embedded") or texts → a byte-level BPE, and the encoder that applies it in bulk.
 
 Vocabulary and merges are read from a `tokenizer.json`. tiktoken applies them several times as fast as `tokenizers` does,
-with ids that can differ only where ranks, pieces or pattern do: `bulk_encoder` takes it where none of them can, and
-`tokenizers` itself where one could.
+and gives the same ids where ranks and pattern say the same: `library_for` tries, and takes `tokenizers` otherwise.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from workings.errors import BadInput
+
+if TYPE_CHECKING:
+    import tiktoken
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_PIECES = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 """What the pre-tokenizer ByteLevel splits at, in the words of tiktoken: both agree on every code point."""
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-
-Bulk = Callable[[str], Any]
-"""Text → its ids, a list or a numpy array; UnicodeEncodeError or TypeError on a lone surrogate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +174,7 @@ def tiktoken_ranks(bpe: BPE) -> dict[bytes, int] | None:
     """The vocabulary as tiktoken wants it: the id of a token is also the rank of its merge. None where that is not so.
 
     tiktoken joins any two neighbours whose bytes are a token, and looks whole pieces up first; a trained BPE gives the
-    same ids, because a token that its own merges do not make from its bytes never came out of training (`agree` tries).
+    same ids, because a token that its own merges do not make from its bytes never came out of training. `library_for` tries it.
     """
     if bpe.pre_tokenizer != dict(sorted(BYTE_LEVEL.items())):
         return None
@@ -187,46 +186,29 @@ def tiktoken_ranks(bpe: BPE) -> dict[bytes, int] | None:
     return {token_bytes(name): bpe.vocab[name] for name in names}
 
 
-def bulk_encoder(bpe: BPE, library: str) -> Bulk:
-    """Text → ids by `"tiktoken"` (numpy uint32) or `"tokenizers"` (a list); no token but those that merges make."""
-    if library == "tiktoken":
-        return _tiktoken_encoder(bpe)
-    from tokenizers import Tokenizer
+def tiktoken_encoding(bpe: BPE, facts: Mapping[str, int]) -> tiktoken.Encoding | None:
+    """tiktoken's encoder, in which a fact token can be allowed text by text; None where `tiktoken_ranks` says so.
 
-    tokenizer = Tokenizer.from_str(json.dumps(bpe.tokenizer_json()))
-    return lambda text: tokenizer.encode(text).ids
-
-
-def _tiktoken_encoder(bpe: BPE) -> Bulk:
+    The end of text is special in it and never allowed: without any, tiktoken finds the empty pattern at every character.
+    """
     import tiktoken
 
     ranks = tiktoken_ranks(bpe)
     if ranks is None:
-        raise ValueError("this BPE cannot be said to tiktoken")
-    # A special token that is never looked for: without any, tiktoken finds the empty pattern at every character.
-    encoding = tiktoken.Encoding(
-        "workings", pat_str=GPT2_PIECES, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: bpe.eot}
-    )
-
-    def encode(text: str) -> Any:
-        try:
-            return encoding.encode_to_numpy(text, disallowed_special=())
-        except UnicodeEncodeError:
-            raise
-        except ValueError:  # its pattern runs out of stack in a million spaces; `tokenizers` does not
-            return bulk_encoder(bpe, "tokenizers")(text)
-
-    return encode
+        return None
+    special = {END_OF_TEXT: bpe.eot, **facts}
+    return tiktoken.Encoding("workings", pat_str=GPT2_PIECES, mergeable_ranks=ranks, special_tokens=special)
 
 
-def library_for(bpe: BPE) -> str:
-    """The library that encodes in bulk: tiktoken if it can say this BPE and agrees with `tokenizers` on `sample_texts`."""
-    return "tiktoken" if tiktoken_ranks(bpe) is not None and _agree(bpe) else "tokenizers"
+def library_for(bpe: BPE) -> Literal["tiktoken", "tokenizers"]:
+    """What encodes in bulk: tiktoken if it can say this BPE and agrees with `tokenizers` on `sample_texts`."""
+    from tokenizers import Tokenizer
 
-
-def _agree(bpe: BPE) -> bool:
-    fast, reference = bulk_encoder(bpe, "tiktoken"), bulk_encoder(bpe, "tokenizers")
-    return all(list(fast(text)) == reference(text) for text in sample_texts(bpe))
+    fast = tiktoken_encoding(bpe, {})
+    reference = Tokenizer.from_str(json.dumps(bpe.tokenizer_json()))
+    if fast and all(fast.encode_ordinary(text) == reference.encode(text).ids for text in sample_texts(bpe)):
+        return "tiktoken"
+    return "tokenizers"
 
 
 def sample_texts(bpe: BPE, n: int = 300) -> Iterator[str]:

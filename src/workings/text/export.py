@@ -7,6 +7,7 @@ workings_tokenizer.json    which vocabulary this is, and the SHA-256 of the othe
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,9 +62,13 @@ def write_folder(
     (folder / ABOUT).unlink(missing_ok=True)
     write_atomic(folder / "tokenizer.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     write_atomic(folder / "tokenizer_config.json", to_json({"tokenizer_class": "PreTrainedTokenizerFast", **settings}))
-    files = {name: sha256_of(folder / name) for name in _HUGGING_FACE}
-    write_atomic(folder / ABOUT, to_json({"format": FORMAT, **about, "files": files}))
+    whole = {"format": FORMAT, **about, "files": {name: sha256_of(folder / name) for name in _HUGGING_FACE}}
+    write_atomic(folder / ABOUT, to_json({**whole, "sha256": _digest(whole)}))
     return folder
+
+
+def _digest(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(to_json(about).encode()).hexdigest()
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -72,11 +77,15 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise BadInput(f"{folder} holds no tokenizer of ours (no {ABOUT}): make one with 'workings tokenizer build'")
     try:
         about = json.loads((folder / ABOUT).read_text("utf-8"))
-        form, files = about["format"], {name: about["files"][name] for name in _HUGGING_FACE}
-    except (ValueError, KeyError, TypeError):
+        form, own, files = about["format"], about.pop("sha256"), {name: about["files"][name] for name in _HUGGING_FACE}
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise BadInput(f"{folder / ABOUT} cannot be read: copy the tokenizer again, or build it again") from None
     if form != FORMAT:
         raise BadInput(f"{folder / ABOUT} is in format {form}, which this version cannot read (it reads {FORMAT})")
+    if own != _digest(about):
+        raise BadInput(
+            f"{folder / ABOUT} was changed since it was written: copy the tokenizer again, or build it again"
+        )
     for name, digest in files.items():
         if not (folder / name).is_file():
             raise BadInput(f"{folder / name} is missing: copy the whole folder of the tokenizer")

@@ -36,16 +36,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from workings.arithmetic.facts import TOKEN, FactVocabulary, embedding_width
+from workings.arithmetic.facts import FactVocabulary, embedding_width
+from workings.arithmetic.rewrite import MODES, Mode, rewrite_counted, shuffled, tokens_in
 from workings.errors import BadInput
 from workings.text.bpe import (
     BPE,
     END_OF_TEXT,
-    Bulk,
-    bulk_encoder,
     library_for,
     open_bpe,
     sample_texts,
+    tiktoken_encoding,
     token_bytes,
 )
 from workings.text.export import bpe_in, hf_json, hf_settings, read_folder, write_folder
@@ -53,7 +53,6 @@ from workings.values import suggestion
 
 Vocabulary = Literal["digits", "facts", "shuffled", "reserved"]
 VOCABULARIES: tuple[Vocabulary, ...] = get_args(Vocabulary)
-Mode = Literal["strict", "weak", "legacy-strict", "legacy-weak"]
 
 PREPARATION = 1
 """Raised when rewriting or shuffling gives another text than before: a corpus and a model must have been prepared alike."""
@@ -68,7 +67,7 @@ class Tokenizer:
     vocabulary: Vocabulary
     facts: FactVocabulary = field(repr=False)
     mode: Mode = "strict"
-    library: str = "tokenizers"
+    library: Literal["tiktoken", "tokenizers"] = "tokenizers"
     """Which library encodes in bulk; decides the speed and nothing else."""
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[Any, ...]]:
@@ -87,7 +86,7 @@ class Tokenizer:
         The first fact gets the next multiple of 128 after the BPE. BadInput for what is unknown or cannot be lossless.
         """
         _choice("vocabulary", vocabulary, VOCABULARIES)
-        _choice("mode", mode, get_args(Mode))
+        _choice("mode", mode, MODES)
         bpe = open_bpe(base)
         found = cls(bpe, vocabulary, FactVocabulary.build(facts, base_size=bpe.width), mode, library_for(bpe))
         found._check(str(base))
@@ -106,7 +105,7 @@ class Tokenizer:
         facts = FactVocabulary.from_dict(about["facts"])
         found = cls(bpe, about["vocabulary"], facts, about["mode"], library_for(bpe))
         if found.digest != about["digest"]:
-            raise BadInput(f"{folder} was changed since it was written: copy the tokenizer again, or build it again")
+            raise BadInput(f"{folder} does not mean to this version what it meant when it was written: build it again")
         return found
 
     def save(self, folder: str | Path) -> Path:
@@ -117,7 +116,7 @@ class Tokenizer:
             "mode": self.mode,
             "eot": self.eot,
             "base_size": self.base_size,
-            "unused": [[run.start, run.stop] for run in _runs(self._unused)],
+            "unused": [[run.start, run.stop] for run in _runs(self._paddings.values())],
             "width": self.width,
             "digest": self.digest,
             "facts": self.facts.to_dict(),
@@ -158,7 +157,13 @@ class Tokenizer:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all that decides prepared texts and ids; equal on every machine, whatever the base was called."""
-        parts = [PREPARATION, self.vocabulary, self.mode, self.facts.to_dict(), self.bpe.digest_parts()]
+        parts = [
+            PREPARATION,
+            self.vocabulary,
+            self.mode if self.has_facts else "",
+            self.facts.to_dict(),
+            self.bpe.digest_parts(),
+        ]
         return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
 
     def summary(self) -> str:
@@ -175,7 +180,7 @@ class Tokenizer:
         return self.vocabulary in ("facts", "shuffled")
 
     def prepare(self, text: str) -> str:
-        """Raw text as this vocabulary reads it; what was prepared before stays as it is."""
+        """Raw text as this vocabulary reads it; in the safe modes, what was prepared before stays as it is."""
         return self.prepare_counted(text)[0]
 
     def prepare_counted(self, text: str) -> tuple[str, int]:
@@ -185,10 +190,8 @@ class Tokenizer:
         """
         if not self.has_facts:
             return text, 0
-        from workings.arithmetic.rewrite import rewrite_counted, shuffled
-
         prepared, n_facts = rewrite_counted(text, self.facts, self.mode)
-        if n_facts and self.vocabulary == "shuffled" and not self._has_token(text):
+        if n_facts and self.vocabulary == "shuffled" and not self._tokens_in(text):
             prepared = shuffled(prepared, self.facts, text)
         return prepared, n_facts
 
@@ -215,90 +218,87 @@ class Tokenizer:
 
     def hf(self) -> Any:
         """A `PreTrainedTokenizerFast` with the same ids on any text. eos is the end of text, pad an id of no other use."""
-        from tokenizers import Tokenizer as Rust
         from transformers import PreTrainedTokenizerFast
 
+        return PreTrainedTokenizerFast(tokenizer_object=self._rust(), **self._hf_settings())
+
+    def _rust(self) -> Any:
+        """What is inside Hugging Face's tokenizer, set as its settings set it."""
+        from tokenizers import Tokenizer as Rust
+
         rust = Rust.from_str(json.dumps(self._hf_json()))
-        return PreTrainedTokenizerFast(tokenizer_object=rust, **self._hf_settings())
+        rust.encode_special_tokens = True
+        return rust
 
     def _hf_json(self) -> dict[str, Any]:
-        return hf_json(self.bpe, self._names, self._fact_ids if self.has_facts else {})
+        return hf_json(self.bpe, self._names, self._matched)
 
     def _hf_settings(self) -> dict[str, Any]:
         # pad and eos differ wherever there is an unused id: who masks pads must not mask the end of text with them
-        return hf_settings(self._names[self.eot], self._names[self._unused[0] if self._unused else self.eot])
+        end = self._names[self.eot]
+        return hf_settings(end, next(iter(self._paddings), end))
 
     @cached_property
-    def _unused(self) -> list[int]:
-        """The ids of no token: in holes of the BPE, and from its end to the first fact."""
-        return sorted({*range(self.facts.first_id)} - {*self.bpe.vocab.values()})
+    def _paddings(self) -> dict[str, int]:
+        """Names for the ids of no token, which lie in holes of the BPE and from its end to the first fact."""
+        unused = sorted({*range(self.facts.first_id)} - {*self.bpe.vocab.values()})
+        return {f"<|padding_{n}|>": i for n, i in enumerate(unused)}
 
     @cached_property
     def _fact_ids(self) -> dict[str, int]:
         return {fact.token: i for i, fact in enumerate(self.facts, start=self.facts.first_id)}
 
     @cached_property
+    def _matched(self) -> dict[str, int]:
+        """The tokens that text may hold beside what merges make."""
+        return self._fact_ids if self.has_facts else {}
+
+    @cached_property
     def _names(self) -> list[str]:
-        """The name of each id below `width`; ids of no use are `<|padding_0|>`, `<|padding_1|>` … in order."""
-        unused = {f"<|padding_{n}|>": i for n, i in enumerate(self._unused)}
-        by_id = {i: name for name, i in {**self.bpe.vocab, **self._fact_ids, **unused}.items()}
-        return [by_id[i] for i in range(self.width)]
+        """The name of each id below `width`."""
+        named = {**self.bpe.vocab, **self._fact_ids, **self._paddings}
+        return sorted(named, key=named.__getitem__)
 
     @cached_property
     def _bytes(self) -> list[bytes]:
         return [token_bytes(name) for name in self._names]
 
     @cached_property
-    def _ordinary(self) -> Bulk:
-        return bulk_encoder(self.bpe, self.library)
+    def _fast(self) -> Any:
+        return tiktoken_encoding(self.bpe, self._matched) if self.library == "tiktoken" else None
 
     @cached_property
-    def _beginnings(self) -> tuple[str, ...]:
-        return tuple(f"<{family}_" for family in self.facts.families)
+    def _exported(self) -> Any:
+        return self._rust()
 
-    def _has_token(self, text: str) -> bool:
-        return any(True for _ in self._tokens_in(text))
-
-    def _tokens_in(self, text: str) -> Iterator[tuple[int, int, int]]:
-        """Start, end and id of each valid fact token; looking for how they begin costs next to nothing."""
-        if not any(beginning in text for beginning in self._beginnings):
-            return
-        for found in TOKEN.finditer(text):
-            if (i := self.facts.id_of(found.group())) is not None:
-                yield found.start(), found.end(), i
+    def _tokens_in(self, text: str) -> set[str]:
+        """The fact tokens that are one id in this text."""
+        return {fact.token for _, _, fact in tokens_in(text, self.facts)} if self.has_facts else set()
 
     def _array(self, text: str) -> np.ndarray:
+        """Ids, uint32. Fact tokens are cut out before the text is split into pieces, in both libraries."""
         try:
-            if self.has_facts and (tokens := list(self._tokens_in(text))):
-                return self._around(text, tokens)
-            return np.asarray(self._ordinary(text), dtype=np.uint32)
-        except (UnicodeEncodeError, TypeError):
+            if self._fast:
+                return self._fast.encode_to_numpy(text, allowed_special=self._tokens_in(text), disallowed_special=())
+        except UnicodeEncodeError:
             raise _surrogate(text) from None
-
-    def _around(self, text: str, tokens: Sequence[tuple[int, int, int]]) -> np.ndarray:
-        """Facts are cut out before the text is split into pieces, as Hugging Face cuts out added tokens."""
-        parts: list[Any] = []
-        at = 0
-        for start, end, i in tokens:
-            if start > at:
-                parts.append(self._ordinary(text[at:start]))
-            parts.append((i,))
-            at = end
-        if at < len(text):
-            parts.append(self._ordinary(text[at:]))
-        return np.concatenate([np.asarray(part, dtype=np.uint32) for part in parts])
+        except ValueError:  # its pattern runs out of stack in a million spaces; the other library does not
+            pass
+        try:
+            return np.asarray(self._exported.encode(text).ids, dtype=np.uint32)
+        except TypeError:  # how `tokenizers` says that a text has no UTF-8
+            raise _surrogate(text) from None
 
     def _check(self, where: str) -> None:
         """Try what the class promises on this base: texts come back, names stay text, Hugging Face's ids are the same."""
-        if len({*self._names}) < self.width:
+        names = {*self._fact_ids, *self._paddings}
+        if not names.isdisjoint(self.bpe.vocab):
             raise BadInput(f"{where} has tokens with the names of facts or of unused ids already; take a base without")
-        hf = self.hf()
-        names = [*(self._names[i] for i in self._unused), *self._fact_ids]
         for text in [*sample_texts(self.bpe), END_OF_TEXT, *names]:
             ids = self.encode(text)
             if self.decode(ids) != text:
                 raise BadInput(f"{where} does not give texts back as they were: {text[:40]!r}; take another base")
-            if hf.encode(text) != ids:
+            if self._exported.encode(text).ids != ids:
                 raise BadInput(
                     f"{where} cannot be exported with the same ids: {text[:40]!r} differs; take another base"
                 )
