@@ -1,0 +1,285 @@
+"""CorpusConfig → the files of a corpus: read, mix, shuffle, encode in parallel, add drills, write, remember.
+
+What is decided here (who validates, how many drills and where, when to stop) rests on raw text and on the counts of the
+facts arm, so every arm takes the same decisions. The journal is written about once a second; a build that was killed
+reads its documents again from the start, skips the blocks that the journal counts, and writes on to identical bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workings.errors import BadInput, Failed
+from workings.files import explained, lock
+from workings.text.documents import Source, Unreadable
+from workings.text.drilling import Drilling, validation_drills, with_drills
+from workings.text.encoding import Encoded, Encoders
+from workings.text.journal import Journal
+from workings.text.manifest import CorpusConfig
+from workings.text.mixing import Block, blocks, mixed, shuffled
+from workings.text.shards import DOCUMENT
+from workings.text.tokenizer import Tokenizer
+
+TOLERANCE = 0.05
+"""Relative, of the fact rate and of a source's share of the bytes."""
+
+Progress = Callable[["Build"], None]
+
+
+@dataclass(frozen=True)
+class Leniency:
+    """What need not end a build. It decides no byte of what is written, so a build may be gone on with under another."""
+
+    skip_bad: bool = False
+    """Rows that are no documents are counted and listed."""
+    allow_short: bool = False
+    """Sources may end before the limit, or before their share."""
+
+
+def write_corpus(config: CorpusConfig, out: Path, processes: int, leniency: Leniency, progress: Progress) -> None:
+    """Write a corpus into `out`, or go on with it. BadInput, Failed: nothing there says that it is complete."""
+    tokenizer, sources = config.build_tokenizer(), config.open_sources()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with lock(out):
+            journal = Journal(config, tokenizer, sources, out)
+            if journal.is_complete:
+                return
+            try:
+                with Encoders(tokenizer, processes) as encoders:
+                    Build(config, tokenizer, sources, journal, leniency, progress).run(encoders)
+            finally:
+                journal.release()
+    except OSError as error:
+        raise explained(error, out) from error
+
+
+class Build:
+    """One corpus being written. All that changes is in the journal's `state`, `totals` and `writers`."""
+
+    def __init__(
+        self,
+        config: CorpusConfig,
+        tokenizer: Tokenizer,
+        sources: list[Source],
+        journal: Journal,
+        leniency: Leniency,
+        progress: Progress,
+    ) -> None:
+        self.config, self.tokenizer, self.sources, self.journal = config, tokenizer, sources, journal
+        self.leniency, self.progress = leniency, progress
+        self.state, self.totals = journal.state, journal.totals
+        self._number = {source.name: i for i, source in enumerate(sources)}
+        self._ended: list[Source] = []
+
+    def run(self, encoders: Encoders) -> None:
+        """Write all documents, then the manifest that says complete."""
+        if not self.is_full:
+            self._write_documents(encoders)
+        self._check()
+        if self.config.fact_rate:
+            n = self.config.validation_documents
+            entries, pieces = validation_drills(self.config.drills, self.config.seed, n, encoders)
+            self._add("validation", np.full(len(pieces), len(self.sources), np.uint16), entries, pieces)
+        self.journal.complete()
+        self.progress(self)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a limit of the config is reached."""
+        return self._n_taken("documents", self.config.documents_limit) or self._n_taken(
+            "bytes", self.config.bytes_limit
+        )
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of the work is done, as far as anybody can say."""
+        config = self.config
+        parts = [
+            self.totals.sum("train", what, *self._natural) / limit
+            for what, limit in (("documents", config.documents_limit), ("bytes", config.bytes_limit))
+            if limit
+        ]
+        if not parts and all(source.bytes_on_disk for source in self.sources):
+            there = sum(source.bytes_on_disk or 0 for source in self.sources)
+            parts = [sum(source.meter.position for source in self.sources) / there]
+        return min(max(parts), 1.0) if parts else None
+
+    @property
+    def _natural(self) -> range:
+        """The numbers of all sources but the drills."""
+        return range(len(self.sources))
+
+    def _n_taken(self, what: str, limit: int | None) -> bool:
+        return limit is not None and self.totals.sum("train", what, *self._natural) >= limit
+
+    # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _write_documents(self, encoders: Encoders) -> None:
+        stream = self._blocks()
+        self._skip(stream)
+        config = self.config
+        drilling = (
+            Drilling(config.drills, config.fact_rate, config.seed, self.state.n_drills, encoders)
+            if config.fact_rate
+            else None
+        )
+        groups = ((block, block.documents) for block in stream)
+        for block, encoded in encoders.in_order(groups, ahead=2 * encoders.processes + 2):
+            self._write(block, encoded, drilling)
+            if self.journal.note():
+                self.progress(self)
+            if self.is_full:
+                return
+
+    def _blocks(self) -> Iterator[Block]:
+        config = self.config
+        rows = mixed(self.sources, [source.weight for source in config.documents], self._source_ended)
+        return blocks(shuffled(rows, config.shuffle_documents, config.shuffle_bytes, config.seed))
+
+    def _source_ended(self, source: Source, n_bytes: int) -> None:
+        self._ended.append(source)
+
+    def _skip(self, stream: Iterator[Block]) -> None:
+        """Pass over the blocks written before a kill. Failed if they are not those that come now."""
+        mark = 0
+        for block in islice(stream, self.state.n_blocks):
+            mark = block.mark(mark)
+        if mark != self.state.mark:
+            raise Failed("the documents are not those this corpus was begun with: give the same, or another folder")
+
+    def _write(self, block: Block, encoded: Encoded, drilling: Drilling | None) -> None:
+        self._check_ids(encoded)
+        entries, pieces = encoded.entries, encoded.pieces()
+        sources = np.array([self._number[document.source] for document in block.documents], np.uint16)
+        train = (entries["tokens"] > 0) & ~self._is_held_out(entries)
+        stop = self._stop(train, entries)
+        self._note_unreadable(block, {i: why for i, why in encoded.failures.items() if i < stop})
+        self._validate(sources[:stop], entries[:stop], pieces)
+        chosen = np.flatnonzero(train[:stop])
+        documents = sources[chosen], entries[chosen], [pieces[i] for i in chosen]
+        self._train(documents, drilling)
+        self.state.n_blocks += 1
+        self.state.mark = block.mark(self.state.mark)
+
+    def _train(self, documents: tuple[np.ndarray, np.ndarray, list[np.ndarray]], drilling: Drilling | None) -> None:
+        """Write a block's training documents, and among them the drills that keep the rate."""
+        sources, entries, pieces = documents
+        if drilling and len(pieces):
+            tokens, facts = (
+                self.totals.sum("train", count) + int(entries[count].sum())
+                for count in ("facts_arm_tokens", "facts_arm_facts")
+            )
+            drills = drilling.after(tokens, facts)
+            places = drilling.places(len(drills), len(pieces), self.state.n_blocks)
+            sources, entries, pieces = with_drills(documents, drills, places, len(self.sources))
+            self.state.n_drills += len(drills)
+            self.state.largest_drill = max(
+                [self.state.largest_drill, *(int(entry["facts_arm_facts"]) for entry, _ in drills)]
+            )
+        self._add("train", sources, entries, pieces)
+
+    def _is_held_out(self, entries: np.ndarray) -> np.ndarray:
+        """By content alone: a document that occurs twice, or in two sources, is on one side."""
+        share = np.uint64(self.config.validation_fraction * 2**64)
+        return (entries["tokens"] > 0) & (entries["hash"] < share)
+
+    def _validate(self, sources: np.ndarray, entries: np.ndarray, pieces: list[np.ndarray]) -> None:
+        """Write the held-out documents of a block, each content once and at most so many of a source."""
+        kept = []
+        for i in np.flatnonzero(self._is_held_out(entries)):
+            content, source = int(entries[i]["hash"]), str(sources[i])
+            seen = self.state.validating.setdefault(source, [])
+            if any(content in hashes for hashes in self.state.validating.values()):
+                self.state.left_out["repeats of validation documents"] += 1
+            elif len(seen) >= self.config.validation_documents:
+                self.state.left_out["beyond validation_documents"] += 1
+            else:
+                seen.append(content)
+                kept.append(i)
+        self._add("validation", sources[kept], entries[kept], [pieces[i] for i in kept])
+
+    def _add(self, split: str, sources: np.ndarray, entries: np.ndarray, pieces: list[np.ndarray]) -> None:
+        self.totals.add(split, sources, entries)
+        rows: Any = np.zeros(len(pieces), DOCUMENT)
+        for name, values in (("bytes", entries["bytes"]), ("hash", entries["hash"]), ("source", sources)):
+            rows[name] = values
+        if split == "train":
+            self.journal.writers["train"].append(pieces, rows)
+            return
+        for source in np.unique(sources):
+            of = np.flatnonzero(sources == source)
+            self.journal.writers[f"val_{self.totals.names[source]}"].append([pieces[i] for i in of], rows[of])
+
+    def _stop(self, train: np.ndarray, entries: np.ndarray) -> int:
+        """How many documents of a block are still wanted."""
+        reached = np.zeros(len(train), bool)
+        for what, limit in (("documents", self.config.documents_limit), ("bytes", self.config.bytes_limit)):
+            if limit is not None:
+                each = np.where(train, entries["bytes"] if what == "bytes" else 1, 0)
+                reached |= self.totals.sum("train", what, *self._natural) + np.cumsum(each) >= limit
+        return int(np.argmax(reached)) + 1 if reached.any() else len(train)
+
+    # ── what is not as it should be ──────────────────────────────────────────────────────────────────────────────────
+
+    def _note_unreadable(self, block: Block, failures: dict[int, str]) -> None:
+        """Count and list what is no document; the first raises BadInput, unless they are to be skipped."""
+        failed = [Unreadable(block.documents[i].source, block.documents[i].place, why) for i, why in failures.items()]
+        for bad in [*block.unreadable, *failed]:
+            if not self.leniency.skip_bad:
+                raise BadInput(f"{bad}. Mend it, or leave such documents out, counted and listed, with --skip-bad")
+            self.state.unreadable += 1
+            self.journal.list_unreadable(bad)
+
+    def _check_ids(self, encoded: Encoded) -> None:
+        if len(encoded.ids) and int(encoded.ids.max()) >= self.tokenizer.width:
+            raise Failed(
+                f"the tokenizer gave the id {encoded.ids.max()}, and its vocabulary ends at {self.tokenizer.width}"
+            )
+
+    def _check(self) -> None:
+        """Whether the corpus is what was asked for. Failed where it is not."""
+        n, n_bytes = (self.totals.sum("train", what, *self._natural) for what in ("documents", "bytes"))
+        if not n:
+            raise Failed("the sources gave no document to train on")
+        if self.config.has_limit and not self.is_full and not self.leniency.allow_short:
+            raise Failed(
+                f"the sources ended at {n:,} documents and {n_bytes:,} bytes, before the limit "
+                f"({_limits(self.config)}): add sources, or accept it with --allow-short"
+            )
+        self._check_shares(n_bytes)
+        self._check_rate()
+
+    def _check_shares(self, n_bytes: int) -> None:
+        weights = {source.name: one.weight for source, one in zip(self.sources, self.config.documents, strict=True)}
+        for source in (
+            self._ended if self.config.has_limit and len(weights) > 1 and not self.leniency.allow_short else ()
+        ):
+            asked = weights[source.name] / sum(weights.values())
+            share = self.totals.sum("train", "bytes", self._number[source.name]) / n_bytes
+            if share < asked * (1 - TOLERANCE):
+                raise Failed(
+                    f"{source.name} ended early: it is {share:.1%} of the bytes where its weight asks for {asked:.1%}; "
+                    "give it less weight or the corpus a lower limit, or accept it with --allow-short"
+                )
+
+    def _check_rate(self) -> None:
+        """A rate missed by no more than one drill document is as near as documents allow."""
+        asked, tokens = self.config.fact_rate, self.totals.sum("train", "facts_arm_tokens")
+        missed = abs(self.totals.rate - asked) * tokens
+        if asked and missed > max(TOLERANCE * asked * tokens, self.state.largest_drill):
+            raise Failed(
+                f"facts are {self.totals.rate:.3%} of the training tokens where {asked:.3%} were asked for: the documents "
+                "themselves hold more. Ask for a higher rate, or for none (the manifest then says what it is)"
+            )
+
+
+def _limits(config: CorpusConfig) -> str:
+    limits = ((config.documents_limit, "documents"), (config.bytes_limit, "bytes"))
+    return " or ".join(f"{n:,} {what}" for n, what in limits if n is not None)

@@ -1,0 +1,246 @@
+"""A folder of shards → batches to train on, and validation documents; the same for one seed on every machine.
+
+The training stream is all training documents one behind the other, each after an end of text. A window is T tokens and
+the T that follow them by one; window w begins at token w*T, so windows neither overlap nor leave anything out but the
+last (n_tokens - 1) % T tokens of the corpus.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workings import seeds
+from workings.errors import BadInput
+from workings.text.build import Leniency, Progress, write_corpus
+from workings.text.journal import raw_digest
+from workings.text.manifest import CorpusConfig, SourceConfig, read_manifest, shards_of
+from workings.text.shards import differences, open_documents_of, open_ids
+from workings.text.tokenizer import Tokenizer
+
+__all__ = ["Batch", "Corpus", "CorpusConfig", "SourceConfig", "ValidationDocument", "build_corpus"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one rank. `documents` numbers the documents within a row from 0; `index + 1` is where to go on."""
+
+    inputs: np.ndarray
+    """int64 [rows, T]"""
+    targets: np.ndarray
+    """int64 [rows, T]: the inputs, one later."""
+    documents: np.ndarray
+    """int32 [rows, T]"""
+    index: int
+
+
+@dataclass(frozen=True)
+class ValidationDocument:
+    """A document never trained on. Bits per byte: its nats (the end of text as first input) over `n_bytes` of raw text."""
+
+    source: str
+    ids: np.ndarray
+    """Without the end of text before it."""
+    n_bytes: int
+
+
+def build_corpus(
+    config: CorpusConfig,
+    out: str | Path,
+    *,
+    processes: int | None = None,
+    skip_bad: bool = False,
+    allow_short: bool = False,
+    progress: Progress = lambda build: None,
+) -> Corpus:
+    """Write a corpus into the folder `out`, or go on with one that was interrupted; a complete one is opened as it is.
+
+    `processes` encode (by default as many as this machine has cores for us; it decides no byte). Called from a script with
+    more than one, it belongs under `if __name__ == "__main__":`. BadInput for what cannot be used, Failed for what does not
+    come out as asked; then no manifest says complete, and the same call goes on from there.
+    """
+    if processes is None:
+        processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    write_corpus(config, Path(out), processes, Leniency(skip_bad, allow_short), progress)
+    return Corpus.open(out)
+
+
+class Corpus:
+    """A complete corpus on disk, mapped into memory as it is read."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.dtype = np.dtype(manifest["dtype"])
+        shards = shards_of(manifest, "train")
+        self._ids = [open_ids(folder, shard, self.dtype) for shard in shards]
+        self._starts = np.cumsum([0, *(shard.tokens for shard in shards)])
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Corpus:
+        """BadInput where there is no corpus, an unfinished one, or a shard of another length than was written."""
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        if manifest["status"] != "complete":
+            raise BadInput(f"the corpus {folder} is unfinished: build it again with the same settings, and it goes on")
+        return cls(folder, manifest)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer it was encoded with. BadInput if the one in the folder is another."""
+        tokenizer = Tokenizer.load(self.folder / "tokenizer")
+        if tokenizer.digest != self.manifest["tokenizer"]["digest"]:
+            raise BadInput(f"{self.folder / 'tokenizer'} is not the tokenizer that the corpus was encoded with")
+        return tokenizer
+
+    @property
+    def sources(self) -> list[str]:
+        """Names by number; drills are the last, where there are any."""
+        return [*(source["name"] for source in self.manifest["sources"])] + (
+            ["drills"] if self.manifest["config"]["fact_rate"] else []
+        )
+
+    @property
+    def n_tokens(self) -> int:
+        """Of the training stream."""
+        return int(self._starts[-1])
+
+    # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def n_windows(self, length: int) -> int:
+        """Windows of `length` tokens in one epoch."""
+        return max((self.n_tokens - 1) // length, 0)
+
+    def window(self, number: int, length: int) -> np.ndarray:
+        """Window `number` with the token after it: int64 [length + 1]."""
+        return self._stream(number * length, (number + 1) * length + 1)
+
+    def batches(
+        self, seed: int, rows: int, length: int, rank: int = 0, world: int = 1, start: int = 0
+    ) -> Iterator[Batch]:
+        """Batches without end from number `start` on; a pure function of the arguments and of the number.
+
+        Global batch i is rows*world windows, of which rank r has rows [r*rows, (r+1)*rows). Every epoch is a permutation
+        of all windows of its own; a batch may lie in two epochs. BadInput where the corpus has not one window.
+        """
+        if not 0 <= rank < world or rows < 1 or length < 1 or start < 0:
+            raise BadInput(f"no batches of {rows} rows and {length} tokens from {start} for rank {rank} of {world}")
+        if not self.n_windows(length):
+            raise BadInput(f"{self.folder} has {self.n_tokens:,} training tokens: not one window of {length}")
+        order = _Order(self.n_windows(length), seed)
+        for index in count(start):
+            first = (index * world + rank) * rows
+            windows = np.stack([self.window(order.window(row), length) for row in range(first, first + rows)])
+            yield self._batch(windows, index)
+
+    def _batch(self, windows: np.ndarray, index: int) -> Batch:
+        inputs = windows[:, :-1]
+        begins = inputs == self.manifest["tokenizer"]["eot"]
+        begins[:, 0] = False
+        return Batch(inputs, windows[:, 1:], np.cumsum(begins, axis=1, dtype=np.int32), index)
+
+    def _stream(self, start: int, stop: int) -> np.ndarray:
+        """Tokens [start, stop) of the training stream, from as many shards as they lie in."""
+        parts = []
+        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < stop:
+            offset, end = int(self._starts[shard]), min(stop, int(self._starts[shard + 1]))
+            parts.append(self._ids[shard][start - offset : end - offset])
+            start, shard = end, shard + 1
+        return np.concatenate(parts).astype(np.int64)
+
+    # ── validation ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def validation(self, source: str | None = None) -> Iterator[ValidationDocument]:
+        """The validation documents of a source, or of all, in the order of the manifest; the same in every arm."""
+        names = self.sources
+        if source is not None and source not in names:
+            raise BadInput(f"the corpus {self.folder} has no source '{source}'; it has {', '.join(names)}")
+        for shard in shards_of(self.manifest, "validation"):
+            rows = open_documents_of(self.folder, shard)
+            if source is not None and names[rows["source"][0]] != source:
+                continue
+            ids = open_ids(self.folder, shard, self.dtype)
+            ends = np.append(rows["offset"][1:], shard.tokens)
+            for row, end in zip(rows, ends, strict=True):
+                document = np.array(ids[int(row["offset"]) + 1 : int(end)])
+                yield ValidationDocument(names[row["source"]], document, int(row["bytes"]))
+
+    # ── checking ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def verify(self) -> list[str]:
+        """What is not as it was written, one line each: hashes, counts, ids, document bounds, training apart from validation."""
+        return verify(self.folder)
+
+
+def verify(folder: str | Path) -> list[str]:
+    """`Corpus.verify` of a folder that may be too damaged to open. BadInput where there is no manifest."""
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest["status"] != "complete":
+        return [f"the manifest says {manifest['status']}, not complete"]
+    dtype, about = np.dtype(manifest["dtype"]), manifest["tokenizer"]
+    shards = {split: shards_of(manifest, split) for split in ("train", "validation")}
+    found = [
+        line
+        for shard in chain(*shards.values())
+        for line in differences(folder, shard, dtype, about["width"], about["eot"])
+    ]
+    found += _tokenizer_differences(folder, manifest)
+    return found or [line for split in shards for line in _count_differences(folder, manifest, split)] + _overlap(
+        folder, manifest
+    )
+
+
+def _tokenizer_differences(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    try:
+        tokenizer = Tokenizer.load(folder / "tokenizer")
+    except BadInput as error:
+        return [str(error)]
+    same = tokenizer.digest == manifest["tokenizer"]["digest"]
+    return [] if same else [f"{folder / 'tokenizer'} is not the tokenizer of this corpus"]
+
+
+def _count_differences(folder: Path, manifest: dict[str, Any], split: str) -> Iterator[str]:
+    about, shards = manifest["splits"][split], shards_of(manifest, split)
+    rows = [open_documents_of(folder, shard) for shard in shards]
+    counted = {
+        "documents": sum(map(len, rows)),
+        "bytes": sum(int(part["bytes"].sum()) for part in rows),
+        "tokens": sum(shard.tokens for shard in shards),
+    }
+    for name, n in counted.items():
+        if n != about[name]:
+            yield f"{split} has {n:,} {name}, the manifest says {about[name]:,}"
+    if raw_digest(folder, shards) != about["raw_sha256"]:
+        yield f"the {split} documents are not those of the manifest (raw_sha256)"
+
+
+def _overlap(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Whether a validation document is trained on; hashes of one shard in memory at a time."""
+    held = [open_documents_of(folder, shard)["hash"] for shard in shards_of(manifest, "validation")]
+    hashes = np.concatenate([np.empty(0, np.uint64), *held])
+    rows = (open_documents_of(folder, shard) for shard in shards_of(manifest, "train"))
+    n = sum(int(np.isin(part["hash"], hashes).sum()) for part in rows)
+    return [f"{n} training documents are validation documents too"] if n else []
+
+
+class _Order:
+    """Row of the endless sequence of windows → window: a permutation an epoch, one of them in memory."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed = n, seed
+        self._epoch, self._permutation = -1, np.empty(0, np.int64)
+
+    def window(self, row: int) -> int:
+        epoch, place = divmod(row, self.n)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._permutation = seeds.numpy(f"windows {epoch}", self.seed).permutation(self.n)
+        return int(self._permutation[place])

@@ -1,0 +1,168 @@
+"""Blocks of raw documents → ids, counts and content hashes, in several processes, in the order they were given.
+
+Beside the ids of its own vocabulary a document gets the numbers of tokens and facts that the vocabulary "facts" would
+give it, so that every arm can decide alike how many drills it needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from workings.arithmetic.rewrite import rewrite_counted
+from workings.errors import BadInput, Failed
+from workings.text.documents import Document
+from workings.text.tokenizer import Tokenizer
+
+ENTRY = np.dtype(
+    [
+        ("tokens", "<i8"),  # with the end-of-text before the document
+        ("facts", "<i8"),
+        ("facts_arm_tokens", "<i8"),  # of the same document in the vocabulary "facts"
+        ("facts_arm_facts", "<i8"),
+        ("bytes", "<i8"),  # of the raw text in UTF-8
+        ("hash", "<u8"),  # of the raw text
+    ]
+)
+T = TypeVar("T")
+
+
+class Encoded(NamedTuple):
+    """A block: `ids` of all its documents, each behind an end of text; one entry (ENTRY) a document.
+
+    A document that cannot be encoded has no ids, 0 tokens, and its reason in `failures` by its number.
+    """
+
+    ids: np.ndarray
+    entries: np.ndarray
+    failures: dict[int, str]
+
+    def pieces(self) -> list[np.ndarray]:
+        """The ids of each document, the end of text included."""
+        return np.split(self.ids, np.cumsum(self.entries["tokens"])[:-1])
+
+
+def content_hash(raw: bytes) -> int:
+    """64 bits of the sha256 of a raw text."""
+    return int.from_bytes(hashlib.sha256(raw).digest()[:8], "big")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Raw texts → `Encoded`, in this process."""
+
+    tokenizer: Tokenizer
+    facts_arm: Tokenizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts_arm", replace(self.tokenizer, vocabulary="facts"))
+
+    def __call__(self, texts: Sequence[str]) -> Encoded:
+        entries = np.zeros(len(texts), ENTRY)
+        failures: dict[int, str] = {}
+        pieces: list[np.ndarray] = []
+        eot = np.array([self.tokenizer.eot], self.tokenizer.dtype)
+        for i, text in enumerate(texts):
+            try:
+                ids, counts = self._encoded(text)
+            except (BadInput, ValueError, TypeError, RecursionError) as error:
+                failures[i] = f"cannot be encoded: {error}"
+                continue
+            raw = text.encode()
+            pieces += [eot, ids]
+            entries[i] = (*counts, len(raw), content_hash(raw))
+        return Encoded(np.concatenate(pieces) if pieces else eot[:0], entries, failures)
+
+    def _encoded(self, text: str) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+        """Ids, and tokens, facts, tokens and facts in the facts arm."""
+        prepared, n_facts = self.tokenizer.prepare_counted(text)
+        (ids,) = self.tokenizer.encode_batch([prepared])
+        n_tokens = len(ids) + 1
+        if self.tokenizer.has_facts:  # a shuffled fact is a fact: as many tokens
+            return ids, (n_tokens, n_facts, n_tokens, n_facts)
+        rewritten, n_there = rewrite_counted(text, self.tokenizer.facts, self.tokenizer.mode)
+        n_tokens_there = len(self.facts_arm.encode_batch([rewritten])[0]) + 1 if n_there else n_tokens
+        return ids, (n_tokens, n_facts, n_tokens_there, n_there)
+
+
+class Encoders:
+    """`processes` processes that encode; 0 or 1: this one does it. Use in a `with`."""
+
+    def __init__(self, tokenizer: Tokenizer, processes: int) -> None:
+        self.processes = processes
+        self.here = Encoder(tokenizer)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Encoders:
+        if self.processes > 1:
+            # spawn: a fork would take locks and threads along, and with them the folder's lock after our death
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.processes, context, _begin, (self.here,))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def in_order(self, groups: Iterable[tuple[T, Sequence[Document]]], ahead: int) -> Iterator[tuple[T, Encoded]]:
+        """Each group's label and its documents encoded; at most `ahead` groups are under way at once."""
+        if self._pool is None:
+            yield from ((label, self.here(_texts(documents))) for label, documents in groups)
+            return
+        waiting: deque[tuple[T, Future[Encoded]]] = deque()
+        try:
+            for label, documents in groups:
+                waiting.append((label, self._pool.submit(_encode, _texts(documents))))
+                if len(waiting) >= ahead:
+                    yield _first(waiting)
+            while waiting:
+                yield _first(waiting)
+        except BrokenProcessPool as error:
+            raise Failed(
+                "an encoding process died (out of memory, or killed); what is written is kept: start the same command "
+                "again, with fewer --processes if memory was short"
+            ) from error
+
+
+def _first(waiting: deque[tuple[T, Future[Encoded]]]) -> tuple[T, Encoded]:
+    label, future = waiting.popleft()
+    return label, future.result()
+
+
+def _texts(documents: Sequence[Document]) -> list[str]:
+    return [document.text for document in documents]
+
+
+# ── in an encoding process ───────────────────────────────────────────────────────────────────────────────────────────
+
+_encoder: Encoder
+
+
+def _begin(encoder: Encoder) -> None:
+    global _encoder
+    _encoder = encoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells us to stop
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Go when the parent has gone: killed, it cannot say so, and nobody else would."""
+    process = multiprocessing.parent_process()
+    if process is not None:
+        process.join()
+    os._exit(1)
+
+
+def _encode(texts: list[str]) -> Encoded:
+    return _encoder(texts)

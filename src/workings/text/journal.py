@@ -1,0 +1,173 @@
+"""The state of a build ⇄ its folder: what lets a killed build go on, and the manifest that says complete at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workings import provenance
+from workings.config import to_dict
+from workings.errors import BadInput
+from workings.files import drop_half_written, to_json, write_atomic
+from workings.text.documents import Source, Unreadable
+from workings.text.manifest import DRILLS, FORMAT, CorpusConfig, Totals, read_manifest
+from workings.text.shards import Shard, ShardWriter, open_documents_of
+from workings.text.tokenizer import Tokenizer
+
+SECONDS = 1.0
+"""Between two entries of the journal."""
+RAW = np.dtype([("source", "<u2"), ("bytes", "<u8"), ("hash", "<u8")])
+LISTED = 1000
+"""Unreadable rows that the manifest lists; all are counted."""
+
+
+@dataclass
+class State:
+    """What a build remembers, beside totals and files."""
+
+    n_blocks: int = 0
+    n_drills: int = 0
+    mark: int = 0
+    """Over the documents of these blocks, to know them again."""
+    largest_drill: int = 0
+    """In facts."""
+    unreadable: int = 0
+    unreadable_listed: list[dict[str, str]] = field(default_factory=list)
+    validating: dict[str, list[int]] = field(default_factory=dict)
+    """{number of a source: content hashes of its validation documents}."""
+    left_out: dict[str, int] = field(
+        default_factory=lambda: {"beyond validation_documents": 0, "repeats of validation documents": 0}
+    )
+
+
+class Journal:
+    """The folder of a corpus being built; its caller holds the folder's lock.
+
+    BadInput if the folder holds anything else, or was begun with other settings.
+    """
+
+    def __init__(self, config: CorpusConfig, tokenizer: Tokenizer, sources: list[Source], out: Path) -> None:
+        self.config, self.tokenizer, self.sources, self.out = config, tokenizer, sources, out
+        names = [source.name for source in sources] + ([DRILLS] if config.fact_rate else [])
+        self.totals, self.state = Totals(names), State()
+        self.writers = {
+            stem: ShardWriter(out, stem, tokenizer.dtype, config.shard_tokens)
+            for stem in ("train", *(f"val_{name}" for name in names))
+        }
+        self._noted = time.monotonic()
+        self.is_complete = self._begun() == "complete"
+        if not self.is_complete:
+            self._restore()
+
+    def note(self) -> bool:
+        """Make what was done so far safe from any end; at most once a second, and whether it was done now."""
+        if time.monotonic() - self._noted < SECONDS:
+            return False
+        state = {
+            "state": asdict(self.state),
+            "totals": {split: rows.tolist() for split, rows in self.totals.of.items()},
+            "writers": {name: writer.state() for name, writer in self.writers.items()},
+        }
+        write_atomic(self._journal, json.dumps(state))
+        for writer in self.writers.values():
+            writer.forget_parts()
+        self._noted = time.monotonic()
+        return True
+
+    def list_unreadable(self, bad: Unreadable) -> None:
+        if len(self.state.unreadable_listed) < LISTED:
+            listed = {"source": bad.source, "place": str(bad.place), "reason": bad.reason}
+            self.state.unreadable_listed.append(listed)
+
+    def complete(self) -> None:
+        """Close all shards and say so. The same documents and settings give the same bytes, whatever happened between."""
+        for writer in self.writers.values():
+            writer.finish()
+        write_atomic(self.out / "manifest.json", to_json(self._manifest()))
+        self._journal.unlink(missing_ok=True)
+        for writer in self.writers.values():
+            writer.forget_parts()
+
+    def release(self) -> None:
+        for writer in self.writers.values():
+            writer.release()
+
+    @property
+    def _journal(self) -> Path:
+        return self.out / "state.json"
+
+    def _begun(self) -> str:
+        """Begin a manifest, or find the one that is there; its status."""
+        if not (self.out / "manifest.json").exists():
+            others = [path.name for path in self.out.iterdir() if path.name != "tokenizer" and path.name[0] != "."]
+            if others:
+                raise BadInput(f"{self.out} holds other files and no corpus ({others[0]}); give a new folder")
+            self.tokenizer.save(self.out / "tokenizer")
+            write_atomic(self.out / "manifest.json", to_json(self._identity() | {"status": "building"}))
+        manifest = read_manifest(self.out)
+        mine = self._identity()
+        differ = [name for name in mine["config"] if manifest["config"].get(name) != mine["config"][name]]
+        differ += [] if manifest["tokenizer"] == mine["tokenizer"] else ["the tokenizer"]
+        if differ:
+            raise BadInput(f"{self.out} was begun with another {', '.join(differ)}: give the same, or another folder")
+        return manifest["status"]
+
+    def _restore(self) -> None:
+        drop_half_written(self.out)
+        state = json.loads(self._journal.read_text()) if self._journal.exists() else None
+        nothing = {"closed": [], "tokens": 0, "documents": 0}
+        for name, writer in self.writers.items():
+            writer.restore(state["writers"][name] if state else nothing)
+        if state:
+            self.state = State(**state["state"])
+            for split, rows in state["totals"].items():
+                self.totals.of[split][:] = np.array(rows, np.int64)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a corpus is, before anything is known of what comes out."""
+        about = {name: getattr(self.tokenizer, name) for name in ("vocabulary", "mode", "digest", "width", "eot")}
+        return {
+            "format": FORMAT,
+            "config": json.loads(json.dumps(to_dict(self.config))),
+            "dtype": self.tokenizer.dtype.name,
+            "tokenizer": about | {"embedding_width": self.tokenizer.embedding_width},
+            "sources": [{"name": source.name, "reference": source.reference} for source in self.sources],
+        }
+
+    def _manifest(self) -> dict[str, Any]:
+        validation = [shard for name in self.totals.names for shard in self.writers[f"val_{name}"].closed]
+        found = {
+            "status": "complete",
+            "splits": {
+                "train": self._split("train", self.writers["train"].closed),
+                "validation": self._split("validation", validation),
+            },
+            "fact_rate": {"asked": self.config.fact_rate, "reached": self.totals.rate},
+            "left_out": self.state.left_out,
+            "unreadable": {"rows": self.state.unreadable, "listed": self.state.unreadable_listed},
+            "versions": provenance.versions(),
+        }
+        return self._identity() | found
+
+    def _split(self, split: str, shards: list[Shard]) -> dict[str, Any]:
+        counts = self.totals.counts(split)
+        about = {"raw_sha256": raw_digest(self.out, shards), "sources": self.totals.table(split)}
+        return counts | about | {"shards": [asdict(shard) for shard in shards]}
+
+
+def raw_digest(folder: Path, shards: list[Shard]) -> str:
+    """A sha256 over source, length and content hash of every document in order: equal where the raw documents are."""
+    sha256 = hashlib.sha256()
+    for shard in shards:
+        rows = open_documents_of(folder, shard)
+        raw: Any = np.empty(len(rows), RAW)  # without the offsets, which differ from arm to arm
+        for name in RAW.names or ():
+            raw[name] = rows[name]
+        sha256.update(raw.tobytes())
+    return sha256.hexdigest()

@@ -1,0 +1,215 @@
+"""Encoded documents → `.bin` files of ids and `.docs.npy` files of where each document begins; and back.
+
+A shard holds whole documents. It is open while documents are appended, and closed, hashed and never touched again once
+it has reached its size. `state` is all that is needed to go on after a kill: files are cut to the lengths it names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from workings.errors import BadInput, Failed
+from workings.files import write_with
+from workings.provenance import sha256_of
+
+DOCUMENT = np.dtype(
+    [
+        ("offset", "<u8"),  # in ids, from the beginning of the shard, of the end of text before the document
+        ("bytes", "<u8"),  # of the raw text in UTF-8
+        ("hash", "<u8"),  # of the raw text: the first 64 bits of its sha256
+        ("source", "<u2"),  # by its place in the manifest
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A closed shard, as the manifest has it."""
+
+    file: str
+    tokens: int
+    documents: int
+    sha256: str
+    documents_sha256: str
+
+    @property
+    def documents_file(self) -> str:
+        return self.file.removesuffix(".bin") + ".docs.npy"
+
+
+class ShardWriter:
+    """The shards of one stream: `<stem>_000000.bin`, `<stem>_000001.bin`, …; `target` is their size in ids."""
+
+    def __init__(self, folder: Path, stem: str, dtype: np.dtype[Any], target: int) -> None:
+        self.folder, self.stem, self.dtype, self.target = folder, stem, dtype, target
+        self.closed: list[Shard] = []
+        self.tokens = self.documents = 0  # in the open shard
+        self._files: tuple[IO[bytes], IO[bytes]] | None = None
+
+    def append(self, pieces: Sequence[np.ndarray], documents: np.ndarray) -> None:
+        """Add documents: the ids of each, and their rows (DOCUMENT, offsets as yet unset)."""
+        lengths = np.array([len(piece) for piece in pieces], np.int64)
+        at = 0
+        while at < len(pieces):
+            ends = self.tokens + np.cumsum(lengths[at:])
+            stop = at + 1 + int(np.searchsorted(ends, self.target))
+            taken = documents[at:stop].copy()
+            taken["offset"] = ends[: stop - at] - lengths[at:stop]
+            self._write(np.concatenate(pieces[at:stop]), taken)
+            at = stop
+
+    def finish(self) -> None:
+        """Close the open shard."""
+        if self.documents:
+            self._close()
+
+    def release(self) -> None:
+        """Let go of the files as they are."""
+        for file in self._files or ():
+            file.close()
+        self._files = None
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a new writer needs; what it speaks of is on the disk when this returns."""
+        for file in self._files or ():
+            file.flush()
+            os.fsync(file.fileno())
+        return {"closed": [asdict(shard) for shard in self.closed], "tokens": self.tokens, "documents": self.documents}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become the writer whose `state` this was. Failed if files have lost what it speaks of."""
+        self.closed = [Shard(**shard) for shard in state["closed"]]
+        self.tokens, self.documents = state["tokens"], state["documents"]
+        known = {name for shard in self.closed for name in (shard.file, shard.documents_file)}
+        open_shard = {self._bin: self.tokens * self.dtype.itemsize, self._part: self.documents * DOCUMENT.itemsize}
+        for path in self._own_files():
+            if path.name not in known and path not in open_shard:
+                path.unlink()
+        for path, length in open_shard.items() if self.documents else ():
+            _cut(path, length)
+        if not self.documents:
+            self._bin.unlink(missing_ok=True)
+            self._part.unlink(missing_ok=True)
+
+    def forget_parts(self) -> None:
+        """Remove what only a writer restored to an earlier state would have needed."""
+        for path in self._own_files():
+            if path.suffix == ".part" and path != self._part:
+                path.unlink()
+
+    def _write(self, ids: np.ndarray, documents: np.ndarray) -> None:
+        if ids.dtype != self.dtype:
+            raise Failed(f"ids came as {ids.dtype}, and the shards of {self.folder} hold {self.dtype}")
+        if self._files is None:
+            self._files = (self._bin.open("ab"), self._part.open("ab"))
+        for file, array in zip(self._files, (ids, documents), strict=True):
+            file.write(array.tobytes())
+        self.tokens += len(ids)
+        self.documents += len(documents)
+        if self.tokens >= self.target:
+            self._close()
+
+    def _close(self) -> None:
+        self.state()
+        self.release()
+        rows = np.fromfile(self._part, DOCUMENT)
+        index = self._bin.with_suffix(".docs.npy")
+        write_with(index, lambda path: _save(path, rows))
+        shard = Shard(self._bin.name, self.tokens, self.documents, sha256_of(self._bin), sha256_of(index))
+        self.closed.append(shard)
+        self.tokens = self.documents = 0
+
+    @property
+    def _bin(self) -> Path:
+        return self.folder / f"{self.stem}_{len(self.closed):06d}.bin"
+
+    @property
+    def _part(self) -> Path:
+        return self.folder / f".{self.stem}_{len(self.closed):06d}.part"
+
+    def _own_files(self) -> list[Path]:
+        return [
+            path
+            for pattern in (f"{self.stem}_??????.bin", f"{self.stem}_??????.docs.npy", f".{self.stem}_??????.part")
+            for path in self.folder.glob(pattern)
+        ]
+
+
+def _save(path: Path, rows: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, rows)
+
+
+def _cut(path: Path, length: int) -> None:
+    there = path.stat().st_size if path.exists() else 0
+    if there < length:
+        raise Failed(f"{path} has {there:,} bytes where {length:,} were written: delete the folder and build it again")
+    os.truncate(path, length)
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def open_ids(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> np.ndarray:
+    """The ids of a shard, mapped into memory. BadInput where the file has not the length that the manifest says."""
+    path = folder / shard.file
+    size = path.stat().st_size if path.exists() else -1
+    if size != shard.tokens * dtype.itemsize:
+        what = "is missing" if size < 0 else f"has {size:,} bytes, not {shard.tokens * dtype.itemsize:,}"
+        raise BadInput(f"{path} {what}: copy the corpus again, or build it again")
+    return np.memmap(path, dtype, "r") if shard.tokens else np.empty(0, dtype)
+
+
+def open_documents_of(folder: Path, shard: Shard) -> np.ndarray:
+    """The rows (DOCUMENT) of a shard, mapped into memory."""
+    try:
+        return np.load(folder / shard.documents_file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{folder / shard.documents_file} cannot be read ({error}): copy or build the corpus again"
+        ) from None
+
+
+def differences(folder: Path, shard: Shard, dtype: np.dtype[Any], width: int, eot: int) -> Iterator[str]:
+    """What of a shard is not as it was written, in words; nothing where all is well."""
+    for name, digest in ((shard.file, shard.sha256), (shard.documents_file, shard.documents_sha256)):
+        path = folder / name
+        if not path.is_file():
+            yield f"{name} is missing"
+        elif sha256_of(path) != digest:
+            yield f"{name} is not what was written (sha256)"
+    try:
+        ids, rows = open_ids(folder, shard, dtype), open_documents_of(folder, shard)
+    except BadInput as error:
+        yield str(error)
+        return
+    yield from _inconsistencies(shard, ids, rows, width, eot)
+
+
+def _inconsistencies(shard: Shard, ids: np.ndarray, rows: np.ndarray, width: int, eot: int) -> Iterator[str]:
+    if rows.dtype != DOCUMENT:
+        yield f"{shard.documents_file} does not hold rows about documents"
+        return
+    if len(rows) != shard.documents:
+        yield f"{shard.documents_file} has {len(rows):,} documents, the manifest {shard.documents:,}"
+    largest, starts = _scan(ids, eot)
+    if largest >= width:
+        yield f"{shard.file} holds the id {largest}; the vocabulary ends before {width}"
+    if not np.array_equal(starts, rows["offset"]):
+        yield f"{shard.file} has ends of text elsewhere than {shard.documents_file} says"
+
+
+def _scan(ids: np.ndarray, eot: int, step: int = 1 << 24) -> tuple[int, np.ndarray]:
+    """The largest id, and where the ends of text are; a piece in memory at a time."""
+    largest, found = -1, []
+    for at in range(0, len(ids), step):
+        piece = np.asarray(ids[at : at + step])
+        largest = max(largest, int(piece.max()))
+        found.append(np.flatnonzero(piece == eot).astype(np.uint64) + np.uint64(at))
+    return largest, np.concatenate(found) if found else np.empty(0, np.uint64)

@@ -1,0 +1,241 @@
+"""Every reference becomes the documents it holds, in order, and what is no document says where it stands."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workings.errors import BadInput, Failed
+from workings.text.documents import Document, Source, Unreadable, open_documents
+from workings.text.mixing import Block, blocks, mixed, shuffled
+
+TEXTS = ["one", "two\nlines", "drei é 三", 'quo"ted', "<|endoftext|> is text", " spaces stay "]
+
+
+def json_lines(texts: list[str], **more: str) -> bytes:
+    return b"".join(json.dumps({"text": text, **more}).encode() + b"\n" for text in texts)
+
+
+def written(folder: Path, name: str, texts: list[str]) -> Path:
+    path = folder / name
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(json_lines(texts)))
+    elif name.endswith(".zst"):
+        with pa.OSFile(str(path), "wb") as file, pa.CompressedOutputStream(file, "zstd") as packed:
+            packed.write(json_lines(texts))
+    elif name.endswith(".parquet"):
+        pq.write_table(pa.table({"text": texts, "id": list(range(len(texts)))}), path, row_group_size=2)
+    else:
+        path.write_bytes(json_lines(texts))
+    return path
+
+
+def texts_of(source) -> list[str]:
+    return [row.text for row in source]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+def test_every_format_gives_the_same_documents_each_time(tmp_path, name):
+    source = open_documents(written(tmp_path, name, TEXTS))
+    assert texts_of(source) == TEXTS
+    assert texts_of(source) == TEXTS, "a second reading starts at the beginning"
+    assert source.name == "a"
+    assert [row.n_bytes for row in source] == [len(text.encode()) for text in TEXTS]
+    assert source.meter.position == source.bytes_on_disk
+
+
+def test_a_folder_is_its_files_by_name(tmp_path):
+    (tmp_path / "sub").mkdir()
+    written(tmp_path, "b.jsonl", ["b"])
+    written(tmp_path / "sub", "c.parquet", ["c"])
+    written(tmp_path, "a.jsonl.gz", ["a"])
+    (tmp_path / "README.md").write_text("not a document")
+    (tmp_path / ".hidden.jsonl").write_text("not JSON")
+    assert texts_of(open_documents(tmp_path)) == ["a", "b", "c"]
+
+
+def test_a_text_file_is_one_document_or_many(tmp_path):
+    (tmp_path / "t.txt").write_bytes(b"erst\r\nzwei<|endoftext|>drei<|endoftext|>\n")
+    assert texts_of(open_documents(tmp_path / "t.txt")) == ["erst\r\nzwei<|endoftext|>drei<|endoftext|>\n"]
+    parted = open_documents(tmp_path / "t.txt", separator="<|endoftext|>")
+    assert texts_of(parted) == ["erst\r\nzwei", "drei"]
+
+
+@given(st.lists(st.text("ab|\n", min_size=1).filter(str.strip), max_size=8), st.sampled_from(["||", "\n", "|\n|"]))
+def test_separators_part_a_text_as_split_does(tmp_path_factory, texts, separator):
+    path = tmp_path_factory.mktemp("t") / "t.txt"
+    content = separator.join(texts)
+    path.write_bytes(content.encode())
+    expected = [piece for piece in content.split(separator) if piece.strip()]
+    assert texts_of(open_documents(path, separator=separator)) == expected
+
+
+def test_a_separator_that_lies_across_two_chunks_is_found(tmp_path):
+    texts = ["x" * 1048574, "y" * 10, "z" * 3_000_000]
+    (tmp_path / "t.txt").write_text("<SEP>".join(texts))
+    assert texts_of(open_documents(tmp_path / "t.txt", separator="<SEP>")) == texts
+
+
+def test_a_row_that_is_no_document_says_where_and_why(tmp_path):
+    rows = ['{"text": "fine"}', "{broken", '{"text": 5}', '{"other": "x"}', '{"text": "\\ud800"}', '{"text": " "}']
+    rows += ["[1]", '{"text": null}', "", '{"text": "last"}']
+    (tmp_path / "a.jsonl").write_bytes("\n".join(rows).encode() + b'\n{"text": "\xff"}\n')
+    found = list(open_documents(tmp_path / "a.jsonl"))
+    assert [row.text for row in found if isinstance(row, Document)] == ["fine", "last"]
+    reasons = {str(row.place): row.reason for row in found if isinstance(row, Unreadable)}
+    expected = {
+        2: "not JSON",
+        3: "int",
+        4: "no field",
+        5: "surrogate",
+        6: "empty",
+        7: "list",
+        8: "NoneType",
+        11: "not JSON",
+    }
+    assert {place: word for place, word in expected.items() if word not in reasons[f"a.jsonl, row {place}"]} == {}
+    assert len(reasons) == len(expected)
+
+
+def test_the_wrong_field_is_named_with_those_there_are(tmp_path):
+    written(tmp_path, "a.jsonl", ["x"])
+    written(tmp_path, "b.parquet", ["x"])
+    for name in ("a.jsonl", "b.parquet"):
+        with pytest.raises(BadInput, match=r"no field 'body'; it has text.*--field"):
+            list(open_documents(tmp_path / name, field="body"))
+
+
+def test_fields_can_be_joined(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"question": "6*9?", "answer": "54"}\n{"question": "x", "answer": 3}\n')
+    good, bad = open_documents(tmp_path / "q.jsonl", field="question+answer")
+    assert good.text == "6*9?\n54" and "int" in bad.reason
+
+
+@pytest.mark.parametrize(
+    ("reference", "complaint"),
+    [
+        ("/no/where.jsonl", "no such file"),
+        ("nonsense", "no such file"),
+        ("generated:nosuch", "no preset"),
+        ("owner/data.jsonl", "no such file"),
+    ],
+)
+def test_what_is_no_reference_is_refused(reference, complaint):
+    with pytest.raises(BadInput, match=complaint):
+        open_documents(reference)
+
+
+def test_files_that_are_no_documents_are_refused(tmp_path):
+    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    with pytest.raises(BadInput, match=r"end in \.jsonl"):
+        open_documents(tmp_path / "a.pdf")
+    with pytest.raises(BadInput, match="holds no file"):
+        open_documents(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+def test_a_file_cut_short_is_no_short_file(tmp_path, name):
+    path = written(tmp_path, name, [f"text {i * i}" for i in range(5000)])
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(Failed, match="broke off"):
+        list(open_documents(path))
+
+
+def test_a_stream_that_dies_says_how_far_it_came():
+    def dying():
+        yield "", "fine"
+        raise ConnectionError("the line is dead")
+
+    with pytest.raises(Failed, match="after row 1: the line is dead"):
+        list(Source("s", "the stream", dying))
+
+
+def test_a_hub_id_without_revision_is_warned_about():
+    assert "names no revision" in open_documents("HuggingFaceFW/fineweb-edu:sample-10BT").warning
+    pinned = open_documents("HuggingFaceFW/fineweb-edu:sample-10BT@87f0914")
+    assert pinned.warning == "" and pinned.name == "fineweb-edu-sample-10bt"
+
+
+def test_a_hub_data_set_that_cannot_be_had_is_the_users_to_mend():
+    with pytest.raises(BadInput, match="neither a local file nor a data set"):
+        list(open_documents("no-such-owner/no-such-data@main"))
+
+
+def test_documents_made_here_are_the_same_each_time():
+    problems = open_documents("generated", seed=3)
+    first = [row.text for row in islice(problems, 20)]
+    assert first == [row.text for row in islice(problems, 20)] and len(set(first)) == 20
+    assert first != [row.text for row in islice(open_documents("generated", seed=4), 20)]
+    assert all("\n#### " in text for text in first) and problems.is_endless
+    strings = list(islice(open_documents("docstrings"), 200))
+    assert all(isinstance(row, Document) and row.n_bytes >= 80 for row in strings)
+    assert list(islice(open_documents("docstrings"), 200)) == strings
+
+
+# ── mixing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def source_of(name: str, sizes: list[int]) -> Source:
+    return Source(name, name, lambda: ((i, f"{name}{i}".ljust(size, ".")) for i, size in enumerate(sizes)))
+
+
+@given(st.lists(st.lists(st.integers(5, 200), min_size=60, max_size=80), min_size=2, max_size=4), st.data())
+def test_a_mixture_keeps_to_its_weights_in_bytes(sizes, data):
+    weights = data.draw(st.lists(st.floats(0.2, 5), min_size=len(sizes), max_size=len(sizes)))
+    sources = [source_of(f"s{i}_", each) for i, each in enumerate(sizes)]
+    taken = dict.fromkeys((source.name for source in sources), 0)
+    ends = []
+    for row in mixed(sources, weights, lambda source, n: ends.append((source.name, n))):
+        taken[row.source] += row.n_bytes
+        if not ends:  # while all give, none is further from its share than the largest documents
+            for source, weight in zip(sources, weights, strict=True):
+                fair = sum(taken.values()) * weight / sum(weights)
+                assert abs(taken[source.name] - fair) <= 200 * (1 + len(sources) * max(weights) / min(weights))
+    assert sorted(ends) == sorted(taken.items()), "every source is read to its end"
+
+
+@given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 70), st.integers(1, 400), st.integers(0, 3))
+def test_shuffling_loses_nothing_and_holds_no_more_than_it_may(sizes, n_documents, n_bytes, seed):
+    held = []
+    given_ = []
+
+    def rows():
+        for i, size in enumerate(sizes):
+            given_.append(size)
+            yield Document(str(i), "s", n_bytes=size)
+
+    out = []
+    for row in shuffled(rows(), n_documents, n_bytes, seed):
+        out.append(row)
+        held.append((len(given_) - len(out), sum(given_) - sum(row.n_bytes for row in out)))
+    assert sorted(int(row.text) for row in out) == list(range(len(sizes)))
+    assert all(n <= n_documents and size <= n_bytes + max(sizes) for n, size in held)
+    again = list(shuffled((Document(str(i), "s", n_bytes=n) for i, n in enumerate(sizes)), n_documents, n_bytes, seed))
+    assert again == out
+
+
+def test_a_shuffle_that_holds_everything_is_uniform():
+    firsts = [next(shuffled((Document(str(i), "s", n_bytes=1) for i in range(4)), 9, 99, seed)) for seed in range(800)]
+    counts = [sum(row.text == str(i) for row in firsts) for i in range(4)]
+    assert all(150 < count < 250 for count in counts), counts  # 200 expected, sd 12
+
+
+def test_blocks_hold_every_row_once_and_know_themselves():
+    rows = [
+        Unreadable("s", None, "bad") if i % 700 == 3 else Document(str(i), "s", n_bytes=1 + i % 7 * 1000)
+        for i in range(3500)
+    ]
+    made = list(blocks(iter(rows)))
+    assert [document for block in made for document in block.documents] == [r for r in rows if isinstance(r, Document)]
+    assert sum(len(block.unreadable) for block in made) == 5 and len(made) > 3
+    assert all(len(block.documents) <= 1000 for block in made)
+    changed = Block([made[0].documents[0]._replace(n_bytes=9), *made[0].documents[1:]], [])
+    assert changed.mark(0) != made[0].mark(0)
