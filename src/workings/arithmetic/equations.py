@@ -72,6 +72,7 @@ class Equations:
             for fact in vocabulary
             for operands in _orders(fact)
         }
+        self.operands = {names[1:] for names in self.known}
 
     def found(self, text: str) -> Iterator[Found]:
         """Every equation the grammar matches, in order; costs next to nothing where no result is stated."""
@@ -153,7 +154,7 @@ class Equations:
                 return reason
         if any(len(number) > 1 and number[0] == "0" for number in numbers):
             return ZEROS
-        if not any(tuple(numbers) == names for _, *rest in self.known for names in [tuple(rest)]):
+        if tuple(numbers) not in self.operands:
             return UNKNOWN
         return binding_on_left(text, match.start()) or binding_on_right(text, end) or NO_RESULT
 

@@ -142,7 +142,7 @@ class FactVocabulary:
         """Ids up to and with the last fact, the same in every arm: 50349."""
         return self.first_id + len(self)
 
-    @property
+    @cached_property
     def families(self) -> tuple[str, ...]:
         """In the order in which their facts come."""
         return tuple(dict.fromkeys(fact.family for fact in self.facts))

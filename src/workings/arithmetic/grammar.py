@@ -41,21 +41,36 @@ class Shape:
 class _Writer:
     """Writes one expression and keeps count of its groups. Group 1 is the first number of every match."""
 
-    def __init__(self, families: Sequence[Family], digits: int, result_digits: int) -> None:
-        self.families, self.digits, self.result_digits = families, digits, result_digits
+    def __init__(self, vocabulary: FactVocabulary) -> None:
+        self.families = [family_called(name) for name in vocabulary.families]
+        self.operand_digits = dict.fromkeys(vocabulary.families, 1)
+        self.result_digits = self.operand_digits.copy()
+        for fact in vocabulary:
+            longest = max(len(str(number)) for number in fact.operands)
+            self.operand_digits[fact.family] = max(self.operand_digits[fact.family], longest)
+            self.result_digits[fact.family] = max(self.result_digits[fact.family], len(str(fact.result)))
+        self.digits = max([*self.operand_digits.values(), *self.result_digits.values()], default=1)
         self.n_groups = 1
         self.shapes: dict[int, Shape] = {}
 
     def whole(self, tail: bool | None) -> str:
         """`tail`: whether a stated result follows: it must (True), it may (False), never and nothing is reversed (None)."""
         # The groups are numbered in the order in which they are written here.
-        plain = [self._forward(family, form, tail) for family, form in self._forms() if not form.before]
+        plain = [self._plain(n_digits, tail) for n_digits in sorted(set(self.operand_digits.values()))]
         turned = [] if tail is None else [self._turned(family, form) for family, form in self._forms()]
         named = [self._forward(family, form, tail) for family, form in self._forms() if form.before]
-        after = plain + ([f"{self._equals()}{SPACES}(?:{'|'.join(turned)})"] if turned else [])
-        rest = "|".join([f"{SPACES}(?:{'|'.join(after)})", *named])
-        number = rf"([0-9](?<![^{_MAY_TOUCH}{self._last_of_names()}][0-9])[0-9]{{0,{self.digits - 1}}}+)(?![0-9])"
-        return f"{number}(?:{rest})"
+        turned = [f"{SPACES}{self._equals()}{SPACES}(?:{'|'.join(turned)})"] if turned else []
+        first = rf"([0-9](?<![^{_MAY_TOUCH}{self._last_of_names()}][0-9])[0-9]{{0,{self.digits - 1}}}+)(?![0-9])"
+        return f"{first}(?:{'|'.join([*plain, *turned, *named])})"
+
+    def _plain(self, n_digits: int, tail: bool | None) -> str:
+        """The forms that begin with a number of so many digits; a longer one fails before anything else is tried."""
+        forms = [
+            self._forward(family, form, tail)
+            for family, form in self._forms()
+            if self.operand_digits[family.name] == n_digits and not form.before
+        ]
+        return f"(?<![0-9]{{{n_digits + 1}}}){SPACES}(?:{'|'.join(forms) or '(?!)'})"
 
     def _forms(self) -> Iterator[tuple[Family, Form]]:
         return ((family, form) for family in self.families for form in family.forms)
@@ -67,8 +82,8 @@ class _Writer:
         self.n_groups += 1
         return pattern, self.n_groups
 
-    def _number(self) -> tuple[str, int]:
-        return self._group(rf"([0-9]{{1,{self.digits}}}+)(?![0-9])")
+    def _operand(self, family: Family) -> tuple[str, int]:
+        return self._group(rf"([0-9]{{1,{self.operand_digits[family.name]}}}+)(?![0-9])")
 
     def _marker(self, shape: Shape) -> str:
         """An empty group at the end of an alternative: the last that matched, it says which alternative it was."""
@@ -84,24 +99,24 @@ class _Writer:
         if family.arity == 1:
             return f"(?:{form.after})", (), ()
         currency, currency_group = self._group(CURRENCY)
-        number, group = self._number()
+        number, group = self._operand(family)
         after = f"{SPACES}(?:{form.after})" if form.after else ""
         return f"(?:{form.between}){SPACES}{currency}{number}{after}", (group,), (currency_group,)
 
     def _forward(self, family: Family, form: Form, tail: bool | None) -> str:
         further, operands, currencies = self._further(family, form)
         if tail is None:
-            result, group = self._group(rf"{SPACES}=[ ]?+([0-9]{{1,{self.result_digits}}}+)")
+            result, group = self._group(rf"{SPACES}=[ ]?+([0-9]{{1,{self.result_digits[family.name]}}}+)")
             shape = Shape(form, family.name, False, (1, *operands), currencies, result=group)
             return self._named(form) + further + result + self._marker(shape)
         first = self.n_groups + 1
-        result = self._result() + ("" if tail else "?+")
+        result = self._result(family) + ("" if tail else "?+")
         shape = Shape(form, family.name, False, (1, *operands), currencies, *range(first, first + 5))
         return self._named(form) + further + result + self._marker(shape)
 
-    def _result(self) -> str:
+    def _result(self, family: Family) -> str:
         """`= 54`, or GSM8K's `= $<<6*9=54>>54`; five groups."""
-        number = rf"([0-9]{{1,{self.result_digits}}}+)(?![0-9])"
+        number = rf"([0-9]{{1,{self.result_digits[family.name]}}}+)(?![0-9])"
         self.n_groups += 5
         annotation = rf"<<([^<>\n]{{1,48}}+)>>[ ]?+{CURRENCY}(?:{number})?+(?![0-9])"
         return f"(?:{SPACES}{self._equals()}{SPACES}{CURRENCY}(?:{number}|{annotation}))"
@@ -109,7 +124,7 @@ class _Writer:
     def _turned(self, family: Family, form: Form) -> str:
         """The rest of `54 = 6*9`."""
         currency, currency_group = self._group(CURRENCY)
-        number, group = self._number()
+        number, group = self._operand(family)
         further, operands, currencies = self._further(family, form)
         shape = Shape(form, family.name, True, (group, *operands), (currency_group, *currencies), result=1)
         return f"{currency}{re.escape(form.before)}{number}{SPACES}{further}{self._marker(shape)}"
@@ -145,17 +160,14 @@ class Grammar:
 @lru_cache(maxsize=64)
 def grammar_of(vocabulary: FactVocabulary, bare: bool) -> Grammar:
     """The grammar of a vocabulary's families, compiled once a process; `bare`: an expression may lack its result."""
-    families = [family_called(name) for name in vocabulary.families]
-    result_digits = max((len(str(fact.result)) for fact in vocabulary), default=1)
-    digits = max((len(str(number)) for fact in vocabulary for number in fact.operands), default=1)
-    whole, inside = (_Writer(families, max(digits, result_digits), result_digits) for _ in range(2))
+    whole, inside = _Writer(vocabulary), _Writer(vocabulary)
     return Grammar(
         equation=re.compile(whole.whole(tail=not bare)),
         shapes=whole.shapes,
         annotation=re.compile(inside.whole(tail=None)),
         annotation_shapes=inside.shapes,
-        anything=_anything(families),
-        marks=tuple(dict.fromkeys(mark for family in families for mark in family.equals)),
+        anything=_anything(whole.families),
+        marks=tuple(dict.fromkeys(mark for family in whole.families for mark in family.equals)),
     )
 
 

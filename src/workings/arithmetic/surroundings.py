@@ -41,7 +41,7 @@ _PARTS = frozenset(
     | _each("thirds quarters fourths fifths sixths sevenths eighths tenths percent cent", "")
 )
 _LEFT_WORDS = {
-    **_each("times plus minus over by less mod modulo root sqrt log ln sin cos tan x X", EXPRESSION),
+    **_each("times plus minus over mod modulo root sqrt log ln sin cos tan x X", EXPRESSION),
     **_each("negative", SIGN),
     **_each(
         "hundred thousand million billion trillion dozen point half one two three four five six seven eight", NUMBER
@@ -49,15 +49,16 @@ _LEFT_WORDS = {
     **_each("nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty", NUMBER),
     **_each("thirty forty fifty sixty seventy eighty ninety", NUMBER),
 }
-_LONGEST_WORD = max(map(len, [*_LEFT_WORDS, *_PARTS]))
+_DOING = frozenset(["multiply", "multiplied", "multiplying", "divide", "divided", "dividing", "raised"])
+_LONGEST_WORD = max(map(len, [*_LEFT_WORDS, *_PARTS, *_DOING]))
 _RIGHT_WORDS = (
-    (SCALE, r"(?:hundred|thousand|million|billion|trillion|dozen|point|k|K|M|bn)\b"),
+    (SCALE, r"(?:hundred|thousand|million|billion|trillion|dozen|point|(?:k|K|M|bn)(?!&))\b"),
     (PERCENT, r"per ?cent\b"),
     (POWER, r"(?:squared|cubed|to the power)\b"),
-    (EXPRESSION, r"(?:times|plus|minus|over|divided|multiplied|less|mod|modulo|choose|out of|x|X)\b|[xX](?=[0-9$])"),
+    (EXPRESSION, r"(?:times|plus|minus|divided|multiplied|mod|modulo|out of|x|X)\b|[xX](?=[0-9$])"),
+    (EXPRESSION, r"(?:over|less|choose|to)\s+[-(]?\\?[0-9$€£¥₹<]"),
     (CHAIN, r"(?:equals|is equal to)\b"),
-    # A range, and a mixed number; `and 6/3=2` is the next equation.
-    (EXPRESSION, r"to\s+[0-9$€£<\\]"),
+    # A mixed number; but `and 6/3=2` is the next equation.
     (DECIMAL, r"and\s+(?:an?|one|two|three)\s+(?:" + "|".join(sorted(_PARTS, key=len, reverse=True)) + r")\b"),
     (DECIMAL, r"and\s+[0-9]{1,9}/[0-9]{1,9}(?![0-9]|\s*=|\s*equal|\s*is equal)"),
 )
@@ -199,6 +200,8 @@ def _on_left(text: str, stop: int) -> str | None:
     word = _last_word(text, stop)
     if word == "of":
         return EXPRESSION if _is_a_part(text, _end_of_text_before(text, stop - 2)) else None
+    if word == "by":
+        return EXPRESSION if _last_word(text, _end_of_text_before(text, stop - 2)) in _DOING else None
     return _LEFT_WORDS.get(word)
 
 
