@@ -19,7 +19,7 @@ from workings.arithmetic.facts import Fact, FactVocabulary
 from workings.cli import tokenizer as verbs
 from workings.errors import BadInput
 from workings.text.bpe import END_OF_TEXT, open_bpe, train_bpe
-from workings.text.tokenizer import VOCABULARIES, Tokenizer
+from workings.text.tokenizer import PREPARATION, VOCABULARIES, Tokenizer
 
 GPT2 = Path(__file__).resolve().parents[3] / "shared" / "tokenizers" / "gpt2"
 EMBEDDED = Path(verbs.__file__).parents[1] / "bundled" / "bpe" / "tokenizer.json"
@@ -314,7 +314,16 @@ def two_ids_swapped(content: dict) -> None:
     vocab["Ġthe"], vocab["Ġ43"] = vocab["Ġ43"], vocab["Ġthe"]
 
 
-@pytest.mark.parametrize("change", [single_digits, two_ids_swapped])
+def a_word_its_merges_do_not_make(content: dict) -> None:
+    # "bc" comes before "ab", so that "abc" is read as a+bc; tiktoken would find the token abc all the same
+    model = content["model"]
+    model["vocab"] = {token: i for token, i in model["vocab"].items() if len(token) == 1}
+    model["merges"] = [["b", "c"], ["a", "b"], ["ab", "c"]]
+    model["vocab"] |= {"bc": 256, "ab": 257, "abc": 258}
+    content["added_tokens"][0]["id"] = 259
+
+
+@pytest.mark.parametrize("change", [single_digits, two_ids_swapped, a_word_its_merges_do_not_make])
 def test_a_base_that_tiktoken_cannot_say_is_encoded_by_the_other_library(change, tmp_path):
     tokenizer = Tokenizer.build(changed_base(tmp_path, change), "facts")
     assert tokenizer.library == "tokenizers"
@@ -323,6 +332,8 @@ def test_a_base_that_tiktoken_cannot_say_is_encoded_by_the_other_library(change,
         assert exported.encode(text) == tokenizer.encode(text)
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert Tokenizer.load(tmp_path / "out").digest == tokenizer.digest != build("facts").digest
+    if change is a_word_its_merges_do_not_make:
+        assert [piece for _, piece in tokenizer.pieces("abc")] == ["a", "bc"]
     if change is single_digits:
         assert [piece for _, piece in tokenizer.pieces("54+107")] == list("54+107")
 
@@ -426,6 +437,30 @@ def test_shuffled_facts_are_one_permutation_a_document():
         assert twice[: len(facts)] == twice[len(facts) :]
         orders.add(tuple(ids))
     assert len(orders) == len(documents)
+
+
+PREPARED = {
+    "6*9=54": "<MUL_6_9_54>",
+    "She pays 9 * 6 = $54 for it.": "She pays $<MUL_6_9_54> for it.",
+    "106*9=954, 6*9=55 and 6*9=54.5": "106*9=954, 6*9=55 and 6*9=54.5",
+    "6*9": "6*9",
+    "`6*9=54`": "`6*9=54`",
+}
+
+
+def test_preparation_and_its_number_change_together():
+    """Whoever makes this fail on purpose raises PREPARATION: corpora and models of before do not fit any more."""
+    assert PREPARATION == 1
+    assert {text: build("facts").prepare(text) for text in PREPARED} == PREPARED
+    document = "2*3=6 and 4*4=16; 2*3=6"
+    assert build("shuffled").prepare(document) == "<MUL_2_5_10> and <MUL_8_9_72>; <MUL_2_5_10>"
+    assert build("facts").digest == "740fe9838b0820c3ac3a2ae0f9b3ac7dfaada5e9329dca0e784d83d684377bdb"
+
+
+def test_a_text_with_fact_tokens_counts_as_prepared():
+    mixed = "<MUL_6_9_54> and then 2*3=6 and <MUL_9_6_54>"
+    for vocabulary in ("facts", "shuffled"):
+        assert build(vocabulary).prepare_counted(mixed) == ("<MUL_6_9_54> and then <MUL_2_3_6> and <MUL_9_6_54>", 2)
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)

@@ -200,24 +200,34 @@ def tiktoken_encoding(bpe: BPE, facts: Mapping[str, int]) -> tiktoken.Encoding |
     return tiktoken.Encoding("workings", pat_str=GPT2_PIECES, mergeable_ranks=ranks, special_tokens=special)
 
 
-def library_for(bpe: BPE) -> Literal["tiktoken", "tokenizers"]:
-    """What encodes in bulk: tiktoken if it can say this BPE and agrees with `tokenizers` on `sample_texts`."""
+def library_for(bpe: BPE, every_token: bool = False) -> Literal["tiktoken", "tokenizers"]:
+    """What encodes in bulk: tiktoken if it can say this BPE and agrees with `tokenizers` on `sample_texts`.
+
+    With `every_token` also on each token alone, which tiktoken looks up and `tokenizers` puts together.
+    """
     from tokenizers import Tokenizer
 
     fast = tiktoken_encoding(bpe, {})
-    reference = Tokenizer.from_str(json.dumps(bpe.tokenizer_json()))
-    if fast and all(fast.encode_ordinary(text) == reference.encode(text).ids for text in sample_texts(bpe)):
-        return "tiktoken"
-    return "tokenizers"
+    if fast is None:
+        return "tokenizers"
+    texts = [*sample_texts(bpe), *(_readable_tokens(bpe) if every_token else ())]
+    reference = Tokenizer.from_str(json.dumps(bpe.tokenizer_json())).encode_batch_fast(texts)
+    agree = all(fast.encode_ordinary(text) == read.ids for text, read in zip(texts, reference, strict=True))
+    return "tiktoken" if agree else "tokenizers"
 
 
 def sample_texts(bpe: BPE, n: int = 300) -> Iterator[str]:
     """Texts to compare two encoders on, the same everywhere: tokens of the vocabulary side by side, and odd characters."""
-    draw = random.Random("sample texts")
-    tokens = [text for token in sorted(bpe.vocab) if "�" not in (text := token_bytes(token).decode("utf-8", "replace"))]
+    draw, tokens = random.Random("sample texts"), _readable_tokens(bpe)
     odd = "0123456789 \n\t\r\u00a0\u2003\u0085'\"’.,:;<|>_-*×=éßя中文日本한ह्य\u0301\u200d👩🏽٣½Ⅷ\x00\x7f\ufeff"
     for _ in range(n):
         yield "".join(draw.choice(tokens) if draw.random() < 0.7 else draw.choice(odd) for _ in range(40))
+
+
+def _readable_tokens(bpe: BPE) -> list[str]:
+    """The texts of the tokens that hold whole characters."""
+    texts = (token_bytes(token).decode("utf-8", "replace") for token in sorted(bpe.vocab))
+    return [text for text in texts if "\ufffd" not in text]
 
 
 def train_bpe(texts: Iterable[str], size: int) -> str:

@@ -88,7 +88,8 @@ class Tokenizer:
         _choice("vocabulary", vocabulary, VOCABULARIES)
         _choice("mode", mode, MODES)
         bpe = open_bpe(base)
-        found = cls(bpe, vocabulary, FactVocabulary.build(facts, base_size=bpe.width), mode, library_for(bpe))
+        library = library_for(bpe, every_token=True)
+        found = cls(bpe, vocabulary, FactVocabulary.build(facts, base_size=bpe.width), mode, library)
         found._check(str(base))
         return found
 
