@@ -17,7 +17,7 @@ from workings import seeds
 from workings.arithmetic.drill_spec import KINDS, DrillSpec, Weights
 from workings.arithmetic.facts import Fact
 from workings.arithmetic.generator import ProblemSpec, generate
-from workings.arithmetic.questions import LAYOUTS, RECITALS, STYLES, Style
+from workings.arithmetic.questions import LAYOUTS, RECITALS, STYLES, Layout, Style
 from workings.arithmetic.worked import TABLE, Step, stated
 from workings.errors import BadInput
 
@@ -70,8 +70,9 @@ def drill_documents(spec: DrillSpec, seed: int, split: Split = "train") -> Itera
     seen: set[bytes] = set()
     debt, fruitless = 0.0, 0
     while fruitless <= _PATIENCE:
-        drills, missing = maker.page(debt)
-        text = maker.written(drills)
+        layout = _pick(maker.draw, LAYOUTS)
+        drills, missing = maker.page(debt, shows_work=layout.shows_work)
+        text = maker.written(drills, layout)
         fruitless = 0 if _is_new(text, seen) else fruitless + 1
         if not fruitless:
             debt = missing
@@ -128,8 +129,11 @@ class _Maker:
     def _is_held_out(self, template: tuple[str, str]) -> bool:
         return template[0] in self.spec.held_out_templates
 
-    def page(self, debt: float) -> tuple[list[Drill], float]:
-        """The problems of a document, and how many facts they fall short of its share, which `debt` is part of."""
+    def page(self, debt: float, shows_work: bool = True) -> tuple[list[Drill], float]:
+        """The problems of a document, and how many facts they fall short of its share, which `debt` is part of.
+
+        Answers that do not show their work state no fact; a list of products makes up for it.
+        """
         draw, (low, high) = self.draw, self.spec.problems
         share = debt + self.spec.facts_per_document * (0.5 + draw())
         drills: list[Drill] = []
@@ -140,20 +144,20 @@ class _Maker:
             if not kinds and drills:
                 break
             drill = self._unlike(known, kinds or self.any_kind, held_out=self.holds_out and at == 0)
-            n_stated += len(drill.facts)
+            n_stated += len(drill.facts) * shows_work
             drills.insert(int(draw() * (len(drills) + 1)), drill)
         if share - n_stated >= 1:
             drills.append(self._recital(int(share - n_stated)))
             n_stated += len(drills[-1].facts)
         return drills, share - n_stated
 
-    def written(self, drills: Sequence[Drill]) -> str:
+    def written(self, drills: Sequence[Drill], layout: Layout) -> str:
         """A document: one style and one layout throughout."""
-        style, (layout, between) = _pick(self.draw, STYLES), _pick(self.draw, LAYOUTS)
+        style = _pick(self.draw, STYLES)
         return "\n\n".join(
             f"{drill.question}\n{drill.chain(style)}"
             if drill.kind == "recital"
-            else layout.format(question=drill.question, chain=drill.chain(style, between), answer=drill.answer)
+            else layout.written(drill.question, drill.chain(style, layout.between), drill.answer)
             for drill in drills
         )
 

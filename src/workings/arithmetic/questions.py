@@ -6,6 +6,8 @@ out of training.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from workings.arithmetic.families import FAMILIES
 
 _MORE: dict[str, tuple[str, ...]] = {
@@ -58,13 +60,32 @@ STYLES: tuple[Style, ...] = (
     },
 )
 
-LAYOUTS: tuple[tuple[str, str], ...] = (
-    ("{question}\n{chain}\n#### {answer}", "\n"),
-    ("Question: {question}\nAnswer: {chain}. The answer is {answer}.", ", "),
-    ("Q: {question}\nA: {chain}\n#### {answer}", ", "),
-    ("{question} {chain}. The answer is {answer}.", ", "),
+
+@dataclass(frozen=True)
+class Layout:
+    """A problem on the page: {question}, {chain}, {answer}; `between` stands between the equations of its chain."""
+
+    page: str
+    between: str = ", "
+
+    @property
+    def shows_work(self) -> bool:
+        """Whether the chain stands on the page at all."""
+        return "{chain}" in self.page
+
+    def written(self, question: str, chain: str, answer: int) -> str:
+        return self.page.format(question=question, chain=chain, answer=answer)
+
+
+LAYOUTS = (
+    Layout("{question}\n{chain}\n#### {answer}", "\n"),
+    Layout("Question: {question}\nAnswer: {chain}. The answer is {answer}."),
+    Layout("Q: {question}\nA: {chain}\n#### {answer}"),
+    Layout("{question} {chain}. The answer is {answer}."),
+    # As models are asked in the evaluations: with the work shown, and without.
+    Layout("User: {question}\nAssistant: {chain}. The answer is {answer}."),
+    Layout("User: {question}\nAssistant: The answer is {answer}."),
 )
-"""A problem on the page, and what stands between the equations of its chain."""
 
 RECITALS = ("Some products:", "Times tables:", "Products to know by heart:", "Multiplication practice.")
 """What may stand above a list of products."""
