@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,8 +23,8 @@ def test_the_ten_billion_token_recipe(step, rate):
 
 def test_the_rate_rises_through_the_warm_up_and_falls_after_it():
     rates = [TEN_BILLION.learning_rate(step) for step in range(19_073)]
-    assert all(a < b for a, b in zip(rates[:714], rates[1:715], strict=True))
-    assert all(a >= b for a, b in zip(rates[714:], rates[715:], strict=False))
+    assert all(a < b for a, b in pairwise(rates[:715]))
+    assert all(a >= b for a, b in pairwise(rates[714:]))
     assert min(rates[715:]) >= 6e-5 and TEN_BILLION.learning_rate(30_000) == pytest.approx(6e-5)
 
 

@@ -71,7 +71,8 @@ def rows_of_tokens(tokens_per_step: int, n_steps: int, length: int, pass_rows: i
         fits = " or ".join(f"{n:,}" for n in (below, below + at_once) if n)
         raise BadInput(
             f"tokens_per_step = {tokens_per_step:,} is no multiple of {at_once:,} = {pass_rows} rows a pass × {length} tokens × "
-            f"{n_processes} {'processes' if n_processes > 1 else 'process'}; the nearest that fit: {fits}{_smaller_pass(tokens_per_step, length, pass_rows, n_processes)}"
+            f"{n_processes} {'processes' if n_processes > 1 else 'process'}; the nearest that fit: {fits}"
+            + _smaller_pass(tokens_per_step, length, pass_rows, n_processes)
         )
     return Rows(n_steps, n_steps * tokens_per_step // (length * n_processes), pass_rows, length, n_processes)
 

@@ -1,0 +1,140 @@
+"""Recipe × corpus → what a training costs: parameters, tokens, raw bytes, FLOPs, memory, hours, passes over the data.
+
+FLOPs are those of the model (forward and backward, attention included), as MFU counts them; an optimizer's own are left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from workings.models.gpt2 import GPT2, GPT2Config
+from workings.models.nats import ROWS as NATS_ROWS
+from workings.training.recipes import PretrainConfig
+from workings.training.schedule import Rows
+
+ASSUMED_MFU = 0.4
+_GB = 1e9
+# Dense peak FLOP/s (bf16 on tensor cores, fp32 without TF32) from NVIDIA's data sheets; the first name that fits counts.
+_PEAKS: tuple[tuple[str, float, float], ...] = (
+    ("H200", 989e12, 67e12),
+    ("H100 PCIe", 756e12, 51e12),
+    ("H100", 989e12, 67e12),
+    ("A100", 312e12, 19.5e12),
+    ("L40S", 362e12, 91.6e12),
+    ("A40", 149.7e12, 37.4e12),
+    ("L4", 121e12, 30.3e12),
+    ("RTX 4090", 165.2e12, 82.6e12),
+    ("RTX 3090", 71e12, 35.6e12),
+)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The cost of one training. `unique_tokens` are those of the corpus; `memory` is an estimate, in bytes a process."""
+
+    parameters: int
+    steps: int
+    tokens: int
+    raw_bytes: int
+    flops: int
+    unique_tokens: int
+    flops_per_token: float
+    bytes_per_token: float
+    memory: int
+
+    @property
+    def epochs(self) -> float:
+        """How often the corpus is read."""
+        return self.tokens / self.unique_tokens
+
+    def matched(self) -> dict[str, int]:
+        """What a fair comparison asks about; `results/budget.json` of a run."""
+        return {name: getattr(self, name) for name in ("parameters", "steps", "raw_bytes", "tokens", "flops")}
+
+    def lines(self, flops_per_second: float, assumption: str) -> list[str]:
+        """For people: one line each, the last ones warnings."""
+        hours = self.flops / flops_per_second / 3600
+        said = [
+            f"parameters      {self.parameters:,}",
+            f"steps           {self.steps:,} of {self.tokens / self.steps:,.0f} tokens",
+            f"tokens          {self.tokens:,} = {self.epochs:.2f} epochs over {self.unique_tokens:,} unique ones",
+            f"raw text        {self.raw_bytes:,} bytes ({self.bytes_per_token:.3f} a token)",
+            f"FLOPs           {self.flops:.3e} ({self.flops_per_token:.3e} a token)",
+            f"memory          about {self.memory / _GB:.1f} GB a process",
+            f"time            {hours:.2f} hours at {flops_per_second:.2e} FLOP/s ({assumption})",
+        ]
+        if self.epochs > 1:
+            said.append(
+                f"WARNING: the corpus is repeated: {self.epochs:.1f} epochs over {self.unique_tokens:,} tokens; "
+                "a model of this budget would read new text if there were more"
+            )
+        return said
+
+
+def budget_of(model: GPT2, rows: Rows, manifest: Mapping[str, Any], config: PretrainConfig) -> Budget:
+    """What it costs to train `model` (it may be on the meta device) on `rows`."""
+    train = manifest["splits"]["train"]
+    per_token, bytes_per_token = model.flops_per_token(rows.length), train["bytes"] / train["tokens"]
+    return Budget(
+        parameters=model.n_parameters,
+        steps=rows.n_steps,
+        tokens=rows.n_tokens,
+        raw_bytes=round(rows.n_tokens * bytes_per_token),
+        flops=round(rows.n_tokens * per_token),
+        unique_tokens=train["tokens"],
+        flops_per_token=per_token,
+        bytes_per_token=bytes_per_token,
+        memory=_memory(model.config, model.n_parameters, rows, config),
+    )
+
+
+def planned(shape: GPT2Config, rows: Rows, manifest: Mapping[str, Any], config: PretrainConfig) -> Budget:
+    """As `budget_of`, without making the model."""
+    with torch.device("meta"):
+        return budget_of(GPT2(shape), rows, manifest, config)
+
+
+def _memory(shape: GPT2Config, n_parameters: int, rows: Rows, config: PretrainConfig) -> int:
+    """Bytes on one process: weights, gradients, two moments (fp32), what a pass keeps for its backward pass, the head."""
+    bf16 = config.precision == "bf16"
+    states = 16 * n_parameters // (rows.n_processes if config.parallel == "fsdp" else 1)
+    # A block keeps 16 d numbers a token: two norms' inputs and outputs, q k v, what attention saw, the MLP's two inner layers
+    # of 4 d. Under autocast norms stay fp32 and the inputs of matrices are kept in bf16 beside them.
+    kept = shape.n_layers * shape.d_model * (44 if bf16 else 64) + 8 * shape.d_model
+    tokens = rows.pass_rows * rows.length
+    # compiled, the head's logits are whole; else a chunk of them, and the gradient of the head
+    head = (
+        tokens * shape.vocab * (6 if bf16 else 8) if config.compile else 4 * shape.vocab * (shape.d_model + NATS_ROWS)
+    )
+    return states + (2 * n_parameters if bf16 else 0) + tokens * kept + head
+
+
+def peak_flops(device: str, precision: str) -> float | None:
+    """Peak FLOP/s of a device by its name; None for one that is not in the list."""
+    found = next(((bf16, fp32) for name, bf16, fp32 in _PEAKS if name in device), None)
+    return None if found is None else found[0 if precision == "bf16" else 1]
+
+
+def rate_here(device: str, name: str, precision: Literal["fp32", "bf16"]) -> tuple[float, str]:
+    """FLOP/s that a training here can count on, and in words what that rests on: a share of the known or measured peak."""
+    peak = peak_flops(name, precision)
+    if peak is not None:
+        return ASSUMED_MFU * peak, f"{ASSUMED_MFU:.0%} of {name}'s peak, assumed"
+    measured = _matmul_rate(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    return ASSUMED_MFU * measured, f"{ASSUMED_MFU:.0%}, assumed, of what a matrix product reaches here"
+
+
+def _matmul_rate(device: str, dtype: torch.dtype, n: int = 1024, seconds: float = 0.3) -> float:
+    """FLOP/s of n × n products, the best of those that fit into `seconds`."""
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    best, until = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        (a @ a)[0, 0].item()
+        best = max(best, 2 * n**3 / (time.perf_counter() - began))
+    return best

@@ -1,0 +1,71 @@
+"""Lines of metrics → TensorBoard, W&B or Trackio too, for those who like to look there. metrics.jsonl stays the record."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from numbers import Real
+from pathlib import Path
+from typing import Any, Literal
+
+from workings.errors import BadInput
+
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+Send = Callable[[int, Mapping[str, float]], None]
+
+
+@contextmanager
+def echoing(
+    trackers: Sequence[Tracker], project: str, name: str, folder: Path, config: Any
+) -> Generator[Callable[..., None]]:
+    """A `log(step, **metrics)` that sends the numbers among the metrics to each tracker, and ends their runs at the end.
+
+    `config` is a mapping for their tables. A resumed run goes on under the same name. BadInput if a package is missing.
+    """
+    for tracker in trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise BadInput(f"{tracker} is not installed: pip install 'workings[track]', or leave it out of track")
+    opened = [_OPEN[tracker](project, name, folder, config) for tracker in dict.fromkeys(trackers)]
+
+    def log(step: int, **metrics: Any) -> None:
+        numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, Real)}
+        for send, _ in opened:
+            send(step, numbers)
+
+    try:
+        yield log
+    finally:
+        for _, close in opened:
+            close()
+
+
+def _tensorboard(project: str, name: str, folder: Path, config: Any) -> tuple[Send, Callable[[], None]]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    # Hidden, because a run vouches for every other file in its directory.
+    writer = SummaryWriter(str(folder / ".tensorboard"))
+
+    def send(step: int, numbers: Mapping[str, float]) -> None:
+        for key, value in numbers.items():
+            writer.add_scalar(key, value, step)
+
+    return send, writer.close
+
+
+def _wandb(project: str, name: str, folder: Path, config: Any) -> tuple[Send, Callable[[], None]]:
+    wandb = importlib.import_module("wandb")
+    hidden = folder / ".wandb"
+    hidden.mkdir(exist_ok=True)
+    run = wandb.init(project=project, name=name, id=name, resume="allow", dir=str(hidden), config=config)
+    return lambda step, numbers: run.log(dict(numbers), step=step), run.finish
+
+
+def _trackio(project: str, name: str, folder: Path, config: Any) -> tuple[Send, Callable[[], None]]:
+    trackio = importlib.import_module("trackio")
+    trackio.init(project=project, name=name, resume="allow", config=config)
+    return lambda step, numbers: trackio.log(dict(numbers), step=step), trackio.finish
+
+
+_OPEN = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
