@@ -111,6 +111,7 @@ PRESETS: dict[str, ProblemSpec] = {
     ),
     "small": replace(_HUNDRED, high=20),
     "hundred": _HUNDRED,
+    "sums": replace(_HUNDRED, operations=("+", "-"), mix=False),
     "thousand": replace(_HUNDRED, high=999),
     "varied": replace(_HUNDRED, templates=RUNNING + STRUCTURED, distractor_rate=0.3),
     "ring11": replace(_HUNDRED, operations=("+", "-", "*"), modulus=11, multipliers=(2, 3, 4, 5)),
