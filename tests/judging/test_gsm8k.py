@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -194,11 +195,9 @@ def both(request, folder, model, data, tmp_path_factory):
     import yaml
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
+    from lm_eval.tasks import gsm8k as shipped
 
-    import lm_eval.tasks.gsm8k as theirs_tasks
-
-    (place,) = theirs_tasks.__path__
-    task = yaml.safe_load(open(f"{place}/gsm8k.yaml", encoding="utf-8"))
+    task = yaml.safe_load(Path(shipped.__path__[0], "gsm8k.yaml").read_text(encoding="utf-8"))
     task |= {"task": "gsm8k_here", "dataset_path": "json", "num_fewshot": request.param}
     task |= {"dataset_kwargs": {"data_files": {name: str(data / f"{name}.jsonl") for name in ("train", "test")}}}
     task["generation_kwargs"]["max_gen_toks"] = 24
@@ -223,7 +222,7 @@ def both(request, folder, model, data, tmp_path_factory):
 
 
 def test_every_answer_counts_as_it_does_for_lm_eval(both):
-    theirs, frame, ours, _ = both
+    theirs, ours, _ = both
     samples = {(one["filter"], one["doc_id"]): one for one in theirs["samples"]["gsm8k_here"]}
     assert len(ours) == len(samples) == 48
     for one in ours:
@@ -237,7 +236,7 @@ def test_every_answer_counts_as_it_does_for_lm_eval(both):
 
 
 def test_our_results_file_has_their_numbers(both):
-    theirs, _, _, results = both
+    theirs, _, results = both
     found, expected = results["results"]["gsm8k"], theirs["results"]["gsm8k_here"]
     for name in ("exact_match,strict-match", "exact_match,flexible-extract"):
         assert found[name] == pytest.approx(float(expected[name]))

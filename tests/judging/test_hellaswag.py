@@ -17,11 +17,8 @@ from workings.judging import hellaswag
 from workings.judging.lm_eval_files import write
 from workings.models.language import open_language
 
-WORDS = (
-    "a man sits on the roof and pulls up [step] shingles, naïve cats café [title] run  fast He she It's 54 times".split(
-        " "
-    )
-)
+TEXT = "a man sits on the roof and pulls up [step] shingles, naïve cats café [title] run  fast He she It's 54 times"
+WORDS = TEXT.split(" ")  # with an empty one, for two spaces in a row
 
 
 def rows(n: int, original: bool = True, seed: int = 0) -> list[dict]:

@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.special import logsumexp
 
 from workings.arithmetic.answers import answer_in
 from workings.arithmetic.drill_spec import DrillSpec
@@ -43,9 +42,9 @@ N_WORKED = 96
 CHOSEN_AMONG = ("table", "held-out facts")
 """The kinds whose right answer is one of the facts, so that a choice among them is one."""
 OTHER_FRAMES = {
-    "probes_worked": "worked",
-    "probes_value_choice": "value_correct",
-    "probes_equation_choice": "equation_correct",
+    "worked": "worked",
+    "value_choice": "value_correct",
+    "equation_choice": "equation_correct",
 }
 
 _FAMILIES = {"addition": "ADD", "subtraction": "SUB"}  # all others are products
@@ -227,10 +226,9 @@ def _likely(
 ) -> list[np.ndarray]:
     """For each prompt, log of the summed probability of each option's spellings [options]."""
     ways = [way for spellings in options.values() for way in spellings]
-    owner = np.repeat(np.arange(len(options)), [len(spellings) for spellings in options.values()])
+    starts = np.cumsum([0, *(len(spellings) for spellings in options.values())])[:-1]
     scored = model.logprobs(prompts, [ways] * len(prompts), batch_tokens)
-    totals = [np.array([one.total for one in row]) for row in scored]
-    return [np.array([logsumexp(total[owner == option]) for option in range(len(options))]) for total in totals]
+    return [np.logaddexp.reduceat([one.total for one in row], starts) for row in scored]
 
 
 def _chosen(choice: str, options: list[str], logs: np.ndarray, right: str) -> dict[str, Any]:
@@ -239,7 +237,7 @@ def _chosen(choice: str, options: list[str], logs: np.ndarray, right: str) -> di
         f"{choice}_correct": bool(logs.argmax() == at),
         f"{choice}_choice": options[int(logs.argmax())],
         f"{choice}_rank": 1 + int((logs > logs[at]).sum()),
-        f"{choice}_share": float(np.exp(logs[at] - logsumexp(logs))),
+        f"{choice}_share": float(np.exp(logs[at] - np.logaddexp.reduce(logs))),
     }
 
 
@@ -276,7 +274,7 @@ def _measures(rows: pl.DataFrame) -> dict[str, Any]:
 
 
 def other_frames(frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """{name: one row a probe with `correct`} of the measures beside the direct answer, to be compared like it."""
+    """{measure: one row a probe with `correct`} of the measures beside the direct answer, to be compared like it."""
     frames = {name: frame.select("id", "condition", correct=column) for name, column in OTHER_FRAMES.items()}
     frames = {name: one.filter(pl.col("correct").is_not_null()) for name, one in frames.items()}
     return {name: one for name, one in frames.items() if len(one)}
