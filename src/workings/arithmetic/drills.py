@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import count
 from typing import Literal, TypeVar
@@ -18,13 +18,14 @@ from workings.arithmetic.drill_spec import KINDS, DrillSpec, Weights
 from workings.arithmetic.facts import Fact
 from workings.arithmetic.generator import ProblemSpec, generate
 from workings.arithmetic.questions import LAYOUTS, RECITALS, STYLES, Layout, Style
-from workings.arithmetic.worked import TABLE, Step, stated
+from workings.arithmetic.worked import TABLE, Step, rests_on, stated
 from workings.errors import BadInput
 
 __all__ = ["Drill", "DrillSpec", "Split", "Weights", "drill_documents", "drill_items"]
 
 Split = Literal["train", "validation"]
 T = TypeVar("T")
+Operands = tuple[int, int]
 Draw = Callable[[], float]
 Ladder = list[tuple[float, str]]
 """Kinds, each with the sum of the weights up to it."""
@@ -117,17 +118,12 @@ class _Maker:
         self.any_kind = _ladder(spec.kinds)
         self.factless = _ladder({kind: weight for kind, weight in spec.kinds.items() if KINDS[kind].is_factless})
         self.products = [both for both, fact in TABLE.items() if self.holds_out or fact not in spec.held_out_facts]
-        self.operands = {
-            kind: _parted(KINDS[kind].operands, partial(self._needs_held_out, kind)) for kind in spec.kinds
+        self.operands = {kind: _operands(kind, spec.held_out_facts) for kind in spec.kinds}
+        self.templates = {
+            kind: _parted(list(KINDS[kind].templates.items()), lambda item: item[0] in spec.held_out_templates)
+            for kind in spec.kinds
         }
-        self.templates = {kind: _parted(list(KINDS[kind].templates.items()), self._is_held_out) for kind in spec.kinds}
         self.stories: dict[tuple[str, str], Iterator[Drill]] = {}
-
-    def _needs_held_out(self, kind: str, operands: tuple[int, int]) -> bool:
-        return self.spec.rests_on_held_out(KINDS[kind].work(*operands, False))
-
-    def _is_held_out(self, template: tuple[str, str]) -> bool:
-        return template[0] in self.spec.held_out_templates
 
     def page(self, debt: float, shows_work: bool = True) -> tuple[list[Drill], float]:
         """The problems of a document, and how many facts they fall short of its share, which `debt` is part of.
@@ -212,7 +208,7 @@ class _Maker:
             templates=(family,),
         )
         for block in count():
-            for problem in generate(128, spec, seeds.derive(f"{self.stream} {kind} {family} {block}", self.seed)):
+            for problem in generate(32, spec, seeds.derive(f"{self.stream} {kind} {family} {block}", self.seed)):
                 steps = tuple(_step(step.expression, step.result) for step in problem.steps)
                 yield self._made(kind, family, problem.question, steps, (problem.question,))
 
@@ -237,9 +233,21 @@ class _Maker:
         return _pick(self.draw, held if held and held_out else trained)
 
 
+@lru_cache(maxsize=64)
+def _operands(name: str, held_out: frozenset[Fact]) -> tuple[list[Operands], list[Operands]]:
+    """The operands of a kind that rest on no held-out fact, and those that do."""
+    kind = KINDS[name]
+    if kind.is_factless or not held_out:
+        return list(kind.operands), []
+    return _parted(kind.operands, lambda both: not held_out.isdisjoint(rests_on(kind.work(*both, False))))
+
+
 def _parted(among: Sequence[T], is_held_out: Callable[[T], bool]) -> tuple[list[T], list[T]]:
     """Those trained on, those held out."""
-    return [one for one in among if not is_held_out(one)], [one for one in among if is_held_out(one)]
+    parts: tuple[list[T], list[T]] = [], []
+    for one in among:
+        parts[is_held_out(one)].append(one)
+    return parts
 
 
 def _step(expression: str, result: str) -> Step:
