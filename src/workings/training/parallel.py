@@ -43,6 +43,11 @@ class World:
         """cpu, cuda or mps."""
         return self.device.partition(":")[0]
 
+    @property
+    def device_name(self) -> str:
+        """The product's name where it is a GPU, else the kind."""
+        return torch.cuda.get_device_name(self.device) if self.kind == "cuda" else self.kind
+
     def mean(self, value: Tensor) -> Tensor:
         """The mean over all processes, in place; the same bits everywhere."""
         if self.size > 1:

@@ -15,8 +15,6 @@ import signal
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +24,14 @@ from torch import Tensor
 from workings import seeds
 from workings.config import leaves
 from workings.errors import BadInput
-from workings.files import explained
 from workings.models.device import device_of
 from workings.models.gpt2 import GPT2
+from workings.models.own import Language
 from workings.provenance import sha256_of
 from workings.training.budget import budget_of, peak_flops
 from workings.training.feed import Feed
+from workings.training.journal import Journal
+from workings.training.measures import keep_model, samples, validation
 from workings.training.optimizers import optimizers
 from workings.training.parallel import World, spread
 from workings.training.recipes import PRESETS, PretrainConfig, rows_of, shape_of
@@ -49,20 +49,6 @@ __all__ = ["PRESETS", "Evaluation", "Journal", "PretrainConfig", "pretrain"]
 
 Log = Callable[..., None]
 Evaluation = Callable[["LanguageModel", int], dict[str, Any]]
-
-
-def _nothing(*_: Any, **__: Any) -> None:
-    """What is told to nobody."""
-
-
-@dataclass(frozen=True)
-class Journal:
-    """What a training tells besides its metrics. Only rank 0 tells."""
-
-    sample: Log = _nothing  # sample(step, prompt=…, text=…)
-    spend: Log = _nothing  # spend(tokens=…, flops=…, bytes=…), since the last call
-    rewind: Callable[[int], None] = _nothing  # forget what was told about later steps than this
-    progress: Callable[[int, int, str], None] = _nothing  # step, of how many, a few words
 
 
 def pretrain(
@@ -102,6 +88,10 @@ def pretrain(
     return loop.trainer.copy().eval()
 
 
+def _tell_nobody(step: int, **metrics: Any) -> None:
+    """The log of every process but the first."""
+
+
 class _Loop:
     """A trainer, and what is due after its steps."""
 
@@ -118,7 +108,7 @@ class _Loop:
         evaluations: Sequence[Evaluation],
     ) -> None:
         self.config, self.corpus, self.folder, self.seed, self.where = config, corpus, folder, seed, where
-        self.log, self.journal = (log, journal) if where.writes else (_nothing, Journal())
+        self.log, self.journal = (log, journal) if where.writes else (_tell_nobody, Journal())
         self.evaluations = evaluations
         model = _model(config, corpus.tokenizer, start, seed).to(where.device)
         self.rows = rows_of(config, corpus, model.config.block, where.size)
@@ -132,6 +122,9 @@ class _Loop:
 
     def begin(self, resume: bool) -> None:
         """Untrained, or at the resume point; whatever was told about later steps is taken back."""
+        if self.where.writes:
+            for left in self.folder.glob(".*.partial"):  # a model that was being kept when the process was killed
+                shutil.rmtree(left, ignore_errors=True)
         torch.manual_seed(seeds.derive("training", self.seed))
         if resume:
             self.watch.restore(self.trainer.restore(self.folder / "state", self._identity()))
@@ -169,7 +162,8 @@ class _Loop:
         """What the model is asked for now: validation, evaluations, samples, a kept copy. The meter's clock stands still."""
         config, step = self.config, self.trainer.step
         keep = config.keep_every > 0 and step > 0 and step % config.keep_every == 0
-        if not (keep or any(map(self._due, (config.validate_every, config.evaluate_every, config.sample_every)))):
+        asked = any(map(self._due, (config.validate_every, config.evaluate_every, config.sample_every)))
+        if not (keep or asked or step == config.steps):
             return
         self.watch.settle()
         with self.meter.standing_still():
@@ -177,7 +171,7 @@ class _Loop:
             if not self.where.writes:
                 return
             with torch.random.fork_rng(), self.trainer.computing():
-                self._judge(_language(model, self.corpus.tokenizer))
+                self._judge(Language.of(model, self.corpus.tokenizer))
             if keep:
                 keep_model(model, self.corpus.tokenizer, self.folder / f"step_{step:06d}")
 
@@ -185,9 +179,8 @@ class _Loop:
         config, step = self.config, self.trainer.step
         if self._due(config.validate_every):
             self.log(step, **validation(language, self.corpus, config.validation_documents))
-        if self._due(config.evaluate_every):
-            for evaluation in self.evaluations:
-                self.log(step, **evaluation(language, step))
+        for evaluation in self.evaluations if step == config.steps or self._due(config.evaluate_every) else ():
+            self.log(step, **evaluation(language, step))
         if self._due(config.sample_every):
             for line in samples(language, config.sample_prompts, config.sample_tokens):
                 self.journal.sample(step, **line)
@@ -215,7 +208,8 @@ class _Meter:
 
     def __init__(self, loop: _Loop) -> None:
         self.loop = loop
-        self.peak = loop.config.peak_flops or peak_flops(_device_name(loop.where), loop.config.precision)
+        self.peak = loop.config.peak_flops or peak_flops(loop.where.device_name, loop.config.precision)
+        self.restart()
 
     def restart(self) -> None:
         """The clock begins now."""
@@ -297,60 +291,3 @@ def live_bias(tokenizer: Tokenizer, rows: int) -> Tensor:
 
 def _n_live(tokenizer: Tokenizer) -> int:
     return sum(map(len, tokenizer.live))
-
-
-def _device_name(where: World) -> str:
-    return torch.cuda.get_device_name(where.device) if where.kind == "cuda" else where.kind
-
-
-# ── what a model is asked for on the way ─────────────────────────────────────────────────────────────────────────────
-
-
-def _language(model: GPT2, tokenizer: Tokenizer) -> LanguageModel:
-    from workings.models.language import Language
-
-    return Language.of(model, tokenizer)
-
-
-def validation(language: LanguageModel, corpus: Corpus, limit: int) -> dict[str, float]:
-    """Bits per byte of the first `limit` validation documents of each source, and of all; `validation_loss` in nats a token."""
-    from workings.models.language import bits_per_byte
-
-    documents = [one for source in corpus.sources for one in islice(corpus.validation(source), limit)]
-    if not documents:
-        return {}
-    read = bits_per_byte(language, documents)
-    by_source = {f"bits_per_byte.{name}": _bits(part) for (name,), part in read.group_by("source", maintain_order=True)}
-    return {
-        "bits_per_byte": _bits(read),
-        **by_source,
-        "validation_loss": float(read["nats"].sum()) / int(read["tokens"].sum()),
-        "n_validation": len(read),
-    }
-
-
-def _bits(read: Any) -> float:
-    return float(read["nats"].sum()) / (math.log(2) * int(read["bytes"].sum()))
-
-
-def samples(language: LanguageModel, prompts: Sequence[str], n_tokens: int) -> list[dict[str, str]]:
-    """Greedy continuations, so that two steps, or two arms, can be laid side by side."""
-    ids = [language.encode(language.prepare(prompt)) for prompt in prompts]
-    written = language.generate(ids, n_tokens)
-    return [{"prompt": p, "text": g.text, "ended": g.ended} for p, g in zip(prompts, written, strict=True)]
-
-
-def keep_model(model: GPT2, tokenizer: Tokenizer, folder: Path) -> Path:
-    """A checkpoint folder that appears whole; one that is there already, of a training that was killed, gives way."""
-    from workings.models.exchange import save_gpt2
-
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        save_gpt2(model, tokenizer, partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    except OSError as error:
-        raise explained(error, folder) from error
-    return folder

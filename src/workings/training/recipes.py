@@ -55,7 +55,7 @@ class PretrainConfig:
     log_every: int = fixed(10)
     validate_every: int = fixed(100)
     validation_documents: int = fixed(200, "of each source, the first")
-    evaluate_every: int = fixed(0, "how often the judges given to `pretrain` are asked")
+    evaluate_every: int = fixed(0, "of the judges, which are asked after the last step in any case")
     sample_every: int = fixed(250)
     sample_tokens: int = fixed(32)
     sample_prompts: tuple[str, ...] = fixed(("The", "6*9=", "What is 7 times 8?"), "raw text")

@@ -1,0 +1,342 @@
+"""What does a GPT-2 trained from scratch on a corpus learn, and at what cost?
+
+`workings pretrain` is this experiment; its arms are recipes: `mini` for a laptop, `124M-10B` with the seeds' numbers, and the
+same at 350M. Corpora that hold the same raw text in different vocabularies are compared by training one model on each.
+
+Measure: bits per byte of the validation documents, for each source, beside the same model before training; judges on the way if
+asked for. Stop rule: the number of steps. Nothing is selected on validation; the last weights are the result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workings.config import fixed, from_dict, nuisance, scientific, to_dict
+from workings.errors import BadInput
+from workings.run import Run, RunRecord
+from workings.training.echo import Tracker, echoing
+from workings.training.journal import SAMPLES, Journal
+from workings.training.recipes import PRESETS, PretrainConfig, rows_of, shape_of
+
+if TYPE_CHECKING:
+    from workings.models.gpt2 import GPT2
+    from workings.models.language import LanguageModel
+    from workings.text.corpus import Corpus
+    from workings.training.budget import Budget
+    from workings.training.parallel import World
+    from workings.training.pretrain import Evaluation
+
+
+@dataclass(frozen=True)
+class Config:
+    """Corpus, recipe, and who judges."""
+
+    corpus: str = scientific("", "a folder of `workings corpus build`")
+    start: str | None = fixed(None, "a checkpoint folder to go on from, instead of new weights")
+    training: PretrainConfig = fixed(PRESETS["mini"])
+    hellaswag: str | None = fixed(None, "judge on these items: a file, or a hub id")
+    probes: bool = fixed(False, "judge on arithmetic probes")
+    judged: int | None = fixed(None, "at most so many items of each judge")
+    verify: bool = fixed(False, "hash every shard of the corpus before training")
+    track: tuple[Tracker, ...] = fixed((), "echo the metrics to tensorboard, wandb or trackio")
+    project: str = fixed("workings", "the name under which trackers file the run")
+    device: str = fixed("auto")
+    seed: int = nuisance(0)
+
+
+ARMS = {name: Config(training=recipe) for name, recipe in PRESETS.items()}
+_SMOKE = {"n_layers": 2, "n_heads": 2, "d_model": 32, "block": 32}
+SCALES: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "training": {
+            "shape": _SMOKE,
+            "steps": 20,
+            "tokens_per_step": 256,
+            "pass_rows": 8,
+            "warmup_steps": 2,
+            "validate_every": 10,
+            "validation_documents": 5,
+            "precision": "fp32",
+            "compile": False,
+        }
+    },
+    "mini": {},
+    "full": {},
+}
+
+
+def inputs(config: Config) -> dict[str, str | Path]:
+    """The corpus by its manifest, which holds the digests of its shards; what else is read, by content where it is local."""
+    if not config.corpus:
+        raise BadInput("no corpus: make one with `workings corpus build` and name its folder (--corpus)")
+    _opened(config.corpus)
+    named = {"start": config.start, "hellaswag": config.hellaswag}
+    found = {k: Path(v).expanduser() if Path(v).expanduser().exists() else v for k, v in named.items() if v is not None}
+    return {"corpus": Path(config.corpus).expanduser() / "manifest.json"} | found
+
+
+def run_arm(config: Config, run: Run) -> None:
+    """Train, judge on all validation documents, save. Under torchrun this is rank 0; the others `follow`."""
+    from workings.training.parallel import world
+    from workings.training.trainer import RESUME_POINT
+
+    with world(config.device) as where:
+        folder = run.folder("checkpoint")
+        resume = (folder / "state" / RESUME_POINT).exists()
+        where.agreed((to_dict(config), str(folder), resume))
+        train(config, folder, where, resume, run)
+
+
+def follow(device: str = "auto") -> None:
+    """What every process but rank 0 does: learn from it what is trained, and take part."""
+    from workings.training.parallel import world
+
+    with world(device) as where:
+        fields, folder, resume = where.agreed(None)
+        train(from_dict(Config, fields), Path(folder), where, resume, None)
+
+
+def train(config: Config, folder: Path, where: World, resume: bool, run: Run | None) -> None:
+    """This process's part of a training; `run` is rank 0's."""
+    from workings.training.pretrain import pretrain
+
+    corpus, start = _opened(config.corpus), None
+    if config.start is not None:
+        start = _start(config.start, corpus)
+    told: dict[str, Any] = {"resume": resume, "seed": config.seed, "where": where, "start": start}
+    if run is None:
+        pretrain(config.training, corpus, folder, _silent, **told)
+        return
+    if config.verify:
+        _verified(corpus)
+    run.results("budget", budget_of_run(config, corpus, where.size, start).matched())
+    with _logging(config, run) as log:
+        judges, journal = evaluations(config, run), Journal.of(run, _progress)
+        model = pretrain(config.training, corpus, folder, log, evaluations=judges, journal=journal, **told)
+    _finish(model, corpus, run)
+
+
+def budget_of_run(config: Config, corpus: Corpus, n_processes: int = 1, start: GPT2 | None = None) -> Budget:
+    """What the training costs; no model is made for it."""
+    from workings.training.budget import planned
+
+    shape = start.config if start is not None else shape_of(config.training, corpus.tokenizer)
+    rows = rows_of(config.training, corpus, shape.block, n_processes)
+    return planned(shape, rows, corpus.manifest, config.training)
+
+
+def described_budget(config: Config, n_processes: int, flops_per_second: float | None) -> list[str]:
+    """The lines of a dry run."""
+    from workings.models.device import device_of
+    from workings.training.budget import rate_here
+    from workings.training.parallel import World
+
+    where = World(0, n_processes, device_of(config.device))
+    corpus = _opened(config.corpus)
+    found = budget_of_run(config, corpus, n_processes)
+    rate, because = flops_per_second, "as given"
+    if rate is None:
+        one, because = rate_here(where.device, where.device_name, config.training.precision)
+        rate = one * n_processes
+    return found.lines(rate, because)
+
+
+# ── what is trained on and from ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _opened(corpus: str) -> Corpus:
+    from workings.text.corpus import Corpus
+
+    return Corpus.open(Path(corpus).expanduser())
+
+
+def _verified(corpus: Corpus) -> None:
+    wrong = corpus.verify()
+    if wrong:
+        raise BadInput(f"the corpus {corpus.folder} is not as it was built: {'; '.join(wrong[:3])}. Build it again.")
+
+
+def _start(folder: str, corpus: Corpus) -> GPT2:
+    from workings.models.exchange import load_gpt2
+
+    model, tokenizer = load_gpt2(Path(folder).expanduser())
+    if tokenizer.digest != corpus.tokenizer.digest:
+        raise BadInput(
+            f"the model {folder} reads {tokenizer.summary()}; the corpus {corpus.folder} was written in "
+            f"{corpus.tokenizer.summary()}: build the corpus again with the model's tokenizer"
+        )
+    return model.train()
+
+
+# ── what is told ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _silent(step: int, **metrics: Any) -> None:
+    """The log of a process that does not write."""
+
+
+@contextmanager
+def _logging(config: Config, run: Run) -> Generator[Callable[..., None]]:
+    with echoing(config.track, config.project, run.path.name, run.path, to_dict(config)) as echo:
+
+        def log(step: int, **metrics: Any) -> None:
+            run.log(step, **metrics)
+            echo(step, **metrics)
+
+        yield log
+
+
+def _progress(step: int, n_steps: int, text: str) -> None:
+    from workings.training.distil import progress_line
+
+    progress_line(step, n_steps, text)
+
+
+def evaluations(config: Config, run: Run) -> list[Evaluation]:
+    """Judges as `pretrain` asks them; the items' outcomes of the last time stay in the run."""
+    from workings.judging import hellaswag, probes
+
+    def hellaswag_now(language: LanguageModel, step: int) -> dict[str, Any]:
+        frame = hellaswag.judge(language, hellaswag_items, ("karpathy",))
+        run.outcomes("hellaswag", frame)
+        found = hellaswag.summary(frame)["karpathy"]
+        return _flat("hellaswag.acc", found["acc"]) | _flat("hellaswag.acc_norm", found["acc_norm"])
+
+    def probes_now(language: LanguageModel, step: int) -> dict[str, Any]:
+        frame = probes.judge(language, asked, choices=False)
+        run.outcomes("probes", frame)
+        direct = {kind: one["direct"] for kind, one in probes.summary(frame).items()}
+        return {key: value for kind, one in direct.items() for key, value in _flat(f"probes.{kind}", one).items()}
+
+    chosen: list[Evaluation] = []
+    if config.hellaswag is not None:
+        hellaswag_items = hellaswag.items(config.hellaswag, config.judged)
+        chosen.append(hellaswag_now)
+    if config.probes:
+        asked = probes.items(limit=config.judged)
+        chosen.append(probes_now)
+    return chosen
+
+
+def _flat(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """A share with its interval as columns of the metrics."""
+    return {name: found["value"], f"{name}.low": found["low"], f"{name}.high": found["high"], f"{name}.n": found["n"]}
+
+
+def _finish(model: GPT2, corpus: Corpus, run: Run) -> None:
+    """All validation documents, one outcome each; the checkpoint; the resume point goes."""
+    import shutil
+
+    from workings.models.own import Language
+    from workings.models.scoring import bits_per_byte
+    from workings.training.measures import keep_model
+
+    read = bits_per_byte(Language.of(model, corpus.tokenizer), corpus.validation()).with_row_index("document")
+    run.outcomes("validation", read)
+    by_source = {name: _estimate(part) for (name,), part in read.group_by("source", maintain_order=True)}
+    run.results("headline", {"n": len(read), "bits per byte": {k: v["value"] for k, v in by_source.items()}})
+    run.results("validation", by_source)
+    keep_model(model, corpus.tokenizer, run.folder("checkpoint") / "model")
+    shutil.rmtree(run.path / "checkpoint" / "state", ignore_errors=True)
+
+
+def _estimate(read: Any) -> dict[str, float]:
+    """Bits per byte with an interval over documents, and n."""
+    import math
+
+    from workings.judging.statistics import ProblemSums, percentile
+
+    bits, n_bytes = read["nats"].to_numpy() / math.log(2), read["bytes"].to_numpy()
+    band = percentile(ProblemSums(bits[:, None], n_bytes[:, None].astype(float)))
+    low, high = (float(end[0]) for end in (band.low, band.high))
+    return {"value": float(bits.sum() / n_bytes.sum()), "low": low, "high": high, "n": len(read)}
+
+
+# ── the report ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def report(records: Sequence[RunRecord], out: Path) -> Path:
+    """Bits per byte and cost of each run, curves, samples."""
+    from workings.judging.report import Axis, Curves, Record, Report, write_report
+
+    made = Report(
+        title="Pretraining a GPT-2",
+        question=(__doc__ or "").partition("\n")[0],
+        verdict=_verdict(records[-1]),
+        sections=[
+            _bits_table(records),
+            _costs(records),
+            Curves("Training loss", Axis("step"), Axis("loss", "nats a token"), _curves(records, "loss")),
+            Curves("Validation", Axis("step"), Axis("bits per byte"), _curves(records, "bits_per_byte")),
+            _written(records[-1]),
+        ],
+        record=Record([str(r.path) for r in records], versions=records[0].manifest["versions"]),
+        warnings=["One training seed: the intervals are over documents only and say nothing about other seeds."],
+    )
+    return write_report(made, out)
+
+
+def _verdict(record: RunRecord) -> Any:
+    """Whether it learned its language at all: the trained model against the same one before its first step."""
+    from workings.judging.report import Verdict
+
+    logged, budget = record.metrics(), record.result("budget")
+    if "bits_per_byte" not in logged.columns:
+        return Verdict(
+            "The corpus has no validation documents, so nothing was measured on text not trained on.", "undecided"
+        )
+    bits = logged.drop_nulls("bits_per_byte")["bits_per_byte"].to_list()
+    says = (
+        f"{budget['tokens']:,} tokens in {budget['steps']:,} steps took {budget['parameters']:,} parameters from {bits[0]:.3f} "
+        f"to {bits[-1]:.3f} bits per byte of the validation documents read on the way"
+    )
+    return Verdict(f"{says}.", "holds" if bits[-1] < bits[0] else "fails")
+
+
+def _bits_table(records: Sequence[RunRecord]) -> Any:
+    from workings.judging.report import Column, Estimate, Row, Table
+
+    rows = [
+        Row(f"{record.path.name}: {source}", [Estimate(one["value"], one["low"], one["high"])], one["n"])
+        for record in records
+        for source, one in record.result("validation").items()
+    ]
+    caption = "All validation documents; 95 % intervals over documents (bootstrap). n: documents."
+    return Table(
+        "Bits per byte of raw text", [Column("bits per byte", "number", 4)], rows, caption, rows_are="run, source"
+    )
+
+
+def _costs(records: Sequence[RunRecord]) -> Any:
+    from workings.judging.report import Column, Row, Table
+
+    names = ("parameters", "steps", "raw_bytes", "tokens", "flops")
+    rows = [Row(record.path.name, [record.result("budget")[name] for name in names]) for record in records]
+    return Table("What it cost", [Column(name.replace("_", " "), "count") for name in names], rows, rows_are="run")
+
+
+def _curves(records: Sequence[RunRecord], column: str) -> Any:
+    from workings.judging.report import Series
+
+    series = []
+    for record in records:
+        logged = record.metrics()
+        for name in [n for n in logged.columns if n == column or n.startswith(f"{column}.")]:
+            kept = logged.drop_nulls(name)
+            series.append(Series(f"{record.path.name}: {name}", kept["step"].to_list(), kept[name].to_list()))
+    return series
+
+
+def _written(record: RunRecord) -> Any:
+    from workings.judging.report import Text
+
+    path = record.path / SAMPLES
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    last = [line for line in lines if line["step"] == lines[-1]["step"]]
+    body = "\n\n".join(f"{one['prompt']} → {one['text']}" for one in last) or "No samples were asked for."
+    return Text("What the last model writes (greedy)", body)
