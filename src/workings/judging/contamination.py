@@ -14,7 +14,7 @@ from workings.arithmetic.probes import Probe
 from workings.arithmetic.rewrite import expand
 from workings.judging.probes import overlap_with
 from workings.text.corpus import Corpus
-from workings.text.manifest import shards_of
+from workings.text.manifest import FORMAT, shards_of
 from workings.text.shards import open_documents_of, open_ids
 
 MOST_DOCUMENTS = 100_000
@@ -42,12 +42,14 @@ def report_on(reference: str | Path, judged: Sequence[Probe], most: int = MOST_D
 
 
 def corpus_of(reference: str | Path) -> Path | None:
-    """The corpus that the run a checkpoint lies in was given; None for a model that lies in no run of ours."""
+    """The corpus that the run a checkpoint lies in was given (or the corpus itself); None for a model of no run of ours."""
     here = Path(reference).expanduser().resolve()
     for folder in (here, *here.parents[:3]):
         manifest = folder / "manifest.json"
         if manifest.is_file():
             content = json.loads(manifest.read_text(encoding="utf-8"))
+            if content.get("format") == FORMAT:
+                return folder
             place = content.get("input_places", {}).get("corpus")
             return Path(place) if place else None
     return None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
+from scipy.stats import binom
 
 from workings.errors import BadInput
 from workings.judging.statistics import cluster_bootstrap, wilson
@@ -24,6 +26,19 @@ def mean(values: pl.Series, seed: int = 0) -> dict[str, Any]:
     _some(n)
     interval = cluster_bootstrap(values.to_numpy(), seed=seed)
     return {"value": float(values.to_numpy().mean()), "low": interval.low, "high": interval.high, "n": n}
+
+
+def median(values: pl.Series) -> dict[str, Any]:
+    """The middle value: value, low, high (order statistics that hold it 95 % of the time, or more), n."""
+    n, ordered = len(values), np.sort(values.to_numpy())
+    _some(n)
+    reach = int(binom.ppf(0.025, n, 0.5))
+    return {
+        "value": float(np.median(ordered)),
+        "low": float(ordered[max(reach - 1, 0)]),
+        "high": float(ordered[min(n - reach, n - 1)]),
+        "n": n,
+    }
 
 
 def _some(n: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from workings.arithmetic.drill_spec import DrillSpec
 from workings.config import fixed, nuisance
 from workings.errors import BadInput
 from workings.judging import contamination, gsm8k, hellaswag, lm_eval_files, probes
@@ -39,6 +40,7 @@ class Settings:
     )
     max_new_tokens: int = fixed(256, "of an answer to GSM8K")
     limit: int | None = fixed(None, "at most so many items of each task, the first ones")
+    drills: DrillSpec = fixed(DrillSpec(), "whose held-out facts the probes ask for")
     probe_seed: int = fixed(0, "of the operands of the probes")
     batch_size: int = nuisance(32, "answers generated at once")
     batch_tokens: int = nuisance(8192, "tokens scored at once")
@@ -85,7 +87,7 @@ def evaluate(
         found[name] = _result(name, model, kept, frame, n_all, settings, step)
         if name == "probes" and str(reference):
             found[name]["training"] = contamination.report_on(reference, kept)
-        run.results(_stem(name, step), found[name])
+        run.results(stem_of(name, step), found[name])
         files += TASKS[name].files(kept, frame, n_all, settings)
     _write_files(run, model, files, settings, step)
     return found
@@ -95,18 +97,19 @@ def _kept_or_judged(
     run: Run, name: str, model: LanguageModel, kept: Sequence[Any], settings: Settings, step: int | None
 ) -> pl.DataFrame:
     """A task's outcomes: those the run has, or new ones, which it has from then on."""
-    stem = _stem(name, step)
+    stem = stem_of(name, step)
     done = run.path / "outcomes" / f"{stem}.parquet"
     if done.is_file():
         return pl.read_parquet(done)
     frame = _judged(name, model, kept, settings, stem)
     for other, one in TASKS[name].frames(frame).items():
-        run.outcomes(_stem(f"{name}_{other}", step), one)
+        run.outcomes(stem_of(f"{name}_{other}", step), one)
     run.outcomes(stem, frame)  # last: what is there is complete
     return frame
 
 
-def _stem(name: str, step: int | None) -> str:
+def stem_of(name: str, step: int | None) -> str:
+    """The name of a task's outcomes and results, of a model or of a checkpoint."""
     return name if step is None else f"{name}_step_{step:06d}"
 
 
@@ -192,7 +195,7 @@ def _result(
 def _write_files(
     run: Run, model: LanguageModel, tasks: Sequence[LmEvalTask], settings: Settings, step: int | None
 ) -> None:
-    folder = run.path / "lm_eval" / _stem("", step).strip("_")
+    folder = run.path / "lm_eval" / stem_of("", step).strip("_")
     for earlier in folder.glob("*_*.json*"):  # of a run that was stopped: the same items, under another time
         earlier.unlink()
     about = {
@@ -236,7 +239,7 @@ TASKS: dict[str, Task] = {
         lambda kept, settings: f"{settings.gsm8k_data}, {settings.prompt} prompt, {settings.n_fewshot} worked examples",
     ),
     "probes": Task(
-        lambda settings: probes.items(seed=settings.probe_seed),
+        lambda settings: probes.items(settings.drills, seed=settings.probe_seed),
         lambda model, some, settings, _: probes.judge(
             model, some, settings.prompt, settings.batch_size, settings.batch_tokens
         ),

@@ -29,7 +29,7 @@ from workings.arithmetic.answers import answer_in
 from workings.arithmetic.drill_spec import DrillSpec
 from workings.arithmetic.facts import GPT2_MUL, Fact
 from workings.arithmetic.probes import PROBE_KINDS, Probe, overlap, probes
-from workings.judging.estimates import mean, share
+from workings.judging.estimates import mean, median, share
 from workings.judging.gsm8k import n_facts
 from workings.judging.lm_eval_files import LmEvalTask, sample
 from workings.judging.prompts import LAYOUTS, Style, ids_of, opening
@@ -245,13 +245,18 @@ def _chosen(choice: str, options: list[str], logs: np.ndarray, right: str) -> di
 
 
 def summary(frame: pl.DataFrame) -> dict[str, Any]:
-    """{kind: every measure with n and interval}, kinds as they are asked; "all" takes each probe once."""
+    """{kind: every measure with n and interval}; "all" takes each probe once, and by what its answer rests on."""
     kinds = [kind for kind in PROBE_KINDS if kind in frame["condition"]]
-    return {kind: _measures(frame.filter(condition=kind)) for kind in kinds} | {"all": _measures(frame)}
+    parts = {kind: frame.filter(condition=kind) for kind in kinds} | {"all": frame}
+    parts |= {
+        "resting on a held-out fact": frame.filter("held_out"),
+        "resting on none": frame.filter(~pl.col("held_out")),
+    }
+    return {name: _measures(part) for name, part in parts.items() if len(part)}
 
 
 def _measures(rows: pl.DataFrame) -> dict[str, Any]:
-    """Ranks are medians; a measure that does not apply to these probes, or to this model, is left out."""
+    """A measure that does not apply to these probes, or to this model, is left out."""
     found = {
         "n": len(rows),
         "direct": share(rows["correct"]),
@@ -259,13 +264,13 @@ def _measures(rows: pl.DataFrame) -> dict[str, Any]:
         "truncated": share(rows["worked_truncated"]),
         "facts_per_response": mean(rows["worked_facts"]),
         "probability": mean(rows["probability"]),
-        "rank": float(np.median(rows["rank"])),
+        "rank": median(rows["rank"]),
     }
     facts = rows.filter(pl.col("fact_rank").is_not_null())
     if len(facts):
         found |= {
             "fact_probability": mean(facts["fact_probability"]),
-            "fact_rank": float(np.median(facts["fact_rank"])),
+            "fact_rank": median(facts["fact_rank"]),
         }
     chosen = rows.filter(pl.col("value_correct").is_not_null())
     if len(chosen):

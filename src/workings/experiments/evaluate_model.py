@@ -1,0 +1,117 @@
+"""How well does a language model do on HellaSwag, GSM8K and plain arithmetic, item by item?
+
+`workings eval` is this experiment. One run judges one model, or every checkpoint that a training kept; several runs are compared
+item by item (`workings compare`). Naming `gpt2` as the model is the comparison with OpenAI's.
+
+Measure: shares right with Wilson intervals, beside what chance gives where the answer is chosen; how long answers are, how many
+are truncated, how many facts they hold. Stop rule: every item once, greedily. Nothing is selected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from workings.config import fixed, nuisance, scientific
+from workings.errors import BadInput
+from workings.experiment import Experiment, load
+from workings.judging.evaluate import Settings
+from workings.run import Run, RunRecord
+
+Tasks = tuple[Literal["hellaswag", "gsm8k", "probes"], ...]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which model, asked what."""
+
+    model: str | None = scientific(None, "a hub id, a Hugging Face folder, one of our checkpoints, a GGUF file")
+    checkpoints: str | None = scientific(None, "a training's run directory: all the models it kept, instead of one")
+    tasks: Tasks = fixed(("hellaswag", "gsm8k", "probes"))
+    settings: Settings = fixed(Settings())
+    device: str = fixed("auto")
+    precision: Literal["fp32", "bf16"] = fixed("fp32")
+    seed: int = nuisance(0, "of the training of the model that is judged, so that arms are paired by it")
+
+
+ARMS = {"model": Config()}
+SCALES: dict[str, dict[str, Any]] = {
+    "smoke": {"settings": {"limit": 8, "max_new_tokens": 16}},
+    "mini": {"settings": {"limit": 200}},
+    "full": {},
+}
+
+
+def inputs(config: Config) -> dict[str, str | Path]:
+    """Model and data, by content where they are local."""
+    if (config.model is None) == (config.checkpoints is None):
+        raise BadInput(
+            "name one model (--model path or hub id), or a training whose checkpoints are meant (--checkpoints)"
+        )
+    named = {"model": config.model, "checkpoints": config.checkpoints}
+    named |= {task: getattr(config.settings, f"{task}_data") for task in config.tasks if task != "probes"}
+    return {k: Path(v).expanduser() if Path(v).expanduser().exists() else v for k, v in named.items() if v is not None}
+
+
+def run_arm(config: Config, run: Run) -> None:
+    """Items first, so that a mistake in them is found before a model is opened; then every task."""
+    from workings.judging.curves import checkpoints_in, evaluate_all
+    from workings.judging.evaluate import evaluate
+    from workings.judging.evaluate import load as load_items
+    from workings.models.language import open_language
+
+    if config.checkpoints is not None:
+        found = checkpoints_in(config.checkpoints)
+        evaluate_all(
+            found,
+            config.tasks,
+            run,
+            config.settings,
+            lambda folder: open_language(folder, config.device, config.precision),
+        )
+        return
+    items = load_items(config.tasks, config.settings)
+    model = open_language(config.model or "", config.device, config.precision)
+    evaluate(model, config.tasks, run, config.settings, items=items, reference=config.model or "")
+
+
+def report(records: Sequence[RunRecord], out: Path) -> Path:
+    """Every measure of every model with its interval, what chance gives, and the models against each other."""
+    from workings.judging.evaluation_report import report_on
+
+    return report_on(records, out, (__doc__ or "").partition("\n")[0], Config)
+
+
+def evaluate_model(config: Config, root: str | Path = "runs", overrides: Sequence[str] = ()) -> RunRecord:
+    """One run, named after the model; of a model that lies in a run of ours, after that run's arm and seed."""
+    from workings.config import changed
+
+    experiment: Experiment = load("evaluate-model")
+    arm, seed = named_after(config.model or config.checkpoints or "")
+    seeded = changed(config, {"seed": seed if seed is not None else config.seed})
+    places = inputs(seeded)
+    with Run.start(
+        root,
+        experiment.name,
+        arm,
+        seeded.seed,
+        seeded,
+        source=experiment.file,
+        inputs=places,
+        overrides=overrides,
+        scale="full" if config.settings.limit is None else f"limit {config.settings.limit}",
+    ) as run:
+        run_arm(seeded, run)
+    return RunRecord(run.path)
+
+
+def named_after(reference: str) -> tuple[str, int | None]:
+    """(arm, seed) of the training run that a checkpoint, or a folder of them, lies in; else the last part of the name."""
+    here = Path(reference).expanduser().resolve()
+    for folder in (here, *here.parents[:2]) if here.exists() else ():
+        if (folder / "manifest.json").is_file() and (folder / "config.yaml").is_file():
+            manifest = RunRecord(folder).manifest
+            return manifest["arm"], manifest["seed"]
+    return reference.rstrip("/").rpartition("/")[2].partition("@")[0] or "model", None
