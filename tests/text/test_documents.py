@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from workings.errors import BadInput, Failed
 from workings.text.documents import Document, Source, Unreadable, open_documents
-from workings.text.mixing import Block, blocks, mixed, shuffled
+from workings.text.mixing import Block, Mixture, blocks, shuffled
 
 TEXTS = ["one", "two\nlines", "drei é 三", 'quo"ted', "<|endoftext|> is text", " spaces stay "]
 
@@ -191,15 +191,28 @@ def source_of(name: str, sizes: list[int]) -> Source:
 def test_a_mixture_keeps_to_its_weights_in_bytes(sizes, data):
     weights = data.draw(st.lists(st.floats(0.2, 5), min_size=len(sizes), max_size=len(sizes)))
     sources = [source_of(f"s{i}_", each) for i, each in enumerate(sizes)]
-    taken = dict.fromkeys((source.name for source in sources), 0)
-    ends = []
-    for row in mixed(sources, weights, lambda source, n: ends.append((source.name, n))):
-        taken[row.source] += row.n_bytes
-        if not ends:  # while all give, none is further from its share than the largest documents
-            for source, weight in zip(sources, weights, strict=True):
-                fair = sum(taken.values()) * weight / sum(weights)
-                assert abs(taken[source.name] - fair) <= 200 * (1 + len(sources) * max(weights) / min(weights))
-    assert sorted(ends) == sorted(taken.items()), "every source is read to its end"
+    mixture = Mixture(sources, weights)
+    read = 0
+    for row in mixture:
+        read += row.n_bytes
+        if not mixture.ended:  # while all give, none is further from its share than the largest documents
+            for taken, weight in zip(mixture.taken, weights, strict=True):
+                fair = read * weight / sum(weights)
+                assert abs(taken - fair) <= 200 * (1 + len(sources) * max(weights) / min(weights))
+    assert sorted(mixture.ended) == list(range(len(sources))), "every source is read to its end"
+    assert mixture.taken == [
+        sum(max(size, len(f"s{i}_{j}")) for j, size in enumerate(each)) for i, each in enumerate(sizes)
+    ]
+
+
+@given(st.integers(1, 40), st.integers(1, 3000))
+def test_a_mixture_ends_with_the_document_that_reaches_a_limit(n_documents, n_bytes):
+    sources = [source_of("a", [50] * 30), source_of("b", [100] * 30)]
+    mixture = Mixture(sources, [1, 1], n_documents, n_bytes)
+    rows = list(mixture)
+    assert mixture.is_full and sum(mixture.taken) == sum(row.n_bytes for row in rows)
+    assert len(rows) == n_documents or sum(mixture.taken) >= n_bytes
+    assert len(rows) <= n_documents and sum(row.n_bytes for row in rows[:-1]) < n_bytes
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 70), st.integers(1, 400), st.integers(0, 3))

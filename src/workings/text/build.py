@@ -7,6 +7,7 @@ reads its documents again from the start, skips the blocks that the journal coun
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -22,7 +23,7 @@ from workings.text.drilling import Drilling, validation_drills, with_drills
 from workings.text.encoding import Encoded, Encoders
 from workings.text.journal import Journal
 from workings.text.manifest import CorpusConfig
-from workings.text.mixing import Block, blocks, mixed, shuffled
+from workings.text.mixing import Block, Mixture, blocks, shuffled
 from workings.text.shards import DOCUMENT
 from workings.text.tokenizer import Tokenizer
 
@@ -40,6 +41,11 @@ class Leniency:
     """Rows that are no documents are counted and listed."""
     allow_short: bool = False
     """Sources may end before the limit, or before their share."""
+
+
+def n_processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_corpus(config: CorpusConfig, out: Path, processes: int, leniency: Leniency, progress: Progress) -> None:
@@ -76,12 +82,12 @@ class Build:
         self.leniency, self.progress = leniency, progress
         self.state, self.totals = journal.state, journal.totals
         self._number = {source.name: i for i, source in enumerate(sources)}
-        self._ended: list[Source] = []
+        weights = [source.weight for source in config.documents]
+        self.mixture = Mixture(sources, weights, config.documents_limit, config.bytes_limit)
 
     def run(self, encoders: Encoders) -> None:
         """Write all documents, then the manifest that says complete."""
-        if not self.is_full:
-            self._write_documents(encoders)
+        self._write_documents(encoders)
         self._check()
         if self.config.fact_rate:
             n = self.config.validation_documents
@@ -91,40 +97,25 @@ class Build:
         self.progress(self)
 
     @property
-    def is_full(self) -> bool:
-        """Whether a limit of the config is reached."""
-        return self._n_taken("documents", self.config.documents_limit) or self._n_taken(
-            "bytes", self.config.bytes_limit
-        )
-
-    @property
     def fraction(self) -> float | None:
         """How much of the work is done, as far as anybody can say."""
-        config = self.config
-        parts = [
-            self.totals.sum("train", what, *self._natural) / limit
-            for what, limit in (("documents", config.documents_limit), ("bytes", config.bytes_limit))
-            if limit
-        ]
-        if not parts and all(source.bytes_on_disk for source in self.sources):
+        limits = (("documents", self.config.documents_limit), ("bytes", self.config.bytes_limit))
+        done = [self._n_natural(what) / limit for what, limit in limits if limit]
+        if not done and all(source.bytes_on_disk for source in self.sources):
             there = sum(source.bytes_on_disk or 0 for source in self.sources)
-            parts = [sum(source.meter.position for source in self.sources) / there]
-        return min(max(parts), 1.0) if parts else None
+            done = [sum(source.meter.position for source in self.sources) / there]
+        return min(max(done), 1.0) if done else None
 
-    @property
-    def _natural(self) -> range:
-        """The numbers of all sources but the drills."""
-        return range(len(self.sources))
-
-    def _n_taken(self, what: str, limit: int | None) -> bool:
-        return limit is not None and self.totals.sum("train", what, *self._natural) >= limit
+    def _n_natural(self, what: str) -> int:
+        """A count over all documents written but the drills."""
+        return sum(self.totals.sum(split, what, *range(len(self.sources))) for split in ("train", "validation"))
 
     # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _write_documents(self, encoders: Encoders) -> None:
-        stream = self._blocks()
-        self._skip(stream)
         config = self.config
+        stream = blocks(shuffled(self.mixture, config.shuffle_documents, config.shuffle_bytes, config.seed))
+        self._skip(stream)
         drilling = (
             Drilling(config.drills, config.fact_rate, config.seed, self.state.n_drills, encoders)
             if config.fact_rate
@@ -135,16 +126,6 @@ class Build:
             self._write(block, encoded, drilling)
             if self.journal.note():
                 self.progress(self)
-            if self.is_full:
-                return
-
-    def _blocks(self) -> Iterator[Block]:
-        config = self.config
-        rows = mixed(self.sources, [source.weight for source in config.documents], self._source_ended)
-        return blocks(shuffled(rows, config.shuffle_documents, config.shuffle_bytes, config.seed))
-
-    def _source_ended(self, source: Source, n_bytes: int) -> None:
-        self._ended.append(source)
 
     def _skip(self, stream: Iterator[Block]) -> None:
         """Pass over the blocks written before a kill. Failed if they are not those that come now."""
@@ -158,13 +139,11 @@ class Build:
         self._check_ids(encoded)
         entries, pieces = encoded.entries, encoded.pieces()
         sources = np.array([self._number[document.source] for document in block.documents], np.uint16)
-        train = (entries["tokens"] > 0) & ~self._is_held_out(entries)
-        stop = self._stop(train, entries)
-        self._note_unreadable(block, {i: why for i, why in encoded.failures.items() if i < stop})
-        self._validate(sources[:stop], entries[:stop], pieces)
-        chosen = np.flatnonzero(train[:stop])
-        documents = sources[chosen], entries[chosen], [pieces[i] for i in chosen]
-        self._train(documents, drilling)
+        self._note_unreadable(block, encoded.failures)
+        held_out = self._is_held_out(entries)
+        self._validate(sources, entries, pieces, np.flatnonzero(held_out))
+        train = np.flatnonzero((entries["tokens"] > 0) & ~held_out)
+        self._train((sources[train], entries[train], [pieces[i] for i in train]), drilling)
         self.state.n_blocks += 1
         self.state.mark = block.mark(self.state.mark)
 
@@ -190,10 +169,12 @@ class Build:
         share = np.uint64(self.config.validation_fraction * 2**64)
         return (entries["tokens"] > 0) & (entries["hash"] < share)
 
-    def _validate(self, sources: np.ndarray, entries: np.ndarray, pieces: list[np.ndarray]) -> None:
+    def _validate(
+        self, sources: np.ndarray, entries: np.ndarray, pieces: list[np.ndarray], held_out: np.ndarray
+    ) -> None:
         """Write the held-out documents of a block, each content once and at most so many of a source."""
         kept = []
-        for i in np.flatnonzero(self._is_held_out(entries)):
+        for i in held_out:
             content, source = int(entries[i]["hash"]), str(sources[i])
             seen = self.state.validating.setdefault(source, [])
             if any(content in hashes for hashes in self.state.validating.values()):
@@ -217,15 +198,6 @@ class Build:
             of = np.flatnonzero(sources == source)
             self.journal.writers[f"val_{self.totals.names[source]}"].append([pieces[i] for i in of], rows[of])
 
-    def _stop(self, train: np.ndarray, entries: np.ndarray) -> int:
-        """How many documents of a block are still wanted."""
-        reached = np.zeros(len(train), bool)
-        for what, limit in (("documents", self.config.documents_limit), ("bytes", self.config.bytes_limit)):
-            if limit is not None:
-                each = np.where(train, entries["bytes"] if what == "bytes" else 1, 0)
-                reached |= self.totals.sum("train", what, *self._natural) + np.cumsum(each) >= limit
-        return int(np.argmax(reached)) + 1 if reached.any() else len(train)
-
     # ── what is not as it should be ──────────────────────────────────────────────────────────────────────────────────
 
     def _note_unreadable(self, block: Block, failures: dict[int, str]) -> None:
@@ -245,28 +217,28 @@ class Build:
 
     def _check(self) -> None:
         """Whether the corpus is what was asked for. Failed where it is not."""
-        n, n_bytes = (self.totals.sum("train", what, *self._natural) for what in ("documents", "bytes"))
-        if not n:
+        if not self.totals.sum("train", "documents"):
             raise Failed("the sources gave no document to train on")
-        if self.config.has_limit and not self.is_full and not self.leniency.allow_short:
-            raise Failed(
-                f"the sources ended at {n:,} documents and {n_bytes:,} bytes, before the limit "
-                f"({_limits(self.config)}): add sources, or accept it with --allow-short"
-            )
-        self._check_shares(n_bytes)
+        if self.config.has_limit and not self.leniency.allow_short:
+            self._check_length()
+            self._check_shares()
         self._check_rate()
 
-    def _check_shares(self, n_bytes: int) -> None:
-        weights = {source.name: one.weight for source, one in zip(self.sources, self.config.documents, strict=True)}
-        for source in (
-            self._ended if self.config.has_limit and len(weights) > 1 and not self.leniency.allow_short else ()
-        ):
-            asked = weights[source.name] / sum(weights.values())
-            share = self.totals.sum("train", "bytes", self._number[source.name]) / n_bytes
+    def _check_length(self) -> None:
+        if not self.mixture.is_full:
+            raise Failed(
+                f"the sources ended after {self.mixture.n_documents:,} documents and {sum(self.mixture.taken):,} bytes, "
+                f"before the limit ({_limits(self.config)}): add sources, or accept it with --allow-short"
+            )
+
+    def _check_shares(self) -> None:
+        mixture = self.mixture
+        for i in mixture.ended if len(self.sources) > 1 else ():
+            asked, share = mixture.weights[i] / sum(mixture.weights), mixture.taken[i] / sum(mixture.taken)
             if share < asked * (1 - TOLERANCE):
                 raise Failed(
-                    f"{source.name} ended early: it is {share:.1%} of the bytes where its weight asks for {asked:.1%}; "
-                    "give it less weight or the corpus a lower limit, or accept it with --allow-short"
+                    f"{self.sources[i].name} ended early: it is {share:.1%} of the bytes where its weight asks for "
+                    f"{asked:.1%}; give it less weight or the corpus a lower limit, or accept it with --allow-short"
                 )
 
     def _check_rate(self) -> None:

@@ -7,7 +7,6 @@ last (n_tokens - 1) % T tokens of the corpus.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ import numpy as np
 
 from workings import seeds
 from workings.errors import BadInput
-from workings.text.build import Leniency, Progress, write_corpus
+from workings.text.build import Leniency, Progress, n_processors, write_corpus
 from workings.text.journal import raw_digest
 from workings.text.manifest import CorpusConfig, SourceConfig, read_manifest, shards_of
 from workings.text.shards import differences, open_documents_of, open_ids
@@ -66,9 +65,7 @@ def build_corpus(
     more than one, it belongs under `if __name__ == "__main__":`. BadInput for what cannot be used, Failed for what does not
     come out as asked; then no manifest says complete, and the same call goes on from there.
     """
-    if processes is None:
-        processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    write_corpus(config, Path(out), processes, Leniency(skip_bad, allow_short), progress)
+    write_corpus(config, Path(out), processes or n_processors(), Leniency(skip_bad, allow_short), progress)
     return Corpus.open(out)
 
 
@@ -171,6 +168,20 @@ class Corpus:
             for row, end in zip(rows, ends, strict=True):
                 document = np.array(ids[int(row["offset"]) + 1 : int(end)])
                 yield ValidationDocument(names[row["source"]], document, int(row["bytes"]))
+
+    def notes(self) -> list[str]:
+        """What whoever uses the corpus should know."""
+        splits, unreadable = self.manifest["splits"], self.manifest["unreadable"]["rows"]
+        found = [
+            f"no validation documents from {name}: raise validation_fraction, or give more documents"
+            for name in splits["train"]["sources"]
+            if name not in splits["validation"]["sources"]
+        ]
+        if unreadable:
+            found.append(
+                f"{unreadable:,} rows were no documents and were left out; the manifest lists the first of them"
+            )
+        return found
 
     # ── checking ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

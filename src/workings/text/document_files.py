@@ -173,6 +173,6 @@ def _opened(file: Path, meter: Meter) -> Generator[IO[bytes]]:
             import pyarrow as pa
 
             with pa.CompressedInputStream(raw, "zstd") as content:
-                yield io.BufferedReader(content, _CHUNK)  # ty: ignore[invalid-argument-type]
+                yield io.BufferedReader(content, _CHUNK)
         else:
             yield raw

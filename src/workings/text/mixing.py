@@ -28,23 +28,47 @@ class Block(NamedTuple):
         return zlib.crc32(array("q", [document.n_bytes for document in self.documents]).tobytes(), before)
 
 
-def mixed(
-    sources: Sequence[Source], weights: Sequence[float], ended: Callable[[Source, int], None] = lambda *_: None
-) -> Iterator[Row]:
+class Mixture:
     """Rows of all sources, each source's share of the bytes so far as near to its weight as documents allow.
 
-    A source that ends leaves the others to go on; `ended` is told, with the bytes it gave, and may raise.
+    It ends with the document that reaches a limit, so that a limit cuts the mixture and not what a shuffle makes of it.
+    A source that ends before leaves the others to go on. Iterate it once.
     """
-    streams = {i: iter(source) for i, source in enumerate(sources)}
-    taken = [0] * len(sources)
-    while streams:
-        i = min(streams, key=lambda i: taken[i] / weights[i])
-        row = next(streams[i], None)
-        if row is None:
-            del streams[i]
-            ended(sources[i], taken[i])
-        else:
-            taken[i] += row.n_bytes if isinstance(row, Document) else 0
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        weights: Sequence[float],
+        documents_limit: int | None = None,
+        bytes_limit: int | None = None,
+    ) -> None:
+        self.sources, self.weights = sources, weights
+        self.documents_limit, self.bytes_limit = documents_limit, bytes_limit
+        self.n_documents = 0
+        self.taken = [0] * len(sources)
+        """Bytes of each source."""
+        self.ended: list[int] = []
+        """Numbers of the sources that had no more to give."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a limit is reached."""
+        return (self.documents_limit is not None and self.n_documents >= self.documents_limit) or (
+            self.bytes_limit is not None and sum(self.taken) >= self.bytes_limit
+        )
+
+    def __iter__(self) -> Iterator[Row]:
+        streams = {i: iter(source) for i, source in enumerate(self.sources)}
+        while streams and not self.is_full:
+            i = min(streams, key=lambda i: self.taken[i] / self.weights[i])
+            row = next(streams[i], None)
+            if row is None:
+                del streams[i]
+                self.ended.append(i)
+                continue
+            if isinstance(row, Document):
+                self.taken[i] += row.n_bytes
+                self.n_documents += 1
             yield row
 
 
