@@ -87,10 +87,14 @@ class LanguageModel(ABC):
     reader: Reader
     width: int  # V
     context: int  # positions: how many tokens can be read at once
-    device: torch.device
     block: int  # features of so many positions are held at once
 
     # 1. What a kind knows: one batch, in steps -----------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where it computes."""
 
     @property
     @abstractmethod
@@ -108,6 +112,10 @@ class LanguageModel(ABC):
     @abstractmethod
     def fork(self, state: Any, rows: Tensor, room: int) -> Any:
         """The state of some rows, Long, repeats allowed, with room for so many tokens; the one given stays what it is."""
+
+    @abstractmethod
+    def keep(self, state: Any, rows: Tensor) -> Any:
+        """As `fork`, for fewer rows and none twice; the state given is used up. A row that keeps its place costs nothing."""
 
     @abstractmethod
     def read(self, ids: Tensor) -> Tensor:

@@ -128,8 +128,9 @@ def _greedy(rows: list[_Row], model: LanguageModel, max_new_tokens: int, choose:
         if not going or not left:
             break
         if len(going) < len(rows):
-            at = torch.tensor(going, device=model.device)
-            rows, tokens, state = [rows[i] for i in going], tokens[at], model.fork(state, at, left)
+            order = _closing_up(going)
+            at = torch.tensor(order, device=model.device)
+            rows, tokens, state = [rows[i] for i in order], tokens[at], model.keep(state, at)
         features, state = model.extend(tokens[:, None], state)
         features = features[:, -1]
     for row in everyone:
@@ -137,3 +138,11 @@ def _greedy(rows: list[_Row], model: LanguageModel, max_new_tokens: int, choose:
             row.ended == "length" and row.said.stops_at() is not None
         ):  # completed by bytes that never became a character
             row.ended = "stop"
+
+
+def _closing_up(going: list[int]) -> list[int]:
+    """Rows in use → the same rows, the last of them in the places of those that ended, so that few have to move."""
+    n = len(going)
+    late = iter([i for i in going if i >= n])
+    here = set(going)
+    return [i if i in here else next(late) for i in range(n)]

@@ -41,8 +41,11 @@ class HubModel(LanguageModel):
         self.context = model.config.max_position_embeddings
         self.width = len(model.get_output_embeddings().weight)
         self.block = max(1, LOGITS // self.width)
-        self.device = model.get_input_embeddings().weight.device
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
 
     @cached_property
     def fingerprint(self) -> str:
@@ -62,6 +65,9 @@ class HubModel(LanguageModel):
         cache.layers = [copy.copy(layer) for layer in cache.layers]
         cache.batch_select_indices(rows)
         return _Running(cache, state.visible[rows], state.next_position[rows])
+
+    def keep(self, state: _Running, rows: Tensor) -> _Running:
+        return self.fork(state, rows, 0)
 
     def read(self, ids: Tensor) -> Tensor:
         return self.model(input_ids=ids, use_cache=False).logits
@@ -88,8 +94,7 @@ class HubModel(LanguageModel):
     def _forward(self, ids: Tensor, new: Tensor, state: _Running, **options: Any) -> tuple[Tensor, _Running]:
         """Read `ids` [n, q], of which `new` [n, q] are not padding, behind what the state has read."""
         visible = torch.cat([state.visible, new], 1)
-        # The padding of a short row behind a long context may stand beyond the positions: it is read and never used.
-        positions = (state.next_position[:, None] + new.cumsum(1) - 1).clamp(0, self.context - 1)
+        positions = (state.next_position[:, None] + new.cumsum(1) - 1).clamp(min=0)
         if self._takes_positions:
             options["position_ids"] = positions
         out = self.model(

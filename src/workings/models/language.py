@@ -5,29 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from workings.errors import BadInput
 from workings.models.causal import LanguageModel, hub_reader, own_reader
 from workings.models.checkpoint import load_base, resolve
 from workings.models.device import device_of, dtype_of
+from workings.models.exchange import is_gpt2, load_gpt2
 from workings.models.generation import Generation
 from workings.models.hub import HubModel
+from workings.models.own import Language
 from workings.models.scoring import Scored, bits_per_byte
+from workings.text.tokenizer import Tokenizer
 
-__all__ = ["Generation", "HubModel", "LanguageModel", "Scored", "bits_per_byte", "open_language"]
+__all__ = ["Generation", "HubModel", "Language", "LanguageModel", "Scored", "bits_per_byte", "open_language"]
 
 OWN_TOKENIZER = "workings_tokenizer.json"
 
 
-def open_language(reference: str | Path, device: str = "auto", precision: str = "fp32") -> LanguageModel:
+def open_language(
+    reference: str | Path, device: str = "auto", precision: str = "fp32", as_hf: bool = False
+) -> LanguageModel:
     """A model to judge. BadInput says what cannot be opened, and why.
 
     A folder with our tokenizer in it is read by that: facts are prepared, and only live ids are predicted.
     """
     where, dtype = device_of(device), dtype_of(precision)
     path = resolve(reference)
+    if (path / "thinking.json").exists():
+        raise BadInput(
+            f"{reference} thinks in vectors before it answers; it is judged by `workings codi`, not as a plain model"
+        )
+    if is_gpt2(path):
+        model, tokenizer = load_gpt2(path, where, dtype)
+        return Language(model, own_reader(tokenizer), str(reference), path)
     model, tokenizer = load_base(path, dtype)
     if (path / OWN_TOKENIZER).exists():
-        from workings.text.tokenizer import Tokenizer
-
         reader = own_reader(Tokenizer.load(path))
     else:
         reader = hub_reader(tokenizer, _listed(model.generation_config.eos_token_id), str(reference))

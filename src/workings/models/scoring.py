@@ -106,7 +106,7 @@ def _score(groups: list[_Group], model: LanguageModel, batch_tokens: int) -> Ite
     first, first_best = _firsts(model, features, *torch.tensor(firsts, device=model.device).T)
     width = len(groups[0][0])
     for chunk in budgeted([width + len(one.ids) for _, one in asked], batch_tokens):
-        for some in _blocks(chunk, max(len(asked[i][1].ids) - 1 for i in chunk), model):
+        for some in _blocks(chunk, [(len(groups[row][0]), len(one.ids) - 1) for row, one in asked], model):
             rest, rest_best = _rest([asked[i] for i in some], model, state)
             for at, i in enumerate(some):
                 one = asked[i][1]
@@ -199,10 +199,19 @@ def budgeted(lengths: Sequence[int], tokens: int, rows: int | None = None) -> It
         at += n
 
 
-def _blocks(rows: list[int], q: int, model: LanguageModel) -> Iterator[list[int]]:
-    """Rows of q positions, so many at a time as the model may hold features of."""
-    n = max(1, model.block // max(1, q))
-    return (rows[i : i + n] for i in range(0, len(rows), n))
+def _blocks(rows: list[int], lengths: list[tuple[int, int]], model: LanguageModel) -> Iterator[list[int]]:
+    """Rows in blocks that fit together: `lengths` of context and continuation. The features fit the memory, and no padding
+    of a short continuation behind a long context stands beyond the positions."""
+    block: list[int] = []
+    longest = [0, 0]
+    for row in rows:
+        grown = [max(pair) for pair in zip(longest, lengths[row], strict=True)]
+        if block and (sum(grown) > model.context or grown[1] * (len(block) + 1) > model.block):
+            yield block
+            block, grown = [], list(lengths[row])
+        block.append(row)
+        longest = grown
+    yield block
 
 
 def right_padded(rows: Sequence[Sequence[int]], model: LanguageModel) -> Tensor:
