@@ -191,10 +191,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, visible: Tensor | None, stored: Tensor | None, n_stored: int) -> Tensor:
         """`visible` [B or 1, 1, t, S] bool; without it a token sees what precedes it. `stored` [2, B, heads, slots, d_head]."""
         rows, length, width = x.shape
-        parts = self.c_attn(x).view(rows, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = parts.unbind()
+        q, k, v = (part.view(rows, length, self.n_heads, -1).transpose(1, 2) for part in self.c_attn(x).split(width, 2))
         if stored is not None:
-            stored[:, :, :, n_stored : n_stored + length] = parts[1:]
+            stored[0, :, :, n_stored : n_stored + length], stored[1, :, :, n_stored : n_stored + length] = k, v
             k, v = stored[:, :, :, : n_stored + length].unbind()
         causal = visible is None and length > 1
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal)
