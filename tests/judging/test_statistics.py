@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from workings.errors import BadInput
 from workings.judging.statistics import (
     Interval,
     ProblemSums,
     cluster_bootstrap,
     clustered_wilson,
+    evidence,
     fisher,
     holm,
     mcnemar,
@@ -23,6 +25,7 @@ from workings.judging.statistics import (
     paired_bootstrap,
     percentile,
     required_n,
+    seeds_and_items,
     sign_flip,
     simultaneous,
     t_interval,
@@ -224,3 +227,128 @@ def test_the_stated_power_is_the_power():
     p_pooled = hits.sum(0) / (2 * n)
     z = (hits[1] - hits[0]) / n / np.sqrt(2 * p_pooled * (1 - p_pooled) / n)
     assert 0.77 <= np.mean(z > 1.96) <= 0.83
+
+
+# ---- seeds and items ---------------------------------------------------------------------------------------------
+
+
+def trained(generator: np.random.Generator, n: int, seeds: float, items: float, noise: float) -> np.ndarray:
+    """Paired differences [n, items] of truth 0, of `n` seeds: spread over seeds, over items, and from value to value."""
+    shape = (n, N_ITEMS)
+    return (
+        generator.normal(size=(n, 1)) * seeds
+        + generator.normal(size=(1, N_ITEMS)) * items
+        + generator.normal(size=shape) * noise
+    )
+
+
+N_ITEMS = 60
+SPREADS = [(0.0, 0.5, 1.0), (0.1, 0.3, 1.0), (0.3, 0.5, 1.0), (0.05, 0.5, 0.5), (0.0, 0.0, 1.0)]
+"""Between seeds, between items, within: from seeds that do not matter to seeds that matter more than all else."""
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize(("n_seeds", "at_most"), [(3, 0.98), (5, 0.97), (10, 0.97)])
+def test_intervals_over_seeds_and_items_hold_the_truth_in_95_percent(
+    n_seeds: int, at_most: float, spread: tuple[float, float, float]
+):
+    """With three seeds that vary about as much as the items do, a little more often: the safe side."""
+    generator = np.random.default_rng(11)
+    hold = [0.0 in seeds_and_items(trained(generator, n_seeds, *spread)) for _ in range(N_EXPERIMENTS)]
+    assert 0.93 <= np.mean(hold) <= at_most
+
+
+def test_right_and_wrong_answers_have_the_same_coverage():
+    """Seeds shift how often an item is solved; the truth is the mean over ever more seeds and items."""
+    generator, hold = np.random.default_rng(12), []
+    for _ in range(N_EXPERIMENTS):
+        ease = generator.normal(-0.5, 1.2, size=300) + generator.normal(0, 0.5, size=(3, 1))
+        of_arms = [ease + shift + generator.normal(0, 0.3, size=(3, 1)) for shift in (0.0, 0.0)]
+        a, b = (generator.random((3, 300)) < 1 / (1 + np.exp(-arm)) for arm in of_arms)
+        hold.append(0.0 in seeds_and_items(a.astype(float) - b))
+    assert 0.93 <= np.mean(hold) <= 0.97
+
+
+def test_items_alone_seeds_alone_and_resampled_seeds_all_miss_the_truth_too_often():
+    """Why the interval is what it is: the three shorter ways of making one."""
+    generator = np.random.default_rng(13)
+    items, seeds, resampled = [], [], []
+    for at in range(400):
+        values = trained(generator, 3, *((0.3, 0.5, 1.0) if at % 2 else (0.0, 1.0, 0.3)))
+        items.append(0.0 in t_interval(values.mean(0)))
+        seeds.append(0.0 in t_interval(values.mean(1)))
+        rows, columns = generator.integers(3, size=(200, 3)), generator.integers(N_ITEMS, size=(200, N_ITEMS))
+        means = values[rows[:, :, None], columns[:, None, :]].mean((1, 2))
+        resampled.append(np.quantile(means, 0.025) <= 0 <= np.quantile(means, 0.975))
+    assert np.mean(items) < 0.9 and np.mean(seeds) < 0.9 and np.mean(resampled) < 0.925
+
+
+def test_one_seed_covers_items_and_says_so():
+    values = np.random.default_rng(14).normal(size=(1, 40))
+    found = seeds_and_items(values)
+    assert found.covers == "items"
+    expected = t_interval(values[0])
+    assert close(found, expected.low, expected.high, 1e-12)
+
+
+def test_what_is_covered_is_named():
+    values = np.random.default_rng(15).normal(size=(3, 40))
+    assert seeds_and_items(values).covers == "seeds and items"
+    assert seeds_and_items(values[:, :1]).covers == "seeds"
+    expected = t_interval(values[:, 0])
+    assert close(seeds_and_items(values[:, :1]), expected.low, expected.high, 1e-9)
+
+
+def test_the_two_parts_add_up_to_the_textbook_table():
+    """Two-way table without replication: MS of seeds, of items and of the rest, worked out cell by cell."""
+    values = np.array([[1.0, 2.0, 6.0, 3.0], [2.0, 1.0, 9.0, 4.0], [3.0, 6.0, 9.0, 2.0]])
+    n, m, mean = 3, 4, values.mean()
+    ms_seeds = m * sum((row.mean() - mean) ** 2 for row in values) / (n - 1)
+    ms_items = n * sum((column.mean() - mean) ** 2 for column in values.T) / (m - 1)
+    squares = [(values[s, i] - values[s].mean() - values[:, i].mean() + mean) ** 2 for s in range(n) for i in range(m)]
+    ms_rest = sum(squares) / ((n - 1) * (m - 1))
+    t_seeds, t_items = stats.t.ppf(0.975, n - 1), stats.t.ppf(0.975, m - 1)
+    reach = math.sqrt((t_seeds**2 * ms_seeds + t_items**2 * (ms_items - ms_rest)) / (n * m))
+    assert ms_items > ms_rest
+    assert close(seeds_and_items(values), mean - reach, mean + reach, 1e-9)
+
+
+@given(
+    st.integers(2, 5),
+    st.integers(2, 30),
+    st.integers(0, 1000),
+    st.floats(-5, 5, allow_nan=False),
+    st.sampled_from([0.5, 2.0, -1.0]),
+)
+def test_an_interval_moves_and_scales_with_its_values(n_seeds: int, n_items: int, seed: int, by: float, times: float):
+    values = np.random.default_rng(seed).normal(size=(n_seeds, n_items))
+    found, moved = seeds_and_items(values), seeds_and_items(values * times + by)
+    ends = sorted((found.low * times + by, found.high * times + by))
+    assert close(moved, *ends, 1e-9)
+    shuffled = np.random.default_rng(seed + 1).permutation(values, axis=1)
+    assert close(seeds_and_items(shuffled), found.low, found.high, 1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_what_never_differed_may_yet_do_so(value: float):
+    assert close(seeds_and_items(np.full((3, 100), value)), value - 0.03, value + 0.03, 1e-12)
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.2], [[]], [[0.1, math.nan]]])
+def test_what_is_no_table_of_differences_is_refused(values: list):
+    with pytest.raises(BadInput, match=r"finite numbers \[seeds, items\]"):
+        seeds_and_items(values)
+
+
+def test_19_of_500_against_12_of_500_in_words():
+    assert evidence(fisher(19, 500, 12, 500), "the first") == "no evidence of a difference"
+    assert evidence(fisher(60, 500, 12, 500), "the first") == "the first is better"
+
+
+def test_equal_arms_are_told_apart_over_seeds_and_items_at_most_one_time_in_twenty():
+    generator = np.random.default_rng(16)
+    found = []
+    for _ in range(N_EXPERIMENTS):
+        values = trained(generator, 6, 0.2, 0.3, 1.0)
+        found.append((0.0 not in seeds_and_items(values), sign_flip(values.mean(1), np.zeros(6)) <= 0.05))
+    assert (np.mean(found, axis=0) <= 0.05 + 0.014).all()  # two standard errors of 1000 experiments

@@ -1,4 +1,4 @@
-"""Counts, and sums by problem → intervals and p-values. numpy and scipy only; every random choice is a seed's.
+"""Counts, and sums by problem → intervals and p-values. numpy and scipy; every random choice is a seed's.
 
 The unit is the problem. Rows of one problem (its layers, its positions) rise and fall together, so whole problems are
 resampled: everything is first added up to one sum and one row count per (problem, cell), and a bootstrap is then a
@@ -9,21 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, hypot, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
+from workings.errors import BadInput
+
 Array = NDArray[np.float64]
 N_RESAMPLES = 2000
+ALPHA = 0.05
 _CHUNK = 4_000_000  # numbers of a resampling matrix held at once: 32 MB
 
 
 @dataclass(frozen=True)
 class Interval:
+    """`covers` names what may be drawn anew ("items", "seeds", "seeds and items") where the call does not say it."""
+
     low: float
     high: float
+    covers: str = ""
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -99,6 +105,11 @@ def newcombe(k1: int, n1: int, k2: int, n2: int, confidence: float = 0.95) -> In
 def fisher(k1: int, n1: int, k2: int, n2: int) -> float:
     """Two-sided exact p of k1/n1 against k2/n2, independent samples."""
     return float(stats.fisher_exact([[k1, n1 - k1], [k2, n2 - k2]]).pvalue)
+
+
+def evidence(p: float, better: str, alpha: float = ALPHA) -> str:
+    """What a p-value lets one say: that `better` is better, or "no evidence of a difference"; never that two are equal."""
+    return f"{better} is better" if p <= alpha else "no evidence of a difference"
 
 
 def mcnemar(b: int, c: int) -> float:
@@ -208,11 +219,45 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Of the mean over training seeds. One seed says nothing about the method: its interval is the whole line."""
-    if len(values) < 2:
+    if len(values) < 2:  # the mean of none is no number
         return Interval(-np.inf, np.inf)
-    mean = float(np.mean(values))
-    reach = float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * np.std(values, ddof=1) / sqrt(len(values)))
+    mean, reach = float(np.mean(values)), _reach(values, confidence)
     return Interval(mean - reach, mean + reach)
+
+
+def seeds_and_items(differences: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Of the mean of paired differences [seeds, items]; every seed has the same items, and both are drawn anew.
+
+    Student's interval over the seeds' means and Student's over the items' means, their half-lengths added in
+    quadrature (Zou and Donner 2008; for variance components Graybill and Wang 1980). What is left when both are taken
+    out, the noise of single values, is already in what the seeds' means vary by, so it is taken off the items' part.
+    Seeds are not resampled: of three, draws with replacement vary by √(2/3) of what seeds vary by and never leave the
+    three there are. Two or three seeds make a wide interval, which is what they know; simulated, three hold the truth
+    in 94 to 98 %, five and more in 94 to 97 %. Of one seed the interval is over items alone, says so in `covers`, and
+    holds for that seed, not for the method.
+    """
+    values = np.asarray(differences, np.float64)
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+        raise BadInput(f"differences are finite numbers [seeds, items], at least one; not an array of {values.shape}")
+    n_seeds, n_items = values.shape
+    covers = " and ".join(["seeds"] * (n_seeds > 1) + ["items"] * (n_items > 1 or n_seeds == 1))
+    over_seeds = _reach(values.mean(1), confidence) if n_seeds > 1 else 0.0
+    over_items = _reach_beyond_noise(values, confidence) if n_items > 1 or n_seeds == 1 else 0.0
+    mean, reach = float(values.mean()), hypot(over_seeds, over_items)
+    if reach == 0 and np.isin(values, (-1, 0, 1)).all():  # as in `not_certain`: what n items never did, 3/n may yet do
+        reach = 3 / n_items
+    return Interval(mean - reach, mean + reach, covers)
+
+
+def _reach_beyond_noise(values: Array, confidence: float) -> float:
+    """Half of Student's interval over items [seeds, items], less what the noise of single values adds; all of one seed's."""
+    n_seeds, n_items = values.shape
+    reach = _reach(values.mean(0), confidence)
+    if n_seeds == 1:
+        return reach
+    rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+    noise = float((rest**2).sum()) / ((n_seeds - 1) * (n_items - 1)) / values.size
+    return sqrt(max(0.0, reach**2 - float(stats.t.ppf(0.5 + confidence / 2, n_items - 1)) ** 2 * noise))
 
 
 def required_n(
@@ -247,6 +292,14 @@ def _needed(difference: float, p: float, power: float, alpha: float, discordant:
 
 
 # ---- the pieces --------------------------------------------------------------------------------------------------
+
+
+def _reach(values: ArrayLike, confidence: float) -> float:
+    """Half of Student's interval of the mean; infinite for a single value."""
+    values = np.asarray(values, np.float64)
+    if len(values) < 2:
+        return float("inf")
+    return float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * values.std(ddof=1) / sqrt(len(values)))
 
 
 def _z(confidence: float) -> float:
