@@ -1,6 +1,6 @@
 """GPT2 × tokenizer ⇄ a folder that holds all that is needed to run it: config.json, model.safetensors, tokenizer/.
 
-Other layouts are elsewhere: Hugging Face's in `export.py`, nanoGPT's files in `nanogpt.py`.
+Beside it, what goes to the hub and comes from there. Other layouts: `export.py` writes them, `importing.py` reads them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from workings.config import from_dict, to_dict
-from workings.errors import BadInput
+from workings.errors import BadInput, Failed
 from workings.files import explained, is_disk_full, to_json
 from workings.models.gpt2 import GPT2, GPT2Config
+from workings.provenance import sha256_of
 from workings.text.tokenizer import Tokenizer
 
 FAMILY = "workings-gpt2"
+MANIFEST = "manifest.json"
 
 
 def save_gpt2(model: GPT2, tokenizer: Tokenizer, folder: str | Path) -> Path:
@@ -56,11 +58,22 @@ def is_gpt2(folder: str | Path) -> bool:
         return False
 
 
+def checkpoint_in(place: str | Path) -> Path:
+    """The checkpoint folder that `place` is, or that the run at `place` holds. BadInput if there is none."""
+    for folder in (Path(place), Path(place) / "checkpoint" / "model"):
+        if is_gpt2(folder):
+            return folder
+    raise BadInput(
+        f"{place} is no GPT-2 checkpoint of ours and no run that holds one: name a folder that training wrote"
+    )
+
+
 def check_widths(config: GPT2Config, tokenizer: Tokenizer) -> None:
-    """BadInput if the tokenizer has ids that the model has no row for."""
-    if tokenizer.width > config.vocab:
+    """BadInput if the tokenizer gives ids that the model has no row for (ids of its width that nothing encodes to may lack one)."""
+    needed = max(tokenizer.live[-1].stop, tokenizer.eot + 1)
+    if needed > config.vocab:
         raise BadInput(
-            f"the tokenizer has {tokenizer.width} ids and the model {config.vocab} embedding rows: they do not belong together"
+            f"the tokenizer needs {needed} embedding rows and the model has {config.vocab}: they do not belong together"
         )
 
 
@@ -130,3 +143,83 @@ def _take_the_name(partial: Path, folder: Path) -> None:
     if folder.exists():
         folder.rmdir()
     partial.rename(folder)
+
+
+# ── the hub ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def push(folder: str | Path, repository: str, private: bool = False) -> str:
+    """Upload an exported folder to `owner/name`, made if it is not there; its address. BadInput before a byte is sent.
+
+    What lies in the folder must be what its manifest vouches for. Failed where the hub or the network refuses.
+    """
+    from huggingface_hub import HfApi
+
+    check_manifest(Path(folder), required=True)
+    with _hub_in_words(repository):
+        api = HfApi()
+        made = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Exported with workings")
+    return str(made)
+
+
+def pull(repository: str, folder: str | Path) -> Path:
+    """Download `owner/name[@revision]` into a new folder, whole or not at all; offline, what the local cache has.
+
+    A manifest that comes with it is checked, file by file.
+    """
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = repository.partition("@")
+    with appearing(Path(folder)) as partial:
+        with _hub_in_words(repository):
+            snapshot = snapshot_download(name, revision=revision or None)
+        shutil.copytree(snapshot, partial, dirs_exist_ok=True)  # the cache holds links
+        check_manifest(partial)
+    return Path(folder)
+
+
+def check_manifest(folder: Path, required: bool = False) -> None:
+    """BadInput if a file is not as the manifest of its export says, or is missing."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        if required:
+            raise BadInput(f"{folder} has no {MANIFEST}: it is no folder that 'workings export' wrote")
+        return
+    try:
+        vouched = json.loads(file.read_text())["files"]
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(f"{file} cannot be read: export or pull again") from None
+    for name, digest in vouched.items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+            raise BadInput(f"{folder / name} is missing or was changed since it was exported: export or pull again")
+
+
+@contextmanager
+def _hub_in_words(repository: str) -> Generator[None, None, None]:
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        LocalTokenNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
+        raise BadInput(
+            f"'{repository}' is out of reach: HF_HUB_OFFLINE is set, or there is no network, and the local cache has it not"
+        ) from error
+    except LocalTokenNotFoundError as error:
+        raise BadInput("you are not logged in to the hub: run 'hf auth login', or set HF_TOKEN") from error
+    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise BadInput(f"the hub has no '{repository}' that you may use: {_first_line(error)}") from error
+    except (HfHubHTTPError, ConnectionError) as error:
+        raise Failed(f"the hub refused '{repository}': {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

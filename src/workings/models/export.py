@@ -1,0 +1,238 @@
+"""A checkpoint → a folder that `AutoModelForCausalLM` and `AutoTokenizer` load, once it has been shown to compute the same.
+
+What is written is read back by Hugging Face's own code, from a folder beside the one asked for. It gets its name only if every
+tensor is there, is what its module takes it for (a square matrix that was not transposed fits, and is wrong), and the logits agree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workings.errors import Failed
+from workings.files import to_json
+from workings.models.exchange import MANIFEST, appearing, listed, load_gpt2, read_tensors, write_tensors
+from workings.models.gpt2 import GPT2
+from workings.models.layouts import BODY, to_hf
+from workings.provenance import digests_in
+from workings.text.export import hf_settings, read_folder, write_folder
+from workings.text.tokenizer import Tokenizer
+
+TOLERANCE = 1e-4
+"""Of the largest logit, in fp32: the order of sums differs between the two, nothing else does."""
+SAMPLE = "Six boxes hold nine pens each: 6*9=54, and 7 × 8 = 56 more.\nThe answer is 110. <|endoftext|> <MUL_2_3_6>\n"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far Hugging Face's logits were from ours at most, on how many tokens, and how large logits were."""
+
+    difference: float
+    largest: float
+    n_tokens: int
+
+
+def export_hf(checkpoint: str | Path, folder: str | Path) -> Path:
+    """Write `folder` from a checkpoint of ours. Failed names the tensor, or the text, in which it would not be the same model."""
+    model, tokenizer = load_gpt2(checkpoint)
+    with appearing(Path(folder)) as partial:
+        write_tensors(to_hf(model.state_dict()), partial / "model.safetensors")
+        _save_tokenizer(tokenizer, model.config.vocab, partial)
+        _write_settings(model, tokenizer, partial)
+        parity = check_export(partial, model, tokenizer)
+        (partial / "README.md").write_text(card(model, tokenizer, parity, Path(folder).name), encoding="utf-8")
+        manifest = {
+            "format": "workings export",
+            "checkpoint": digests_in(Path(checkpoint)),
+            "tokenizer": tokenizer.digest,
+            "parity": parity,
+            "files": digests_in(partial),
+        }
+        (partial / MANIFEST).write_text(to_json(manifest))
+    return Path(folder)
+
+
+# ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def hf_config(model: GPT2, tokenizer: Tokenizer) -> dict[str, Any]:
+    """config.json as transformers' GPT2Config reads it."""
+    shape = model.config
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": shape.vocab,
+        "n_positions": shape.block,
+        "n_embd": shape.d_model,
+        "n_layer": shape.n_layers,
+        "n_head": shape.n_heads,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": model.ln_f.eps,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "tie_word_embeddings": True,
+        "dtype": str(model.wte.weight.dtype).removeprefix("torch."),
+        **_ends(tokenizer, shape.vocab),
+    }
+
+
+def dead_ids(tokenizer: Tokenizer, vocab: int) -> list[int]:
+    """The rows of the embedding that may not be generated: padding, what lies beyond the facts, facts that only digits have."""
+    live = {i for ids in tokenizer.live for i in ids}
+    return [i for i in range(vocab) if i not in live]
+
+
+def _write_settings(model: GPT2, tokenizer: Tokenizer, folder: Path) -> None:
+    (folder / "config.json").write_text(to_json(hf_config(model, tokenizer)))
+    dead = dead_ids(tokenizer, model.config.vocab)
+    generation = _ends(tokenizer, model.config.vocab) | ({"suppress_tokens": dead} if dead else {})
+    (folder / "generation_config.json").write_text(json.dumps(generation) + "\n")
+
+
+def _ends(tokenizer: Tokenizer, vocab: int) -> dict[str, int]:
+    pad = tokenizer.hf().pad_token_id
+    return {
+        "bos_token_id": tokenizer.eot,
+        "eos_token_id": tokenizer.eot,
+        "pad_token_id": pad if pad < vocab else tokenizer.eot,
+    }
+
+
+def _save_tokenizer(tokenizer: Tokenizer, vocab: int, folder: Path) -> None:
+    """The tokenizer's own files; where the model has no row for the id that pads, the end of text pads instead."""
+    tokenizer.save(folder)
+    if tokenizer.hf().pad_token_id >= vocab:
+        content, about = read_folder(folder)
+        end = tokenizer.hf().eos_token
+        write_folder(folder, content, hf_settings(end, end), about)
+
+
+def card(model: GPT2, tokenizer: Tokenizer, parity: Parity, name: str) -> str:
+    """README.md: what the model is, how text must be written for it, and what was checked."""
+    shape = model.config
+    dead = len(dead_ids(tokenizer, shape.vocab))
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [gpt2, workings]
+---
+# {name}
+
+A GPT-2 of {model.n_parameters:,} parameters: {shape.n_layers} layers, {shape.n_heads} heads, width {shape.d_model}, \
+{shape.block} positions, {shape.vocab:,} embedding rows. Trained and exported with `workings`.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(".")  # this folder, or the repository's name
+tokenizer = AutoTokenizer.from_pretrained(".")
+```
+
+## Text
+
+{_about_text(tokenizer)}
+A document was preceded by the end-of-text token (id {tokenizer.eot}) in training, so begin a prompt with it.
+{dead} of the rows stand for no token that may be generated; `generation_config.json` lists them in `suppress_tokens`, \
+which `generate` obeys. Whoever reads logits should leave them out as well.
+
+## Checked on export
+
+Hugging Face's logits and ours differed by at most {parity.difference:.2e} on {parity.n_tokens:,} tokens \
+(the largest logit was {parity.largest:.1f}), in fp32. `{MANIFEST}` holds the sha256 of every file and of the checkpoint.
+"""
+
+
+def _about_text(tokenizer: Tokenizer) -> str:
+    if not tokenizer.has_facts:
+        return f"It reads ordinary text (vocabulary `{tokenizer.vocabulary}`): numbers are digits."
+    example = tokenizer.prepare("6*9=54")
+    return (
+        f"It reads {len(tokenizer.facts)} facts as one token each (vocabulary `{tokenizer.vocabulary}`): "
+        f"`6*9=54` is written `{example}`. "
+        f"Rewrite raw text first: `workings facts rewrite --mode {tokenizer.mode}`."
+    )
+
+
+# ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_export(folder: Path, model: GPT2, tokenizer: Tokenizer) -> Parity:
+    """What Hugging Face's code makes of the folder, against our model. Failed says in which tensor or text they differ."""
+    from transformers import AutoModelForCausalLM
+
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    _check_tensors(read_tensors(folder / "model.safetensors"), theirs, model.state_dict())
+    ids = _check_tokenizer(folder, tokenizer)
+    return _check_logits(theirs, model, ids)
+
+
+def _check_tensors(written: Mapping[str, Tensor], theirs: Any, ours: Mapping[str, Tensor]) -> None:
+    """Every tensor against ours, turned as the module that holds it says: the rule that wrote the file is not asked."""
+    wanted = {name: value for name, value in theirs.state_dict().items() if name != "lm_head.weight"}
+    missing, extra = sorted(wanted.keys() - written.keys()), sorted(written.keys() - wanted.keys())
+    if missing:
+        raise Failed(f"the export lacks {len(missing)} tensor(s): {listed(missing)}; nothing was written")
+    if extra:
+        raise Failed(f"the export has {len(extra)} tensor(s) too many: {listed(extra)}; nothing was written")
+    for name, value in written.items():
+        own = name.removeprefix(BODY)
+        turned = type(theirs.get_submodule(name.rpartition(".")[0])).__name__ == "Conv1D" and value.dim() == 2
+        fault = _fault(value, ours[own].T if turned else ours[own], own, ours)
+        if fault:
+            raise Failed(f"the export is wrong in {name}: {fault}; nothing was written")
+
+
+def _fault(written: Tensor, wanted: Tensor, name: str, ours: Mapping[str, Tensor]) -> str | None:
+    if written.dtype != wanted.dtype:
+        return f"it is stored as {written.dtype}, the checkpoint's is {wanted.dtype}"
+    if torch.equal(written, wanted):
+        return None
+    if torch.equal(written, wanted.T):
+        return "it is not transposed"
+    if written.shape != wanted.shape:
+        return f"its shape is {tuple(written.shape)}, not {tuple(wanted.shape)}"
+    for other, value in ours.items():
+        if any(value.shape == written.shape and torch.equal(written, value) for value in (value, value.T)):
+            return f"it holds the values of {other} instead of {name}"
+    return "its values are not the checkpoint's"
+
+
+def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> list[int]:
+    """The ids of a text, which Hugging Face's tokenizer must give too."""
+    from transformers import AutoTokenizer
+
+    theirs: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    text = tokenizer.prepare(SAMPLE)
+    ids = tokenizer.encode(text)
+    found = theirs.encode(text, add_special_tokens=False)
+    if found != ids:
+        at = next((i for i, (a, b) in enumerate(zip(found, ids, strict=False)) if a != b), min(len(found), len(ids)))
+        raise Failed(f"the exported tokenizer reads {text!r} otherwise from token {at} on; nothing was written")
+    return [tokenizer.eot, *ids]
+
+
+@torch.no_grad()
+def _check_logits(theirs: Any, ours: GPT2, text: list[int]) -> Parity:
+    """On a real text, on random ids, and on a row of as many tokens as there are positions."""
+    random = torch.Generator().manual_seed(0)
+    shape = ours.config
+    drawn = [
+        torch.randint(shape.vocab, size, generator=random) for size in ((3, min(32, shape.block)), (1, shape.block))
+    ]
+    difference = largest = 0.0
+    rows = [torch.tensor([text[: shape.block]]), *drawn]
+    for ids in rows:
+        expected = ours(ids)
+        difference = max(difference, float((theirs(input_ids=ids).logits.float() - expected).abs().max()))
+        largest = max(largest, float(expected.abs().max()))
+    if not difference <= TOLERANCE * largest:  # also where it is not a number
+        raise Failed(
+            f"Hugging Face's logits differ from ours by {difference:.3g} (the largest is {largest:.3g}); nothing was written"
+        )
+    return Parity(difference, largest, sum(ids.numel() for ids in rows))
