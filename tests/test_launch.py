@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,31 @@ def test_leaving_the_loop_ends_what_is_running(tmp_path: Path) -> None:
     next(loop)
     loop.close()  # ty: ignore[unresolved-attribute]
     assert len(list(tmp_path.iterdir())) <= 2
+
+
+def wait_and_say_so(folder: str) -> None:
+    """A job that never ends by itself."""
+    signal.signal(signal.SIGTERM, lambda number, frame: (Path(folder, "told to end").touch(), os._exit(0)))
+    Path(folder, "running").touch()
+    while True:
+        time.sleep(0.02)
+
+
+def test_jobs_do_not_outlive_whoever_started_them_even_by_kill_9(tmp_path: Path) -> None:
+    code = "from workings.launch import *; from test_launch import *; list(in_processes(wait_and_say_so, [sys.argv[1]], 1))"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen([sys.executable, "-c", f"import sys; {code}", str(tmp_path)], env=environment)
+    appears(tmp_path / "running")
+    process.kill()
+    process.wait()
+    appears(tmp_path / "told to end")
+
+
+def appears(path: Path) -> None:
+    until = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} did not appear"
+        time.sleep(0.02)
 
 
 def test_experiment_arms_run_at_once_and_a_failed_one_does_not_lose_the_others(toy: Path) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -129,6 +131,7 @@ def _outcome(process: Any, reader: Any) -> Any:
 def _work(function: Callable[[Any], Any], job: Any, threads: int, writer: Any) -> None:
     """What runs in the process. Thread pools read the environment when they are first loaded, so it is set before."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    threading.Thread(target=_follow_parent, daemon=True).start()
     try:
         outcome = function(job)
     except (BadInput, Failed) as error:
@@ -137,3 +140,11 @@ def _work(function: Callable[[Any], Any], job: Any, threads: int, writer: Any) -
         traceback.print_exc()
         outcome = Failed(f"{type(error).__name__}: {error}")
     writer.send((outcome,))
+
+
+def _follow_parent() -> None:
+    """Whoever asked is gone, however that came: end as when told to, so that a run says that it was interrupted."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
