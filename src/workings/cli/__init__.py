@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from workings import __version__, commands
-from workings.cli import runs, thoughts
+from workings.cli import corpus, evaluate, pretrain, runs, thoughts, tokenizer
 
 VERBS: dict[str, commands.Verb] = {
     "demo": runs.demo,
@@ -26,12 +26,21 @@ VERBS: dict[str, commands.Verb] = {
     "thoughts collect": thoughts.thoughts_collect,
     "lens fit": thoughts.lens_fit,
     "lens score": thoughts.lens_score,
+    "tokenizer build": tokenizer.build,
+    "tokenizer show": tokenizer.show,
+    "tokenizer train": tokenizer.train,
+    "corpus build": corpus.corpus_build,
+    "corpus show": corpus.corpus_show,
+    "pretrain": pretrain.pretrain,
+    "eval": evaluate.evaluate,
 }
 
 GROUPS = {
-    "": "Read the continuous thoughts of small language models, and judge whether the reading found anything.",
+    "": "Find out where a small language model keeps its arithmetic, and whether the finding is one.",
     "codi": "models that think in continuous vectors: train, import, answer",
     "thoughts": "hidden states of thoughts: collect",
+    "tokenizer": "vocabularies with and without facts: build, show, train a BPE",
+    "corpus": "documents as shards of token ids: build, show",
     "lens": "lenses on stored thoughts: fit, score",
 }
 
