@@ -12,8 +12,9 @@ from scipy import stats
 
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput
-from workings.judging.compare import ONE_SEED, compare
-from workings.judging.statistics import holm, mcnemar
+from workings.judging.compare import ONE_SEED, compare, shares_in_words
+from workings.judging.costs import refuse_unmatched
+from workings.judging.statistics import holm, mcnemar, seeds_and_items
 from workings.record import RunRecord
 from workings.run import Run
 
@@ -87,22 +88,40 @@ def test_one_seed_is_warned_of(tmp_path: Path):
 def test_seeds_are_paired_and_carry_the_headline(tmp_path: Path):
     generator = np.random.default_rng(1)
     gains = (0.10, 0.20, 0.15)
-    records = []
+    records, differences = [], []
     for seed, gain in enumerate(gains):
-        digits = np.arange(200) < 60
-        records += [
-            run(tmp_path, "digits", digits[generator.permutation(200)], seed),
-            run(tmp_path, "facts", np.arange(200) < 60 + 200 * gain, seed),
-        ]
+        digits, facts = (np.arange(200) < 60)[generator.permutation(200)], np.arange(200) < 60 + 200 * gain
+        both = [run(tmp_path, "digits", digits, seed), run(tmp_path, "facts", facts, seed)]
+        records += both if seed != 1 else both[::-1]  # the order of the runs decides nothing
+        differences.append(facts.astype(float) - digits)
     found = compare(records, Config)
     assert found.table.select("seed_a", "seed_b").rows() == [(0, 0), (1, 1), (2, 2)]
-    assert found.table["arm_a"].unique().to_list() == ["digits"]
     row = found.over_seeds.row(0, named=True)
-    expected = stats.ttest_1samp(gains, 0).confidence_interval()
-    assert (row["n_seeds"], row["difference"]) == (3, pytest.approx(0.15))
-    assert (row["low"], row["high"]) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    expected = seeds_and_items(np.array(differences))
+    assert (row["arm_a"], row["arm_b"], row["n_seeds"]) == ("digits", "facts", 3)
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((0.15, expected.low, expected.high))
     assert "over 3 paired seeds: difference +15.0 points" in found.text()
+    assert "(seeds and items): the arms differ" in found.text()
     assert not found.warnings
+
+
+def test_seeds_that_judged_other_examples_are_an_interval_over_seeds(tmp_path: Path):
+    gains, records = (0.1, 0.2, 0.15), []
+    for seed, gain in enumerate(gains):
+        for arm, n_right in (("digits", 60), ("facts", 60 + round(200 * gain))):
+            records.append(run(tmp_path, arm, outcomes(np.arange(200) < n_right, first=seed), seed))
+    row = compare(records, Config).over_seeds.row(0, named=True)
+    expected = stats.ttest_1samp(gains, 0).confidence_interval()
+    assert row["covers"] == "seeds"
+    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+
+
+def test_two_counts_in_words():
+    assert shares_in_words(19, 500, 12, 500, ("facts", "digits")) == (
+        "3.8 % [2.4, 5.9] against 2.4 % [1.4, 4.1], n = 500 and 500: difference +1.4 points [−0.8, 3.7], "
+        "Fisher p = 0.273: no evidence of a difference"
+    )
+    assert shares_in_words(12, 500, 60, 500, ("facts", "digits")).endswith("Fisher p < 0.001: digits is better")
 
 
 def test_three_arms_are_a_family(tmp_path: Path):
@@ -147,6 +166,68 @@ def test_all_outcomes_that_the_runs_share_are_compared_or_the_one_named(tmp_path
         records.append(RunRecord(started.path))
     assert compare(records, Config).table["outcomes"].to_list() == ["gsm8k", "probes"]
     assert compare(records, Config, outcomes="probes").table["outcomes"].to_list() == ["probes"]
+
+
+# ---- matched in cost ---------------------------------------------------------------------------------------------
+
+COST = {
+    "parameters": 4_000_000,
+    "steps": 600,
+    "raw_bytes": 12_000_000,
+    "tokens": 3_100_000,
+    "flops": 74_000_000_000_000,
+}
+
+
+def costing(root: Path, arm: str, **changes: int) -> RunRecord:
+    with Run.start(root, "facts", arm, 0, Config(vocabulary=arm)) as started:
+        started.outcomes("gsm8k", outcomes([True, False, True]))
+        started.results("budget", {name: value for name, value in (COST | changes).items() if value >= 0})
+    return RunRecord(started.path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("parameters", 4_000_001, "4,000,000 and 4,000,001"),
+        ("steps", 599, "600 and 599"),
+        ("raw_bytes", 12_200_000, "12,000,000 and 12,200,000"),
+    ],
+)
+def test_runs_that_did_not_cost_alike_are_refused(tmp_path: Path, field: str, value: int, says: str):
+    records = [costing(tmp_path, "digits"), costing(tmp_path, "facts", **{field: value})]
+    for refuse in (lambda: compare(records, Config), lambda: refuse_unmatched(*records)):
+        with pytest.raises(BadInput, match=f"not matched in {field}: {says}"):
+            refuse()
+
+
+def test_tokens_and_flops_may_differ_and_are_told(tmp_path: Path):
+    fewer = {"tokens": 2_900_000, "flops": 69_000_000_000_000}
+    digits, facts = costing(tmp_path, "digits"), costing(tmp_path, "facts", **fewer)
+    found = compare([digits, facts], Config)
+    assert found.costs["arm"].to_list() == ["digits", "facts"]
+    assert found.costs["tokens"].to_list() == [3_100_000, 2_900_000]
+    matched = "4,000,000 parameters, 600 steps, 12,000,000 raw bytes"
+    assert f"Cost of {facts.path.name} (facts): {matched}, 2,900,000 tokens, 6.9e+13 FLOPs" in found.text()
+
+
+def test_half_a_row_of_raw_text_is_no_difference(tmp_path: Path):
+    records = [costing(tmp_path, "digits"), costing(tmp_path, "facts", raw_bytes=12_000_400)]
+    assert compare(records, Config).table.height == 1
+
+
+def test_runs_that_record_no_cost_are_compared_and_a_single_one_is_warned_of(tmp_path: Path):
+    silent, priced = run(tmp_path, "digits", [True, False, True]), costing(tmp_path, "facts")
+    found = compare([silent, priced], Config)
+    assert "Some of the runs record no cost, so nothing says that they are matched in it." in found.warnings
+    assert found.costs.height == 1
+    without = [run(tmp_path / "other", arm, [True, False, True]) for arm in ("digits", "facts")]
+    assert compare(without, Config).warnings == (ONE_SEED,)
+
+
+def test_a_field_that_only_one_run_records_is_not_asked_about(tmp_path: Path):
+    records = [costing(tmp_path, "digits"), costing(tmp_path, "facts", steps=-1)]
+    assert compare(records, Config).costs["steps"].to_list() == [600, None]
 
 
 # ---- refused -----------------------------------------------------------------------------------------------------

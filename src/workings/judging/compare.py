@@ -1,13 +1,14 @@
 """Outcomes of several runs → what differs between them, example by example; runs that cannot be compared are refused.
 
-Two runs are compared on the same examples and may differ in scientific fields (and the seed) alone. What the examples
-say (McNemar, paired bootstrap) is about these two runs; what holds for their arms takes several seeds.
+Two runs are compared on the same examples and may differ in scientific fields (and the seed) alone; where they record what
+they cost, they must have the same parameters and steps and have read the same raw text. What the examples say (McNemar,
+paired bootstrap) is about these two runs; what holds for their arms takes several seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,20 +18,27 @@ import polars as pl
 
 from workings.config import differing, read_mapping, role_of
 from workings.errors import BadInput
+from workings.judging.costs import costs, in_words, refuse_unmatched
 from workings.judging.report.wording import interval, number
 from workings.judging.statistics import (
+    ALPHA,
+    Interval,
     ProblemSums,
+    evidence,
+    fisher,
     holm,
     mcnemar,
     minimum_detectable_difference,
+    newcombe,
     not_certain,
     percentile,
+    seeds_and_items,
     t_interval,
+    wilson,
 )
 
 ID_COLUMNS = ("problem", "example", "id")
 CONDITION = "condition"  # several judgements of one example are told apart by it, and compared one by one
-ALPHA = 0.05
 ONE_SEED = "One training seed: the intervals are items only and say nothing about the method."
 
 
@@ -44,24 +52,28 @@ class Record(Protocol):
     def status(self) -> str: ...
     def config(self, cls: type, /) -> Any: ...
     def outcomes(self, name: str, /) -> pl.DataFrame: ...
+    def result(self, name: str, /) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Comparison:
     """`table`: one row a pair of runs and outcome. `over_seeds`: one row a pair of arms with several seeds in common.
 
-    Differences are b − a in fractions. `low` and `high` are items only; p is exact (McNemar), p_holm adjusted for all
-    pairs; `detectable` is the smallest difference that these examples show four times in five.
+    Differences are b − a in fractions. In `table`, `low` and `high` are items only; p is exact (McNemar), p_holm
+    adjusted for all pairs; `detectable` is the smallest difference that these examples show four times in five. In
+    `over_seeds`, `covers` says what the interval holds for. `costs`: one row a run that recorded what it cost.
     """
 
     table: pl.DataFrame
     over_seeds: pl.DataFrame
+    costs: pl.DataFrame
     warnings: tuple[str, ...]
 
     def text(self) -> str:
-        """One line a comparison, the arms' lines over seeds after them, then the warnings."""
+        """One line a comparison, the arms' lines over seeds after them, what runs cost, then the warnings."""
         lines = [_in_words(row) for row in self.table.iter_rows(named=True)]
         lines += [_over_seeds_in_words(row) for row in self.over_seeds.iter_rows(named=True)]
+        lines += [in_words(row) for row in self.costs.iter_rows(named=True)]
         return "\n".join([*lines, *(f"Warning: {warning}" for warning in self.warnings)])
 
 
@@ -76,11 +88,26 @@ def compare(
     pairs = _pairs(records)
     for a, b in pairs:
         _refuse_unless_alike(a, b, config_class)
+        refuse_unmatched(a, b)
     names = [outcomes] if outcomes else _shared_outcomes(records)
     rows = [row for name in names for a, b in pairs for row in _compared(name, a, b, seed)]
     adjusted = holm([row["p"] for row in rows])
     table = pl.DataFrame(rows).with_columns(pl.Series("p_holm", adjusted, dtype=pl.Float64))
-    return Comparison(table, _over_seeds(table), tuple(_warnings(pairs)))
+    return Comparison(table, _over_seeds(names, pairs), costs(_records(pairs)), tuple(_warnings(pairs)))
+
+
+def shares_in_words(k1: int, n1: int, k2: int, n2: int, names: tuple[str, str] = ("the first", "the second")) -> str:
+    """k1 of n1 against k2 of n2, independent samples, of which nothing but the counts is known: one sentence.
+
+    Wilson's intervals, Newcombe's of the difference, Fisher's exact p. Runs whose examples are kept say more: `compare`.
+    """
+    shares = [f"{number(k / n, 'share')} % {interval(*_ends(wilson(k, n)), 'share')}" for k, n in ((k1, n1), (k2, n2))]
+    difference, p = k1 / n1 - k2 / n2, fisher(k1, n1, k2, n2)
+    return (
+        f"{shares[0]} against {shares[1]}, n = {n1:,} and {n2:,}: "
+        f"difference {number(difference, 'points')} points {interval(*_ends(newcombe(k1, n1, k2, n2)), 'share')}, "
+        f"Fisher p {_p(p)}: {evidence(p, names[0] if difference > 0 else names[1])}"
+    )
 
 
 # ---- which runs --------------------------------------------------------------------------------------------------
@@ -96,6 +123,10 @@ def _pairs(records: Sequence[Record]) -> list[tuple[Record, Record]]:
     across = [(a, b) for a, b in pairs if _arm(a) != _arm(b)]
     matched = [(a, b) for a, b in across if _seed(a) == _seed(b)]
     return matched or across or pairs
+
+
+def _records(pairs: Sequence[tuple[Record, Record]]) -> list[Record]:
+    return list({record.path: record for pair in pairs for record in pair}.values())
 
 
 def _refuse_unless_alike(a: Record, b: Record, config_class: type | None) -> None:
@@ -130,6 +161,8 @@ def _warnings(pairs: Sequence[tuple[Record, Record]]) -> Iterable[str]:
         yield ONE_SEED
     if any(_arm(a) != _arm(b) and _seed(a) != _seed(b) for a, b in pairs):
         yield "No seed is common to the arms, so the seeds are not paired."
+    if 0 < len(costs(_records(pairs))) < len(_records(pairs)):
+        yield "Some of the runs record no cost, so nothing says that they are matched in it."
     code = {(r.manifest.get("commit"), r.manifest.get("diff_digest")) for pair in pairs for r in pair}
     if len(code) > 1:
         yield "The runs were made by different versions of the code."
@@ -200,19 +233,45 @@ def _judged(name: str, record: Record) -> pl.DataFrame:
 # ---- several seeds -----------------------------------------------------------------------------------------------
 
 
-def _over_seeds(table: pl.DataFrame) -> pl.DataFrame:
-    """Arms with two seeds in common or more: the mean of the differences, and Student's interval over seeds."""
-    matched = table.filter((pl.col("seed_a") == pl.col("seed_b")) & (pl.col("arm_a") != pl.col("arm_b")))
-    keys = ["outcomes", "condition", "arm_a", "arm_b"]
-    rows = []
-    for key, of_arms in matched.group_by(keys, maintain_order=True):
-        differences = of_arms["difference"].to_list()
-        if len(differences) > 1:
-            over = t_interval(differences)
-            named = dict(zip(keys, key, strict=True))
-            rows.append(named | {"n_seeds": len(differences), "difference": float(np.mean(differences))} | vars(over))
-    kinds = dict.fromkeys(keys, pl.String) | {"n_seeds": pl.Int64}
-    return pl.DataFrame(rows, schema=kinds | dict.fromkeys(("difference", "low", "high"), pl.Float64))
+def _over_seeds(names: Sequence[str], pairs: Sequence[tuple[Record, Record]]) -> pl.DataFrame:
+    """Arms with two seeds in common or more: the mean of the differences and its interval."""
+    matched: dict[tuple[str, str], list[tuple[Record, Record]]] = {}
+    for a, b in pairs:
+        if _seed(a) == _seed(b) and _arm(a) != _arm(b):
+            a, b = (b, a) if (_arm(b), _arm(a)) in matched else (a, b)
+            matched.setdefault((_arm(a), _arm(b)), []).append((a, b))
+    rows = [
+        {"outcomes": name, "condition": condition, "arm_a": arm_a, "arm_b": arm_b, "n_seeds": len(of_seeds)}
+        | {"difference": float(np.mean([one["difference"].mean() for one in of_seeds]))}
+        | vars(_interval_over_seeds(of_seeds))
+        for name in names
+        for (arm_a, arm_b), of_arms in matched.items()
+        if len(of_arms) > 1
+        for condition, of_seeds in _differences(name, of_arms).items()
+    ]
+    kinds = dict.fromkeys(("outcomes", "condition", "arm_a", "arm_b"), pl.String) | {"n_seeds": pl.Int64}
+    ends = dict.fromkeys(("difference", "low", "high"), pl.Float64)
+    return pl.DataFrame(rows, schema=kinds | ends | {"covers": pl.String})
+
+
+def _differences(name: str, pairs: Sequence[tuple[Record, Record]]) -> dict[str, list[pl.DataFrame]]:
+    """{condition: for each seed, columns example and difference (b − a), in the order of the examples' names}."""
+    found: dict[str, list[pl.DataFrame]] = {}
+    for a, b in pairs:
+        ordered = _paired(name, a, b).sort("example")
+        for (condition,), rows in ordered.group_by(CONDITION, maintain_order=True):
+            difference = pl.col("b").cast(pl.Int8) - pl.col("a").cast(pl.Int8)
+            found.setdefault(str(condition), []).append(rows.select("example", difference=difference))
+    return found
+
+
+def _interval_over_seeds(of_seeds: Sequence[pl.DataFrame]) -> Interval:
+    """Over seeds and items where every seed judged the same examples; else Student's, over seeds."""
+    first = of_seeds[0]["example"]
+    if all(one["example"].equals(first) for one in of_seeds):
+        return seeds_and_items(np.array([one["difference"].to_numpy() for one in of_seeds]))
+    means = [float(one["difference"].to_numpy().mean()) for one in of_seeds]
+    return replace(t_interval(means), covers="seeds")
 
 
 # ---- words -------------------------------------------------------------------------------------------------------
@@ -220,7 +279,7 @@ def _over_seeds(table: pl.DataFrame) -> pl.DataFrame:
 
 def _in_words(row: dict[str, Any]) -> str:
     better = row["arm_b"] if row["difference"] > 0 else row["arm_a"]
-    found = f"{better} is better on these examples" if row["p_holm"] <= ALPHA else "no evidence of a difference"
+    found = evidence(row["p_holm"], better) + " on these examples" * (row["p_holm"] <= ALPHA)
     return (
         f"{_subject(row)} (seeds {row['seed_a']}, {row['seed_b']}): "
         f"{number(row['accuracy_a'], 'share')} % → {number(row['accuracy_b'], 'share')} %, "
@@ -232,7 +291,7 @@ def _in_words(row: dict[str, Any]) -> str:
 
 def _over_seeds_in_words(row: dict[str, Any]) -> str:
     found = "no evidence of a difference between the arms" if row["low"] <= 0 <= row["high"] else "the arms differ"
-    return f"{_subject(row)}, over {row['n_seeds']} paired seeds: difference {_points(row)} (t): {found}"
+    return f"{_subject(row)}, over {row['n_seeds']} paired seeds: difference {_points(row)} ({row['covers']}): {found}"
 
 
 def _subject(row: dict[str, Any]) -> str:
@@ -242,6 +301,10 @@ def _subject(row: dict[str, Any]) -> str:
 
 def _points(row: dict[str, Any]) -> str:
     return f"{number(row['difference'], 'points')} points {interval(row['low'], row['high'], 'share')}"
+
+
+def _ends(found: Interval) -> tuple[float, float]:
+    return found.low, found.high
 
 
 def _p(p: float) -> str:
