@@ -1,0 +1,36 @@
+"""How often must a fact token have been seen before it helps, if it ever does?
+
+Option B1 of seed 003: `digits` and `facts` at four shares of facts among the training tokens, reached with drills spread through
+the training text; 1 % is about 950 times what the seeds' corpus held. Both vocabularies read the same raw documents at each rate,
+so facts − digits is a paired difference there; between rates the text itself differs, and nothing is compared.
+
+Prediction (2026-11-21, before any run): at 0.001 % and 0.1 % neither arm answers more probes than chance; where drills are frequent
+enough that the digits learn the table at all, tokens help; no rate is found at which tokens know a product and digits do not.
+Matched, measured and stopped as in `fact-tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from workings.experiments.fact_tokens import SCALES, Config, inputs, run_arm
+from workings.run import RunRecord
+
+__all__ = ["ARMS", "RATES", "SCALES", "Config", "inputs", "report", "run_arm"]
+
+RATES = {"0.001%": 0.00001, "0.1%": 0.001, "1%": 0.01, "2%": 0.02}
+"""Facts over training tokens, in the arm that has facts."""
+ARMS = {
+    f"{vocabulary}-{name}": replace(Config(), vocabulary=vocabulary, fact_rate=rate)
+    for name, rate in RATES.items()
+    for vocabulary in ("digits", "facts")
+}
+
+
+def report(records: Sequence[RunRecord], out: Path) -> Path:
+    """facts − digits at every rate, over sightings of each fact."""
+    from workings.judging.fact_tokens import report_on_rates
+
+    return report_on_rates(records, out, __doc__ or "", Config)

@@ -1,0 +1,245 @@
+"""Does a small language model become better at arithmetic when it reads `6*9=54` as one token, at equal cost?
+
+Four arms train from scratch on the same raw documents. `digits` reads them as they are. In `facts` every true product of the times
+tables is one token. `shuffled` reads the same tokens with their products permuted anew in every document: as short, and without
+content. `reserved` reads what `digits` reads, with the rows of the facts in its softmax (what the seeds' baseline was).
+
+Prediction (2026-11-21, before any run at the mini scale): `facts` answers more probes than `digits` when it may show its work,
+because each product costs it one decision instead of three; `shuffled` answers fewer; `reserved` differs from `digits` by nothing
+that the seeds do not; and on documents without facts the arms' bits per byte agree within their intervals.
+Matched: parameters, optimizer steps, raw bytes read, documents, initial weights of all shared rows, seeds. Not matched, and
+reported: tokens and FLOPs, of which `facts` and `shuffled` need fewer.
+Measure: the share of arithmetic probes answered when the work may be shown (items held out from the drills are apart), paired by
+item and by seed, beside direct answers, restricted choice and bits per byte of validation documents. Stop rule: the number of
+steps is fixed beforehand; the last weights are judged; nothing is selected.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workings.arithmetic.drill_spec import DrillSpec
+from workings.config import changed, fixed, nuisance, scientific, to_dict
+from workings.run import Run, RunRecord
+from workings.text.tokenizer import Mode, Vocabulary
+from workings.training.recipes import PRESETS, PretrainConfig
+
+if TYPE_CHECKING:
+    from workings.models.causal import LanguageModel
+    from workings.text.corpus import Corpus, CorpusConfig
+
+
+@dataclass(frozen=True)
+class Text:
+    """The raw documents, the same in every arm: English, word problems without products, and drills at `fact_rate`."""
+
+    english: str = fixed("docstrings", "a path, a hub id, or docstrings: those of Python's standard library")
+    english_weight: float = fixed(3.0)
+    problems: str = fixed("generated:sums", "no products: what is held out of the drills is held out of them too")
+    problems_weight: float = fixed(1.0)
+    bytes_limit: int | None = fixed(1_600_000, "raw bytes of training documents, drills not counted")
+    drills: DrillSpec = fixed(DrillSpec())
+    seed: int = fixed(0, "of the documents' order and of the drills: the same for all training seeds")
+    corpus: str = fixed("", "a corpus built beforehand; {vocabulary} in it stands for that of the arm")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One arm."""
+
+    vocabulary: Vocabulary = scientific("digits", "digits, facts, shuffled or reserved")
+    fact_rate: float = scientific(0.02, "of the training tokens of the arm facts")
+    base: str = fixed("embedded", "the byte-level BPE: embedded, a hub id such as gpt2, or a path")
+    facts: str = fixed("MUL:1-9")
+    mode: Mode = fixed("strict", "of rewriting")
+    text: Text = fixed(Text())
+    training: PretrainConfig = fixed(
+        replace(
+            PRESETS["mini"],
+            steps=1800,
+            raw_bytes=9_000_000,
+            pass_rows=8,
+            optimizer="muon",  # AdamW had learned no product by then (LOG 2026-11-21)
+            learning_rate=3e-3,
+            final_learning_rate=1e-4,
+            warmup_steps=100,
+            validate_every=300,
+            evaluate_every=200,
+            sample_every=600,
+            save_every=300,
+        )
+    )
+    hellaswag: str = fixed("", "a hub id or a local file; empty: not judged")
+    gsm8k: str = fixed("", "a hub id or a local file; empty: not judged")
+    limit: int | None = fixed(None, "at most so many items of each")
+    threads: int = fixed(0, "CPU threads; 0 leaves it to torch")
+    device: str = fixed("auto")
+    seed: int = nuisance(0)
+
+
+ARMS = {name: Config(vocabulary=name) for name in ("digits", "facts", "shuffled", "reserved")}
+SCALES: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "text": {"bytes_limit": 120_000},
+        "limit": 24,
+        "training": {
+            "shape": {"n_layers": 1, "n_heads": 2, "d_model": 32, "block": 128},
+            "steps": 8,
+            "raw_bytes": 60_000,
+            "warmup_steps": 2,
+            "validate_every": 4,
+            "validation_documents": 4,
+            "sample_every": 0,
+        },
+    },
+    "mini": {},
+    # The seeds' recipe. Its text is 45 GB: build the corpora once, and name them with text.corpus.
+    "full": {
+        "base": "gpt2",
+        "text": {
+            "english": "HuggingFaceFW/fineweb-edu:sample-10BT",
+            "problems_weight": 0.01,
+            "bytes_limit": 45_000_000_000,
+        },
+        "fact_rate": 0.01,
+        "hellaswag": "Rowan/hellaswag",
+        "gsm8k": "openai/gsm8k:main",
+        "training": to_dict(replace(PRESETS["124M-10B"], raw_bytes=45_000_000_000)),
+    },
+}
+
+
+def inputs(config: Config) -> dict[str, str | Path]:
+    """What is read from outside, by content where it is local."""
+    named = {"english": config.text.english, "base": config.base, "hellaswag": config.hellaswag, "gsm8k": config.gsm8k}
+    named["corpus"] = config.text.corpus.format(vocabulary=config.vocabulary)
+    return {k: Path(v).expanduser() if Path(v).expanduser().exists() else v for k, v in named.items() if v}
+
+
+def run_arm(config: Config, run: Run) -> None:
+    """Build the corpus, train, judge the last weights."""
+    import torch
+
+    from workings.judging.evaluate import evaluate
+    from workings.judging.fact_tokens import headline, text_outcomes
+    from workings.models.exchange import save_gpt2
+    from workings.models.own import Language
+    from workings.training.distil import progress_line
+    from workings.training.journal import Journal
+    from workings.training.parallel import world
+    from workings.training.pretrain import pretrain
+    from workings.training.trainer import RESUME_POINT
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    corpus = corpus_of(config, run)
+    cost = budget(config, corpus)
+    run.results("budget", cost.matched())
+    seen = facts_in(corpus) * cost.epochs
+    run.results("text", {"epochs": cost.epochs, "sightings_per_fact": seen / len(corpus.tokenizer.facts)})
+    folder = run.folder("checkpoint")
+    resume = (folder / "state" / RESUME_POINT).exists()
+    with world(config.device) as where:
+        model = pretrain(
+            config.training,
+            corpus,
+            folder,
+            run.log,
+            resume=resume,
+            evaluations=[table_accuracy(config)],
+            seed=config.seed,
+            where=where,
+            journal=Journal.of(run, progress_line),
+        )
+    language = Language.of(model, corpus.tokenizer, f"{config.vocabulary}, seed {config.seed}")
+    run.outcomes("text", text_outcomes(language, corpus, config.training.validation_documents))
+    results = evaluate(language, tasks_of(config), run, settings_of(config), reference=corpus.folder)
+    run.results("headline", headline(results, run.path))
+    save_gpt2(model, corpus.tokenizer, folder / "model")
+    shutil.rmtree(folder / "state")
+
+
+def corpus_of(config: Config, run: Run) -> Corpus:
+    """The one named, or one built inside the run: the same bytes for every seed, for they follow from the config."""
+    from workings.text.corpus import Corpus, build_corpus
+
+    if config.text.corpus:
+        return Corpus.open(config.text.corpus.format(vocabulary=config.vocabulary))
+    return build_corpus(corpus_config(config), run.path / "corpus", processes=1)
+
+
+def corpus_config(config: Config) -> CorpusConfig:
+    """What `workings corpus build` would be asked for; arms differ in the vocabulary alone."""
+    from workings.text.corpus import CorpusConfig, SourceConfig
+
+    text = config.text
+    return CorpusConfig(
+        documents=(
+            SourceConfig(text.english, text.english_weight, name="english"),
+            SourceConfig(text.problems, text.problems_weight, name="problems"),
+        ),
+        vocabulary=config.vocabulary,
+        base=config.base,
+        facts=config.facts,
+        mode=config.mode,
+        fact_rate=config.fact_rate,
+        drills=text.drills,
+        bytes_limit=text.bytes_limit,
+        seed=text.seed,
+        validation_fraction=0.05,
+    )
+
+
+def facts_in(corpus: Corpus) -> int:
+    """Facts among the training text, counted as the arm that has tokens for them counts, whichever arm this is."""
+    return sum(source["facts_arm_facts"] for source in corpus.manifest["splits"]["train"]["sources"].values())
+
+
+def budget(config: Config, corpus: Corpus) -> Any:
+    """What the arm costs; `compare` refuses arms that differ in parameters, steps or raw bytes."""
+    from workings.training.budget import planned
+    from workings.training.recipes import rows_of, shape_of
+
+    shape = shape_of(config.training, corpus.tokenizer)
+    rows = rows_of(config.training, corpus, shape.block, 1)
+    return planned(shape, rows, corpus.manifest, config.training)
+
+
+def tasks_of(config: Config) -> list[str]:
+    """Probes always; HellaSwag and GSM8K where their data are named."""
+    return ["probes", *(name for name in ("hellaswag", "gsm8k") if getattr(config, name))]
+
+
+def settings_of(config: Config) -> Any:
+    from workings.judging.evaluate import Settings
+
+    asked = Settings(limit=config.limit, drills=config.text.drills)
+    named = {"hellaswag_data": config.hellaswag, "gsm8k_data": config.gsm8k}
+    return changed(asked, {name: value for name, value in named.items() if value})
+
+
+def table_accuracy(config: Config) -> Callable[[LanguageModel, int], dict[str, float]]:
+    """What training asks of its model: how many of the 81 products it gets right when it may show its work."""
+    from workings.judging import probes
+
+    asked = [probe for probe in probes.items(config.text.drills) if probe.kind == "table"][: config.limit]
+
+    def judge(model: LanguageModel, step: int) -> dict[str, float]:
+        frame = probes.judge(model, asked, choices=False)
+        return {
+            f"table_{name}": int(frame[column].sum()) / len(frame)
+            for name, column in (("worked", "worked"), ("direct", "correct"))
+        }
+
+    return judge
+
+
+def report(records: Sequence[RunRecord], out: Path) -> Path:
+    """All arms beside each other, paired by probe, document and seed."""
+    from workings.judging.fact_tokens import report_on
+
+    return report_on(records, out, __doc__ or "", Config)
