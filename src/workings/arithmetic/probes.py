@@ -90,7 +90,7 @@ def overlap(asked: Sequence[Probe], texts: Iterable[str]) -> list[Overlap]:
     return [_overlap([probe for probe in asked if probe.kind == kind], worded, stated, kind) for kind in PROBE_KINDS]
 
 
-def mark_of(probe: Probe) -> str:
+def _mark_of(probe: Probe) -> str:
     """`*`, `+` or `-`."""
     return {"addition": "+", "subtraction": "-"}.get(probe.kind, "*")
 
@@ -125,5 +125,5 @@ def _neighbours(text: str) -> Iterator[Operands]:
 
 
 def _overlap(asked: Sequence[Probe], worded: set[str], stated: set[tuple[str, int, int]], kind: ProbeKind) -> Overlap:
-    n_equations = sum(_canonical(mark_of(probe), *probe.operands) in stated for probe in asked)
+    n_equations = sum(_canonical(_mark_of(probe), *probe.operands) in stated for probe in asked)
     return Overlap(kind, len(asked), sum(probe.id in worded for probe in asked), n_equations)
