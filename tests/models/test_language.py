@@ -20,9 +20,11 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tests.models.conftest import FAMILIES, WORDS, tiny_base
 from workings.errors import BadInput
+from workings.models.exchange import save_gpt2
+from workings.models.export import export_hf
 from workings.models.generation import Growing
 from workings.models.gpt2 import GPT2, GPT2Config
-from workings.models.language import Language, LanguageModel, bits_per_byte, open_language
+from workings.models.language import HubModel, Language, LanguageModel, bits_per_byte, open_language
 from workings.text.tokenizer import Tokenizer, Vocabulary
 from workings.text.words import word_tokenizer
 
@@ -331,3 +333,80 @@ def test_a_model_in_training_is_judged_as_it_stands_and_left_as_it_was():
     bias = torch.zeros(language.width).masked_fill(~language.live, -torch.inf)
     nats = model.nats(ids[:, :-1], ids[:, 1:], live_bias=bias)[:, 7:].sum(1)
     np.testing.assert_allclose([-a[0].total for a in after], nats, rtol=1e-5)
+
+
+# Opening -------------------------------------------------------------------------------------------------------------
+
+
+def scores(model: LanguageModel) -> list[float]:
+    rng = random.Random(12)
+    asked = rows_of(rng, 4, 20), [rows_of(rng, 2, 6, 1) for _ in range(4)]
+    return [one.total for group in model.logprobs(*asked) for one in group]
+
+
+def test_a_checkpoint_of_ours_and_its_export_are_the_same_model(tmp_path):
+    tokenizer = Tokenizer.build("embedded", "digits")
+    model = GPT2(GPT2Config(n_layers=2, n_heads=2, d_model=16, block=64, vocab=tokenizer.embedding_width)).init(0)
+    checkpoint = save_gpt2(model, tokenizer, tmp_path / "own")
+    exported = export_hf(checkpoint, tmp_path / "hf")
+    ours, theirs = open_language(checkpoint, "cpu"), open_language(exported, "cpu", as_hf=True)
+    again = open_language(exported, "cpu")
+    assert [type(m) for m in (ours, theirs, again)] == [Language, HubModel, Language]
+    for other in (theirs, again, Language.of(model, tokenizer)):
+        np.testing.assert_allclose(scores(other), scores(ours), rtol=1e-5)
+        np.testing.assert_array_equal(other.live[: tokenizer.width], ours.live[: tokenizer.width])
+        assert other.prepare("6*9=54") == "6*9=54" and other.vocabulary is None
+    prompts = [ours.encode(text) for text in ("6 * 9 =", "a", "how many pens")]
+    assert ours.generate(prompts, 20) == theirs.generate(prompts, 20) == again.generate(prompts, 20)
+    assert theirs.fingerprint == again.fingerprint != ours.fingerprint
+
+
+def test_the_tokenizer_belongs_to_the_fingerprint_of_a_checkpoint(tmp_path):
+    digits, facts = (Tokenizer.build("embedded", vocabulary) for vocabulary in ("digits", "facts"))
+    model = GPT2(GPT2Config(n_layers=1, n_heads=1, d_model=8, block=16, vocab=digits.embedding_width)).init(0)
+    opened = [open_language(save_gpt2(model, t, tmp_path / t.vocabulary), "cpu") for t in (digits, facts)]
+    assert opened[0].fingerprint != opened[1].fingerprint
+    assert opened[1].prepare("6*9=54") == "<MUL_6_9_54>" and len(opened[1].vocabulary) == 45
+
+
+OTHERS = [
+    {"activation_function": "gelu"},
+    {"scale_attn_by_inverse_layer_idx": True},
+    {"scale_attn_weights": False},
+    {"layer_norm_epsilon": 1e-6},
+    {"n_inner": 24},
+    {"tie_word_embeddings": False},
+]
+
+
+@pytest.mark.parametrize(("setting", "own"), [({}, True), *((setting, False) for setting in OTHERS)])
+def test_a_gpt2_of_transformers_is_run_by_our_modules_only_if_they_compute_the_same(tmp_path, setting, own):
+    words = word_tokenizer(WORDS)
+    torch.manual_seed(0)
+    shape = {"vocab_size": len(words), "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT}
+    plain = GPT2LMHeadModel(HFConfig(**shape, **setting)).eval()
+    plain.save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    ours = open_language(tmp_path, "cpu")
+    assert isinstance(ours, Language if own else HubModel)
+    pair = Pair(ours, plain)
+    prompts = rows_of(random.Random(2), 4, 20)
+    assert [g.ids for g in ours.generate(prompts, 12)] == [pair.greedy(prompt, 12) for prompt in prompts]
+    np.testing.assert_allclose(scores(ours), scores(open_language(tmp_path, "cpu", as_hf=True)), rtol=1e-5)
+
+
+def test_a_model_that_thinks_is_not_judged_as_a_plain_one():
+    with pytest.raises(BadInput, match="workings codi"):
+        open_language("bundled", "cpu")
+
+
+def test_reduced_precision_is_close(tmp_path):
+    pair = hub("gpt2", tmp_path)
+    other = open_language(tmp_path / "gpt2", "cpu", precision="bf16")
+    np.testing.assert_allclose(scores(other), scores(pair.ours), rtol=0.05)
+    tokenizer = Tokenizer.build("embedded", "facts")
+    model = GPT2(GPT2Config(n_layers=2, n_heads=2, d_model=16, block=64, vocab=tokenizer.embedding_width)).init(0)
+    checkpoint = save_gpt2(model, tokenizer, tmp_path / "own")
+    small, full = open_language(checkpoint, "cpu", precision="bf16"), open_language(checkpoint, "cpu")
+    np.testing.assert_allclose(scores(small), scores(full), rtol=0.05)
+    assert len(small.generate([[5, 6], [7]], 8)) == 2

@@ -1,4 +1,4 @@
-"""A name → a language model to judge: a hub id, a Hugging Face folder, a GGUF file."""
+"""A name → a language model to judge: a hub id, a Hugging Face folder, a GGUF file, a checkpoint of ours."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from workings.models.device import device_of, dtype_of
 from workings.models.exchange import is_gpt2, load_gpt2
 from workings.models.generation import Generation
 from workings.models.hub import HubModel
-from workings.models.own import Language
+from workings.models.own import Language, as_own
 from workings.models.scoring import Scored, bits_per_byte
+from workings.text.export import ABOUT
 from workings.text.tokenizer import Tokenizer
 
 __all__ = ["Generation", "HubModel", "Language", "LanguageModel", "Scored", "bits_per_byte", "open_language"]
-
-OWN_TOKENIZER = "workings_tokenizer.json"
 
 
 def open_language(
@@ -26,23 +25,27 @@ def open_language(
 ) -> LanguageModel:
     """A model to judge. BadInput says what cannot be opened, and why.
 
-    A folder with our tokenizer in it is read by that: facts are prepared, and only live ids are predicted.
+    A folder with our tokenizer in it is read by that: facts are prepared, and only live ids are predicted. A GPT-2 of
+    transformers is run by our own modules, which are faster, if these give its logits; `as_hf` leaves it to transformers.
     """
     where, dtype = device_of(device), dtype_of(precision)
-    path = resolve(reference)
+    path, name = resolve(reference), str(reference)
     if (path / "thinking.json").exists():
         raise BadInput(
-            f"{reference} thinks in vectors before it answers; it is judged by `workings codi`, not as a plain model"
+            f"{name} thinks in vectors before it answers: judge it with `workings codi`, not as a plain model"
         )
     if is_gpt2(path):
         model, tokenizer = load_gpt2(path, where, dtype)
-        return Language(model, own_reader(tokenizer), str(reference), path)
+        return Language(model, own_reader(tokenizer), name, path)
     model, tokenizer = load_base(path, dtype)
-    if (path / OWN_TOKENIZER).exists():
+    if (path / ABOUT).exists():
         reader = own_reader(Tokenizer.load(path))
     else:
-        reader = hub_reader(tokenizer, _listed(model.generation_config.eos_token_id), str(reference))
-    return HubModel(model.to(where), reader, str(reference), path)
+        reader = hub_reader(tokenizer, _listed(model.generation_config.eos_token_id), name)
+    own = None if as_hf else as_own(model.float(), name)
+    if own is not None:
+        return Language(own.to(where, dtype), reader, name, path)
+    return HubModel(model.to(where, dtype), reader, name, path)
 
 
 def _listed(ids: int | Sequence[int] | None) -> list[int]:

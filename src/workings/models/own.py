@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +20,22 @@ from torch import Tensor, nn
 
 from workings.models.causal import LanguageModel, Reader, own_reader
 from workings.models.checkpoint import fingerprint_of
+from workings.models.exchange import fill
 from workings.models.gpt2 import GPT2, Cache
 from workings.models.hub import LOGITS, left_padded
+from workings.models.layouts import shape_of, to_own
 from workings.text.tokenizer import Tokenizer
+
+SAME = 2e-5  # of the largest logit: what two orders of summing fp32 numbers differ by
+SETTINGS = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "n_inner": (None,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "tie_word_embeddings": (True,),
+}  # of transformers' config, with the values that ours stands for
 
 
 class Language(LanguageModel):
@@ -86,7 +100,9 @@ class Language(LanguageModel):
 
     @cached_property
     def _of_files(self) -> str:
-        return fingerprint_of(self.files) if self.files else ""
+        assert self.files is not None
+        parts = [part for part in (self.files, self.files / "tokenizer") if part.exists()]
+        return fingerprint_of(parts[0]) if len(parts) == 1 else _sha(*map(fingerprint_of, parts))
 
     @cached_property
     def _live_bias(self) -> Tensor | None:
@@ -101,6 +117,24 @@ def evaluation_twin(model: GPT2) -> GPT2:
             if isinstance(child, nn.Linear):
                 setattr(module, name, _Linear(child.weight, child.bias))
     return twin
+
+
+@torch.no_grad()
+def as_own(model: Any, name: str) -> GPT2 | None:
+    """A GPT-2 of transformers (fp32) in our modules, which are faster. None where ours compute something else.
+
+    Known settings are compared, since a wrong GELU would hardly show; then the logits of a row, for settings not known here.
+    """
+    about = model.config.to_dict()
+    if any(about.get(field) not in values for field, values in SETTINGS.items()):
+        return None
+    state = to_own(model.state_dict(), name)
+    own = GPT2(shape_of(state, model.config.n_head, name))
+    fill(own, state, name)
+    ids = torch.linspace(0, own.config.vocab - 1, min(64, own.config.block)).long()[None]
+    theirs = model(ids).logits
+    same = bool((own(ids) - theirs).abs().max() <= SAME * theirs.abs().max())
+    return own.eval() if same else None
 
 
 class _Linear(nn.Module):
@@ -125,7 +159,12 @@ def _bias(live: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _digest(model: GPT2, reader: Reader) -> str:
-    sha = hashlib.sha256(str(reader.tokenizer.digest).encode())
-    for name, tensor in model.state_dict().items():
-        sha.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    tensors = (t.detach().float().cpu().contiguous().numpy().tobytes() for t in model.state_dict().values())
+    return _sha(reader.tokenizer.digest, *tensors)
+
+
+def _sha(*parts: str | bytes) -> str:
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part.encode() if isinstance(part, str) else part)
     return sha.hexdigest()

@@ -1,0 +1,110 @@
+"""How many more tokens a second does our greedy generation write than `model.generate` of transformers?
+
+Both have the same weights (a random GPT-2 of four layers, width 128, so that nothing but speed is compared), the same prompts in
+the same batch (questions of our generator, as GSM8K is asked), the same number of new tokens, and decode what they wrote. The
+tokenizer of each size is trained here, on the sources of Python's standard library. Both run in turn, several times; the ratio is
+of the best times. The texts are compared first: a fast wrong answer is no answer.
+
+    python benchmarks/generate.py [--vocab 2048 50304] [--batch 32] [--new 128] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sysconfig
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from workings.arithmetic.generator import PRESETS as PROBLEMS
+from workings.arithmetic.generator import generate
+from workings.models.gpt2 import GPT2, PRESETS
+from workings.models.language import Language
+from workings.text.bpe import train_bpe
+from workings.text.tokenizer import Tokenizer
+
+
+def tokenizer_of(width: int) -> Tokenizer:
+    """A byte-level BPE with facts and about so many ids."""
+    sources = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*/*.py" if width < 10_000 else "**/*.py"))
+    texts = (file.read_text(errors="replace") for file in sources if "site-packages" not in file.parts)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tokenizer.json").write_text(train_bpe(texts, width - 47))
+        return Tokenizer.build(folder, "facts")
+
+
+def in_transformers(model: GPT2, eot: int) -> GPT2LMHeadModel:
+    """The same weights in transformers' GPT-2, which stores a linear map as [in, out]."""
+    own = model.config
+    shape = {"vocab_size": own.vocab, "n_positions": own.block, "n_embd": own.d_model, "n_layer": own.n_layers}
+    config = GPT2Config(**shape, n_head=own.n_heads, bos_token_id=eot, eos_token_id=eot, pad_token_id=eot)
+    peer = GPT2LMHeadModel(config).eval()
+    linear = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+    peer.transformer.load_state_dict({k: v.T if k.endswith(linear) else v for k, v in model.state_dict().items()})
+    return peer
+
+
+def theirs(peer: GPT2LMHeadModel, tokenizer: Tokenizer, prompts: list[list[int]], new: int) -> list[str]:
+    width = max(map(len, prompts))
+    ids = torch.tensor([[tokenizer.eot] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    written = peer.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=new)[:, width:]
+    return [tokenizer.decode(row) for row in written.tolist()]
+
+
+def ours(language: Language, prompts: list[list[int]], new: int) -> list[str]:
+    return [said.text for said in language.generate(prompts, new, batch_size=len(prompts))]
+
+
+def compare(vocab: int, batch: int, new: int, rounds: int) -> None:
+    tokenizer = tokenizer_of(vocab)
+    model = GPT2(replace(PRESETS["mini"], vocab=tokenizer.embedding_width)).init(0)
+    torch.manual_seed(0)
+    for parameter in model.parameters():  # so that no two tokens are nearly as likely, and texts can be compared
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    language = Language.of(model, tokenizer)
+    assert language.live is not None
+    model.wte.weight.data[~language.live] = (
+        0.0  # rows of no token: ours cannot write them, transformers' shall not want to
+    )
+    peer = in_transformers(model, tokenizer.eot)
+    questions = [problem.question for problem in generate(batch, PROBLEMS["varied"], seed=1)]
+    prompts = [tokenizer.encode(tokenizer.prepare(f"User: {question}\nAssistant:")) for question in questions]
+    times: dict[str, list[float]] = {"theirs": [], "ours": []}
+    for round_ in range(rounds + 1):  # the first is to get warm
+        began = time.perf_counter()
+        slow = theirs(peer, tokenizer, prompts, new)
+        middle = time.perf_counter()
+        fast = ours(language, prompts, new)
+        ended = time.perf_counter()
+        assert slow == fast, f"{sum(a != b for a, b in zip(slow, fast, strict=True))} of {batch} texts differ"
+        if round_:
+            times["theirs"].append(middle - began)
+            times["ours"].append(ended - middle)
+    best = {name: batch * new / min(seconds) for name, seconds in times.items()}
+    print(
+        f"V = {model.config.vocab}, {batch} prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens, {new} new: "
+        f"transformers {best['theirs']:.0f} tokens/s, ours {best['ours']:.0f}; texts identical"
+    )
+    print(
+        f"RATIO generate V={model.config.vocab}: {best['ours'] / best['theirs']:.2f} ({torch.get_num_threads()} threads)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vocab", type=int, nargs="+", default=[2048, 50304])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--new", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    for vocab in given.vocab:
+        compare(vocab, given.batch, given.new, given.rounds)
+
+
+if __name__ == "__main__":
+    main()
