@@ -84,7 +84,10 @@ def products_in(text: str) -> set[Fact]:
     for b, a in re.findall(r"How often does (\d+) go into (\d+)", text) + re.findall(r"Divide (\d+) by (\d+)", text):
         shown |= products_in(f"{max(int(a), int(b))}/{min(int(a), int(b))}")
     return shown | {
-        Fact.of(int(d), int(d)) for number in re.findall(r"[Ss]quare.*?(\d+)", text) for d in number if d != "0"
+        Fact.of(int(d), int(d))
+        for numbers in re.findall(r"[Ss]quare (?:of|the number) (\d+)|(\d+) squared", text)
+        for d in "".join(numbers)
+        if d != "0"
     }
 
 
@@ -148,7 +151,8 @@ def test_every_layout_of_a_document_gives_the_answer_asked_for() -> None:
     assert all(answer == asked_for(question) for question, answer in bare)
     starts = {layout.page.partition("{question}")[0] for layout in LAYOUTS}
     assert {start for start in starts for text in made if text.startswith(start)} == starts
-    assert any("\nAssistant: The answer is" in text for text in made)  # as the probes are asked
+    assert any("? The answer is" in text for text in made)  # without its work, as a probe can be made to answer
+    assert not any("\nAssistant: The answer is" in text for text in made)  # an assistant always shows its work
 
 
 def test_each_step_uses_what_the_question_gives_or_a_step_before_found() -> None:
@@ -283,7 +287,7 @@ def test_a_longer_stream_begins_with_the_shorter_one(seed: int, a: int, b: int, 
 
 def test_a_seed_means_the_same_drills_on_every_machine() -> None:
     text = "\n\n\n".join(documents(DrillSpec(), 50, 3) + documents(DrillSpec(), 50, 3, "validation"))
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "35b1a86e54fc4610"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "ba3d43e13af8cd58"
 
 
 def test_seeds_and_splits_give_different_documents() -> None:

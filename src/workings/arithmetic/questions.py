@@ -82,9 +82,8 @@ LAYOUTS = (
     Layout("Question: {question}\nAnswer: {chain}. The answer is {answer}."),
     Layout("Q: {question}\nA: {chain}\n#### {answer}"),
     Layout("{question} {chain}. The answer is {answer}."),
-    # As models are asked in the evaluations: with the work shown, and without.
+    Layout("{question} The answer is {answer}."),  # the one without its work; an assistant always shows it
     Layout("User: {question}\nAssistant: {chain}. The answer is {answer}."),
-    Layout("User: {question}\nAssistant: The answer is {answer}."),
 )
 
 RECITALS = ("Some products:", "Times tables:", "Products to know by heart:", "Multiplication practice.")

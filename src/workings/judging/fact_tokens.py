@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 CONTRASTS = (("facts", "digits"), ("facts", "shuffled"), ("shuffled", "digits"), ("reserved", "digits"))
 """What is asked of pairs of arms: the whole effect, its content, its saving, the dead rows."""
-MEASURES = {"worked": "with the work shown", "correct": "at once", "value_correct": "among the products of the table"}
-TRAINED, HELD_OUT = "on facts and wordings of the drills", "on held-out facts"
+MEASURES = {"worked": "work shown", "correct": "at once", "value_correct": "choice of product"}
+TRAINED, HELD_OUT = "drilled", "held out"
 
 
 # ---- what a run keeps --------------------------------------------------------------------------------------------

@@ -1,0 +1,117 @@
+"""The fact-token experiments end to end at their smallest, and what their verdicts say of planted differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from workings.errors import BadInput
+from workings.experiment import report_runs, run_experiment
+from workings.experiments import fact_rate, fact_tokens
+from workings.judging.compare import compare
+from workings.judging.fact_tokens import MEASURES, TRAINED, Gap, gap, verdict
+from workings.judging.statistics import Interval
+from workings.run import RunRecord
+from workings.text.corpus import Corpus
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
+    root = tmp_path_factory.mktemp("runs")
+    return run_experiment("fact-tokens", scale="smoke", root=root, quiet=True)
+
+
+def test_every_arm_reads_the_same_raw_text_at_the_same_cost(arms: list[RunRecord]) -> None:
+    corpora = {r.manifest["arm"]: Corpus.open(r.path / "corpus").manifest["splits"]["train"] for r in arms}
+    assert len({train["raw_sha256"] for train in corpora.values()}) == 1
+    budgets = {r.manifest["arm"]: r.result("budget") for r in arms}
+    assert len({(b["parameters"], b["steps"]) for b in budgets.values()}) == 1
+    for arm in ("facts", "shuffled"):
+        assert corpora[arm]["tokens"] < corpora["digits"]["tokens"] == corpora["reserved"]["tokens"]
+        assert budgets[arm]["raw_bytes"] == pytest.approx(budgets["digits"]["raw_bytes"], rel=0.01)
+    assert corpora["facts"]["facts"] == corpora["shuffled"]["facts"] > 0 == corpora["digits"]["facts"]
+
+
+def test_arms_are_judged_on_the_same_items(arms: list[RunRecord]) -> None:
+    for name in ("probes", "text"):
+        ids = [r.outcomes(name)["id"].to_list() for r in arms]
+        assert all(one == ids[0] for one in ids) and len(set(ids[0])) == len(ids[0])
+    said = compare(arms, fact_tokens.Config).text()
+    assert "facts" in said and "Warning: One training seed" in said
+
+
+def test_the_report_has_a_verdict_curves_costs_and_the_pairs(arms: list[RunRecord], tmp_path: Path) -> None:
+    page = report_runs(arms, tmp_path).read_text(encoding="utf-8")
+    for part in ("facts − digits", "Bits per byte", "What each arm cost", "While training", "One training seed"):
+        assert part in page
+
+
+def test_runs_of_another_cost_are_refused(arms: list[RunRecord], tmp_path: Path) -> None:
+    longer = run_experiment(
+        "fact-tokens", ["facts"], "smoke", root=tmp_path, quiet=True, overrides=["training.steps=10", "limit=4"]
+    )
+    digits = next(r for r in arms if r.manifest["arm"] == "digits")
+    with pytest.raises(BadInput, match="not matched in steps"):
+        report_runs([digits, *longer], tmp_path)
+
+
+def test_rates_are_compared_rate_by_rate(tmp_path: Path) -> None:
+    chosen = ["digits-2%", "facts-2%", "digits-0.1%", "facts-0.1%"]
+    records = run_experiment("fact-rate", chosen, "smoke", root=tmp_path, quiet=True, overrides=["limit=4"])
+    seen = {r.manifest["arm"]: r.result("text")["sightings_per_fact"] for r in records}
+    assert seen["facts-2%"] == pytest.approx(seen["digits-2%"], rel=0.02)
+    assert seen["facts-2%"] > 5 * seen["facts-0.1%"]
+    assert "sightings of each fact" in report_runs(records).read_text(encoding="utf-8")
+
+
+def test_the_rates_are_those_of_option_b1() -> None:
+    assert sorted({config.fact_rate for config in fact_rate.ARMS.values()}) == [0.00001, 0.001, 0.01, 0.02]
+
+
+# ---- planted differences -----------------------------------------------------------------------------------------
+
+
+def planted(difference: float, n_seeds: int = 3, n_items: int = 300) -> np.ndarray:
+    draw = np.random.default_rng(0)
+    return (draw.random((n_seeds, n_items)) < 0.5 + difference) * 1.0 - (draw.random((n_seeds, n_items)) < 0.5)
+
+
+def gaps_of(**differences: float) -> list[Gap]:
+    what = f"{MEASURES['worked']}, {TRAINED}"
+    return [gap(tuple(name.split("_")), what, planted(d)) for name, d in differences.items()]  # ty: ignore
+
+
+@pytest.mark.parametrize(
+    ("gaps", "kind", "words"),
+    [
+        (gaps_of(facts_digits=0.3, facts_shuffled=0.3), "holds", "content of the tokens"),
+        (gaps_of(facts_digits=0.3, facts_shuffled=0.0), "explained by a control", "shorter text"),
+        (gaps_of(facts_digits=0.3), "holds", "nothing says why"),
+        (gaps_of(facts_digits=-0.3), "fails", "worse"),
+        (gaps_of(facts_digits=0.0), "undecided", "no evidence of a difference"),
+        ([], "undecided", "run digits and facts"),
+    ],
+)
+def test_the_verdict_says_what_was_planted(gaps: list[Gap], kind: str, words: str) -> None:
+    found = verdict(gaps)
+    assert found.kind == kind and words in found.sentence
+
+
+def test_one_seed_is_over_items_and_several_over_seeds_too() -> None:
+    one, three = gap(("facts", "digits"), "", planted(0.3, 1)), gap(("facts", "digits"), "", planted(0.3, 3))
+    assert one.p < 0.001 and (one.n_seeds, one.n_items) == (1, 300)
+    assert three.p == 0.25  # of three signs, all alike: 2 of 8
+    assert three.interval.high - three.interval.low > 0 and isinstance(three.interval, Interval)
+
+
+def test_the_text_of_a_run_is_one_row_a_document(arms: list[RunRecord]) -> None:
+    for record in arms:
+        text = record.outcomes("text")
+        corpus = Corpus.open(record.path / "corpus")
+        assert text["bytes"].sum() == sum(
+            one.n_bytes for source in corpus.sources for one in list(corpus.validation(source))[:4]
+        )
+        assert text.filter(pl.col("nats") <= 0).is_empty()
