@@ -15,6 +15,7 @@ from workings.arithmetic.codespans import Spans, code_spans, indented_lines
 from workings.arithmetic.facts import Fact, FactVocabulary, family_called
 from workings.arithmetic.grammar import CURRENCY, Shape, grammar_of
 from workings.arithmetic.surroundings import (
+    CHAIN,
     CODE,
     DECIMAL,
     THOUSANDS,
@@ -23,6 +24,7 @@ from workings.arithmetic.surroundings import (
     currency_before,
     ends_alone,
     is_asked_for,
+    text_beside,
 )
 
 WRONG, UNKNOWN, ZEROS = "wrong result", "not in the vocabulary", "leading zero"
@@ -35,6 +37,9 @@ NO_RESULT, NOT_ALONE, UNEVEN, UNASKED = (
 MONEY, ANNOTATION, SCRIPT = "currency", "annotation", "digits of another script"
 
 _ANNOTATED = re.compile(rf">>[ ]?+{CURRENCY}([0-9]++)")
+
+
+_LONGEST_SIGN = 24
 
 
 class Found(NamedTuple):
@@ -137,8 +142,7 @@ class Equations:
     def _why_not(self, text: str, match: re.Match[str], shape: Shape, start: int, end: int, code: _Code) -> str:
         is_bare = not shape.reversed and match[shape.result] is None and match[shape.annotation] is None
         return (
-            binding_on_left(text, start)
-            or binding_on_right(text, end)
+            self.binding(text, start, end)
             or (is_bare and _why_not_bare(text, match, shape, start, end, code))
             or (CODE if start in code.marked else "")
         )
@@ -156,7 +160,19 @@ class Equations:
             return ZEROS
         if tuple(numbers) not in self.operands:
             return UNKNOWN
-        return binding_on_left(text, match.start()) or binding_on_right(text, end) or NO_RESULT
+        return self.binding(text, match.start(), end) or NO_RESULT
+
+    def binding(self, text: str, start: int, end: int) -> str:
+        """Why what stands at `start:end` may be part of something larger; "" where it stands by itself."""
+        reason = binding_on_left(text, start) or binding_on_right(text, end)
+        if reason:
+            return reason
+        stop, begin = text_beside(text, start, end)
+        if text.count("\n", stop, start) < 2 and self.grammar.sign_before.search(
+            text, max(0, stop - _LONGEST_SIGN), stop
+        ):
+            return CHAIN
+        return CHAIN if text.count("\n", end, begin) < 2 and self.grammar.sign_after.match(text, begin) else ""
 
 
 def _orders(fact: Fact) -> set[tuple[int, ...]]:

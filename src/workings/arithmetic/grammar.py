@@ -150,6 +150,9 @@ class Grammar:
     annotation_shapes: dict[int, Shape]
     anything: re.Pattern[str]
     """Expressions over numbers of any size, with points and commas in them: for the report on what was left alone."""
+    sign_before: re.Pattern[str]
+    """A sign of one of the forms, or a word for equality, at the end of a text; `sign_after`: at its beginning."""
+    sign_after: re.Pattern[str]
     marks: tuple[str, ...]
     """Text in which none of these occurs states no result."""
 
@@ -161,14 +164,22 @@ class Grammar:
 def grammar_of(vocabulary: FactVocabulary, bare: bool) -> Grammar:
     """The grammar of a vocabulary's families, compiled once a process; `bare`: an expression may lack its result."""
     whole, inside = _Writer(vocabulary), _Writer(vocabulary)
+    signs = _signs(whole.families)
     return Grammar(
         equation=re.compile(whole.whole(tail=not bare)),
         shapes=whole.shapes,
         annotation=re.compile(inside.whole(tail=None)),
         annotation_shapes=inside.shapes,
         anything=_anything(whole.families),
+        sign_before=re.compile(rf"(?<![A-Za-z])(?:{signs})\Z"),
+        sign_after=re.compile(rf"(?:{signs})(?![A-Za-z])"),
         marks=tuple(dict.fromkeys(mark for family in whole.families for mark in family.equals)),
     )
+
+
+def _signs(families: Sequence[Family]) -> str:
+    forms = [form for family in families for form in family.forms if not form.before]
+    return "|".join([form.between or form.after for form in forms] + [re.escape(w) for f in families for w in f.equals])
 
 
 def _anything(families: Sequence[Family]) -> re.Pattern[str]:

@@ -28,7 +28,7 @@ from workings.arithmetic.codespans import Spans, code_spans
 from workings.arithmetic.equations import Found, equations_of
 from workings.arithmetic.facts import GPT2_MUL, TOKEN, Fact, FactVocabulary
 from workings.arithmetic.legacy import found_legacy
-from workings.arithmetic.surroundings import binding_on_left, binding_on_right, currency_before
+from workings.arithmetic.surroundings import currency_before
 from workings.errors import BadInput
 
 Mode = Literal["strict", "weak", "legacy-strict", "legacy-weak"]
@@ -89,10 +89,11 @@ def expand(text: str, vocabulary: FactVocabulary = GPT2_MUL) -> str:
     A token stays where its equation could not be read back as that: beside a digit, an operator or another token, in code.
     (`8/<MUL_2_4_8>`, as the seeds' modes write it, is worth 1; `8/2*4=8` is not.)
     """
-    pieces, at, code = [], 0, None
+    equations, code = equations_of(vocabulary, bare=False), None
+    pieces, at = [], 0
     for start, end, fact in tokens_in(text, vocabulary):
         code = code or code_spans(text)
-        if binding_on_left(text, start) or binding_on_right(text, end) or start in code:
+        if equations.binding(text, start, end) or start in code:
             continue
         currency = "" if text.startswith("$", end) else currency_before(text, start)
         before = start - len(currency)

@@ -1,9 +1,9 @@
 """What stands left and right of an equation: whether it stands by itself, or is part of something larger.
 
-Only what touches the equation or follows it after spaces is looked at, and across one line break only operators (an expression
-may be broken there, a sentence or a list of results may not). Brackets, quotes and `$` are looked through: `(6*9=54)` stands by
-itself, `2(6*9=54)` does not. A fact's token counts as the number that its equation begins and ends with, so that rewriting one
-equation never changes what is decided about the next. Whatever is not known to be harmless binds.
+Only what touches the equation or follows it after spaces is looked at, and across one line break only operators and words for
+them (an expression may be broken there; a list of results is none). Brackets, quotes and `$` are looked through: `(6*9=54)`
+stands by itself, `2(6*9=54)` does not. A fact's token counts as the number that its equation begins and ends with, so that
+rewriting one equation never changes what is decided about the next. What touches it and is not known to be harmless binds.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ def _each(words: str, meaning: str) -> dict[str, str]:
 
 _PARTS = frozenset(
     _each("half third quarter fourth fifth sixth seventh eighth tenth", "")
-    | _each("thirds quarters fourths fifths sixths sevenths eighths tenths percent cent", "")
+    | _each("thirds quarters fourths fifths sixths sevenths eighths tenths percent cent out", "")
 )
 _LEFT_WORDS = {
-    **_each("times plus minus over mod modulo root sqrt log ln sin cos tan x X", EXPRESSION),
+    **_each("times plus minus over mod modulo root sqrt log ln sin cos tan x y z n", EXPRESSION),
     **_each("negative", SIGN),
+    **_each("percent cent", PERCENT),
+    **_each("squared cubed", POWER),
     **_each(
         "hundred thousand million billion trillion dozen point half one two three four five six seven eight", NUMBER
     ),
@@ -51,21 +53,25 @@ _LEFT_WORDS = {
 }
 _DOING = frozenset(["multiply", "multiplied", "multiplying", "divide", "divided", "dividing", "raised"])
 _LONGEST_WORD = max(map(len, [*_LEFT_WORDS, *_PARTS, *_DOING]))
+_ENDS = r"(?![^\W\d])"  # `2 times3` is a product too, `2 timesheets` is not
+_AMOUNT = rf"[-−(]?\\?[\d{CURRENCIES}<]"
 _RIGHT_WORDS = (
-    (SCALE, r"(?:hundred|thousand|million|billion|trillion|dozen|point|(?:k|K|M|bn)(?!&))\b"),
-    (PERCENT, r"per ?cent\b"),
-    (POWER, r"(?:squared|cubed|to the power)\b"),
-    (EXPRESSION, r"(?:times|plus|minus|divided|multiplied|mod|modulo|out of|x|X)\b|[xX](?=[0-9$])"),
-    (EXPRESSION, r"(?:over|less|choose|to)\s+[-(]?\\?[0-9$€£¥₹<]"),
-    (CHAIN, r"(?:equals|is equal to)\b"),
+    (SCALE, rf"(?:(?i:hundred|thousand|million|billion|trillion|dozen|point)|(?:k|K|M|bn)(?!&)){_ENDS}"),
+    (SCALE, rf"(?i:hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|tenth)s?){_ENDS}"),
+    (PERCENT, rf"(?i:per ?cent){_ENDS}"),
+    (POWER, rf"(?i:squared|cubed|to the power){_ENDS}"),
+    (EXPRESSION, rf"(?:(?i:times|plus|minus|divided|multiplied|mod|modulo|out of|x)|[nyz]){_ENDS}"),
+    (EXPRESSION, rf"(?i:over|less|choose|of|to|negative)\s+{_AMOUNT}"),
     # A mixed number; but `and 6/3=2` is the next equation.
-    (DECIMAL, r"and\s+(?:an?|one|two|three)\s+(?:" + "|".join(sorted(_PARTS, key=len, reverse=True)) + r")\b"),
+    (DECIMAL, rf"and\s+(?:an?|one|two|three)\s+(?:{'|'.join(sorted(_PARTS))}){_ENDS}"),
     (DECIMAL, r"and\s+[0-9]{1,9}/[0-9]{1,9}(?![0-9]|\s*=|\s*equal|\s*is equal)"),
 )
 _RIGHT_WORD = re.compile("|".join(f"({pattern})" for _, pattern in _RIGHT_WORDS))
 _AFTER_POINT = re.compile(r"\.+[0-9<]|\.\w")
 _AFTER_COLON = re.compile(r":\s*[-(]?(?:\\?[$€£¥₹])?[0-9<]|:\w")
-_NUMBER_AHEAD = re.compile(rf"(?:\\?[{CURRENCIES}]\s?)?(?:\d|<<\s*[0-9]|{TOKEN.pattern})|[{CURRENCIES}]\.\d|\.\d")
+_NUMBER_AHEAD = re.compile(
+    rf"(?:\\?[{CURRENCIES}]\s?)?(?:\d|<<\s*[0-9][^<>\n]{{0,48}}>>|{TOKEN.pattern})|[{CURRENCIES}]\.\d|\.\d"
+)
 _OPENED_NUMBER = re.compile(r"\(\s*[-−]?(?:\\?[$€£¥₹])?[0-9<]")
 _ENDS_ALONE = re.compile(r"(?:[)\]\"'”’»$]|\\[)\]])*+(?:[.,;:?…]|[^\S\n]*+(?:\n|\Z))")
 _CUE = re.compile(
@@ -83,16 +89,16 @@ def binding_on_left(text: str, at: int) -> str | None:
             return None
         if not text[at - 1].isspace():
             return _touching_left(text, at)
-        stop = _end_of_text_before(text, at)
+        stop = text_ends_before(text, at)
         if stop == 0 or text.count("\n", stop, at) > 1:
             return None
         last = text[stop - 1]
         number = _number_ends(text, stop)
         if last in _OPERATORS and not number:
             return _OPERATORS[last]
-        if "\n" in text[stop:at]:
-            return None
-        if last not in "([":
+        if last not in "([" + CURRENCIES:
+            if "\n" in text[stop:at]:
+                return _word_on_left(text, stop)
             return NUMBER if number else _on_left(text, stop)
         at = stop
     return EXPRESSION
@@ -106,18 +112,26 @@ def binding_on_right(text: str, at: int) -> str | None:
             return None
         if not text[at].isspace():
             return _touching_right(text, at)
-        start = _start_of_text_after(text, at)
+        start = text_starts_after(text, at)
         if start == len(text) or text.count("\n", at, start) > 1:
             return None
-        number = text[start].isnumeric() or _NUMBER_AHEAD.match(text, start)
+        number = _NUMBER_AHEAD.match(text, start) or (text[start].isnumeric() and text[start] not in _OPERATORS)
         if text[start] in _OPERATORS and not number and text[start : start + 2] not in (r"\)", r"\]", r"\\"):
             return _OPERATORS[text[start]]
-        if "\n" in text[at:start]:
-            return None
-        if text[start] not in ")]":
+        if text[start] not in ")]" and (number or text[start] not in CURRENCIES):
+            if "\n" in text[at:start]:
+                return _word_on_right(text, start) if text[start].islower() else None
             return NUMBER if number else _on_right(text, start)
-        at = start
+        at = start + 1
     return EXPRESSION
+
+
+def text_beside(text: str, start: int, end: int) -> tuple[int, int]:
+    """Where the text left of `start:end` ends, and where that on the right begins, brackets, quotes and `$` looked through."""
+    for _ in range(_DEEPEST):
+        start = text_ends_before(text, _before_openers(text, start))
+        end = text_starts_after(text, _after_closers(text, end))
+    return start, end
 
 
 def ends_alone(text: str, at: int) -> bool:
@@ -159,7 +173,7 @@ def _after_closers(text: str, at: int) -> int:
 def _touching_left(text: str, at: int) -> str | None:
     char = text[at - 1]
     if char == ":":
-        return EXPRESSION if _number_ends(text, at - 1) else None
+        return EXPRESSION if at == 1 or text[at - 2].isspace() or _number_ends(text, at - 1) else None
     if char in ";—…":
         return None
     if char in ".,":
@@ -178,7 +192,7 @@ def _touching_right(text: str, at: int) -> str | None:
     if char == ":":
         return EXPRESSION if _AFTER_COLON.match(text, at) else None
     if char in ";?…":
-        return IDENTIFIER if text[at + 1 : at + 2].isalnum() else None
+        return None if text[at + 1 : at + 2].isspace() or text[at + 1 : at + 2] in _CLOSERS else IDENTIFIER
     if char in "—|":
         return None
     if char == "_" or char.isalpha():
@@ -193,15 +207,21 @@ def _on_left(text: str, stop: int) -> str | None:
         return EXPRESSION
     if last == ":":  # `Step 3: 6*9=54` has a label, `3 : 6*9=54` a ratio
         return EXPRESSION if text[stop - 2 : stop - 1].isspace() and _number_ends(text, stop - 2, True) else None
-    if last in "'\"′″":
+    if last in "'\"’”»′″":
         return NUMBER if _number_ends(text, stop - 1) else None
-    if not last.isalpha():
+    return _word_on_left(text, stop)
+
+
+def _word_on_left(text: str, stop: int) -> str | None:
+    if not text[stop - 1].isalpha():
         return None
     word = _last_word(text, stop)
+    if text[stop - len(word) - 1 : stop - len(word)] == "\\":
+        return EXPRESSION  # a command of LaTeX
     if word == "of":
-        return EXPRESSION if _is_a_part(text, _end_of_text_before(text, stop - 2)) else None
+        return EXPRESSION if _is_a_part(text, text_ends_before(text, stop - 2)) else None
     if word == "by":
-        return EXPRESSION if _last_word(text, _end_of_text_before(text, stop - 2)) in _DOING else None
+        return EXPRESSION if _last_word(text, text_ends_before(text, stop - 2)) in _DOING else None
     return _LEFT_WORDS.get(word)
 
 
@@ -210,6 +230,10 @@ def _on_right(text: str, start: int) -> str | None:
         return EXPRESSION if _OPENED_NUMBER.match(text, start) else None
     if text[start] == ":":
         return EXPRESSION if _AFTER_COLON.match(text, start) else None
+    return _word_on_right(text, start)
+
+
+def _word_on_right(text: str, start: int) -> str | None:
     found = _RIGHT_WORD.match(text, start)
     return _RIGHT_WORDS[found.lastindex - 1][0] if found and found.lastindex else None
 
@@ -222,18 +246,17 @@ def _is_a_part(text: str, stop: int) -> bool:
 
 
 def _last_word(text: str, stop: int) -> str:
-    """The letters that end at `stop`, in lower case unless it is one letter; cut where it is longer than any known."""
+    """The letters that end at `stop`, in lower case; cut where they are more than any known word has."""
     start = stop
     while start > 0 and stop - start <= _LONGEST_WORD and text[start - 1].isalpha():
         start -= 1
-    word = text[start:stop]
-    return word if len(word) == 1 else word.lower()
+    return text[start:stop].lower()
 
 
 def _number_ends(text: str, stop: int, after_spaces: bool = False) -> bool:
     """Whether a number, or a fact's token, ends at `stop`."""
     if after_spaces:
-        stop = _end_of_text_before(text, stop)
+        stop = text_ends_before(text, stop)
     if stop == 0:
         return False
     if text[stop - 1] != ">":
@@ -242,7 +265,7 @@ def _number_ends(text: str, stop: int, after_spaces: bool = False) -> bool:
     return opened >= 0 and TOKEN.fullmatch(text, opened, stop) is not None
 
 
-def _end_of_text_before(text: str, at: int) -> int:
+def text_ends_before(text: str, at: int) -> int:
     """Where the white space before `at` begins. Each stretch of it is walked once, in growing steps."""
     step = 64
     while True:
@@ -256,6 +279,7 @@ def _end_of_text_before(text: str, at: int) -> int:
 _BLANK = re.compile(r"\s*")
 
 
-def _start_of_text_after(text: str, at: int) -> int:
+def text_starts_after(text: str, at: int) -> int:
+    """Where the white space after `at` ends."""
     found = _BLANK.match(text, at)
     return found.end() if found else at
