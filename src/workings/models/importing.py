@@ -146,7 +146,8 @@ def _loaded(file: Path) -> Any:
         if foreign:
             raise BadInput(
                 f"{file} holds Python objects ({', '.join(foreign[:3])}) beside its weights: loading them could run any "
-                "code, so it is refused. Where it was trained, save the weights alone: torch.save({'model': model.state_dict()}, file)"
+                "code, so it is refused. Where it was trained, save the weights alone: "
+                "torch.save({'model': model.state_dict()}, file)"
             )
         with torch.serialization.safe_globals([(_Said, name) for name in classes]):
             return torch.load(file, map_location="cpu", weights_only=True)
