@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from workings import __version__, commands
-from workings.cli import corpus, evaluate, pretrain, runs, thoughts, tokenizer
+from workings.cli import corpus, evaluate, exchange, pretrain, runs, thoughts, tokenizer
 
 VERBS: dict[str, commands.Verb] = {
     "demo": runs.demo,
@@ -32,6 +32,9 @@ VERBS: dict[str, commands.Verb] = {
     "corpus build": corpus.corpus_build,
     "corpus show": corpus.corpus_show,
     "pretrain": pretrain.pretrain,
+    "export": exchange.export,
+    "import-gpt2": exchange.import_gpt2,
+    "pull": exchange.pull,
     "eval": evaluate.evaluate,
 }
 

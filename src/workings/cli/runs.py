@@ -133,8 +133,18 @@ def compare(runs: Annotated[list[str], "two finished runs or more"], /, *, root:
     print(compare_records(records, experiment_of(records[0]).module.Config).text())
 
 
-def verify(run: Annotated[str, "the path of a run, or the beginning of its name"], /, *, root: Root = "runs") -> int:
-    """Check that every file of a run is as it was when the run finished; exit code 1 if any is not."""
+def verify(
+    run: Annotated[str, "the path of a run, the beginning of its name, or the folder of a corpus"],
+    /,
+    *,
+    root: Root = "runs",
+) -> int:
+    """Check that every file of a run, or of a corpus, is as it was when it was finished; exit code 1 if any is not."""
+    from workings.cli.corpus import verify_corpus
+    from workings.text.manifest import is_corpus
+
+    if is_corpus(Path(run)):
+        return verify_corpus(run)
     record = _record(run, root)
     differences = record.verify()
     for line in differences:
