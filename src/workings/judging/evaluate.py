@@ -45,6 +45,13 @@ class Settings:
     batch_size: int = nuisance(32, "answers generated at once")
     batch_tokens: int = nuisance(8192, "tokens scored at once")
 
+    def __post_init__(self) -> None:
+        least = {"limit": 1, "num_fewshot": 0, "max_new_tokens": 1, "batch_size": 1, "batch_tokens": 1}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise BadInput(f"{name} is {value}; give {lowest} or more")
+
     @property
     def n_fewshot(self) -> int:
         return LAYOUTS[self.prompt].n_fewshot if self.num_fewshot is None else self.num_fewshot
@@ -160,8 +167,6 @@ def estimates(summary: dict[str, Any], before: str = "") -> Iterator[tuple[str, 
 
 def _judged(name: str, model: LanguageModel, kept: Sequence[Any], settings: Settings, stem: str) -> pl.DataFrame:
     """In chunks, with a line of progress after each; chunks decide nothing."""
-    if not kept:
-        raise BadInput(f"{name}: a limit of {settings.limit} leaves no item to judge")
     frames = []
     for start in range(0, len(kept), _CHUNK):
         chunk = kept[start : start + _CHUNK]
