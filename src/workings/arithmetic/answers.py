@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from workings.arithmetic.chain import LONGEST_NUMBER
+from workings.arithmetic.facts import TOKEN, Fact
 
 _SPEAKER = r"\n[ \t]*+[*#]*+[ \t]*+(?:User|Human|Question|Problem|Q)[ \t]*+\d*+[ \t]*+\**+:"
 _TURN = re.compile(rf"{_SPEAKER}|<\|[a-z_]+\|>|</s>|<eos>|<end_of_turn>", re.I)
@@ -66,7 +67,8 @@ def answer_in(text: str) -> Fraction | None:
     Currency, thousands commas, bold, units and percent signs are dressing: `**$1,234.00**`, `54 km²` and `50%` are
     1234, 54 and 50. `1/2`, `2 1/2`, `\\frac{1}{2}`, `1.5e3` and `2 million` are one number; `1,2,3` is three.
     In `5-10` the hyphen joins, in `-5` it is a sign. A date, a time or a range gives its last number. A comma is never
-    a decimal point. A number of more than 4,000 digits is a runaway, and the text gives none.
+    a decimal point. A fact's token is the number its equation ends with: `<MUL_6_9_54>` is 54; one whose result is wrong
+    is plain text. A number of more than 4,000 digits is a runaway, and the text gives none.
     """
     said = _undressed(_TURN.split(_BEGINNING.sub("", text, count=1), maxsplit=1)[0])
     for stated in (_after_marker, _in_box, _after_answer_is):
@@ -85,10 +87,20 @@ def same_answer(a: Fraction | None, b: Fraction | None) -> bool:
 
 def _undressed(text: str) -> str:
     """The same numbers in plain characters: one minus, one currency, `a/b` for fractions, commas for thin spaces."""
-    text = text.translate(_PLAIN)
+    text = TOKEN.sub(_spelled_out, text).translate(_PLAIN)
     for pattern, plain in _SPELLINGS:
         text = pattern.sub(plain, text)
     return _VULGAR.sub(lambda m: str(Fraction(unicodedata.numeric(m.group())).limit_denominator(10)), text)
+
+
+def _spelled_out(token: re.Match[str]) -> str:
+    """The result of a fact's token, in digits that touch no word or number beside it."""
+    fact = Fact.parse(token[0])
+    if fact is None:
+        return token[0]
+    text = token.string
+    before, after = text[max(0, token.start() - 1) : token.start()], text[token.end() : token.end() + 1]
+    return " " * before.isalnum() + str(fact.value) + " " * after.isalnum()
 
 
 def _after_marker(text: str) -> Iterator[str]:
