@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from workings import __version__, commands
-from workings.cli import corpus, evaluate, exchange, pretrain, runs, thoughts, tokenizer
+from workings.cli import corpus, evaluate, exchange, facts, pretrain, runs, thoughts, tokenizer
 
 VERBS: dict[str, commands.Verb] = {
     "demo": runs.demo,
@@ -26,6 +26,9 @@ VERBS: dict[str, commands.Verb] = {
     "thoughts collect": thoughts.thoughts_collect,
     "lens fit": thoughts.lens_fit,
     "lens score": thoughts.lens_score,
+    "facts table": facts.table,
+    "facts rewrite": facts.rewrite,
+    "facts expand": facts.expand,
     "tokenizer build": tokenizer.build,
     "tokenizer show": tokenizer.show,
     "tokenizer train": tokenizer.train,
@@ -42,6 +45,7 @@ GROUPS = {
     "": "Find out where a small language model keeps its arithmetic, and whether the finding is one.",
     "codi": "models that think in continuous vectors: train, import, answer",
     "thoughts": "hidden states of thoughts: collect",
+    "facts": "6*9=54 as <MUL_6_9_54>: table, rewrite, expand",
     "tokenizer": "vocabularies with and without facts: build, show, train a BPE",
     "corpus": "documents as shards of token ids: build, show",
     "lens": "lenses on stored thoughts: fit, score",
