@@ -95,6 +95,8 @@ def _parser_of(verb: Verb) -> ArgumentParser:
         else:
             settings |= {"type": kind, "metavar": _metavar(kind, name)} | ({"nargs": "+"} if several else {})
         if parameter.kind is parameter.POSITIONAL_ONLY:
+            if parameter.default is not parameter.empty:
+                settings |= {"nargs": "*" if several else "?", "default": parameter.default}
             parser.add_argument(name, **settings)
             continue
         if parameter.default is parameter.empty:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from workings.cli.options import AsJson, Quiet
@@ -97,6 +98,15 @@ def corpus_show(corpus: Annotated[str, "the folder of a corpus"], /, *, json_: A
         print(json.dumps(opened.manifest, indent=1, ensure_ascii=False))
         return
     _print_corpus(opened)
+
+
+def is_corpus(folder: Path) -> bool:
+    """Whether the folder says that it is a corpus, complete or not, of whichever version."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and str(manifest.get("format", "")).startswith("workings corpus")
 
 
 def verify_corpus(path: str) -> int:

@@ -25,6 +25,7 @@ Out = Annotated[
 InPlace = Annotated[bool, "write every file over itself"]
 
 _KINDS = (".txt", ".md", ".jsonl")
+STDIN = ["-"]
 Change = Callable[[str, str], str]
 """Text and where it is from → text."""
 
@@ -52,7 +53,7 @@ def table(
 
 
 def rewrite(
-    paths: Paths,
+    paths: Paths = STDIN,
     /,
     *,
     mode: Annotated[
@@ -92,7 +93,7 @@ def rewrite(
 
 
 def expand(
-    paths: Paths,
+    paths: Paths = STDIN,
     /,
     *,
     facts: Facts = "MUL:1-9",

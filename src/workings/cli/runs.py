@@ -140,8 +140,7 @@ def verify(
     root: Root = "runs",
 ) -> int:
     """Check that every file of a run, or of a corpus, is as it was when it was finished; exit code 1 if any is not."""
-    from workings.cli.corpus import verify_corpus
-    from workings.text.manifest import is_corpus
+    from workings.cli.corpus import is_corpus, verify_corpus
 
     if is_corpus(Path(run)):
         return verify_corpus(run)

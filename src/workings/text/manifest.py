@@ -143,15 +143,6 @@ class Totals:
         return self.sum("train", "facts_arm_facts") / max(self.sum("train", "facts_arm_tokens"), 1)
 
 
-def is_corpus(folder: Path) -> bool:
-    """Whether the folder says that it is a corpus, complete or not, of whichever version."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and str(manifest.get("format", "")).startswith("workings corpus")
-
-
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a corpus, complete or not. BadInput where there is none."""
     path = folder / "manifest.json"
