@@ -60,17 +60,17 @@ class Config:
     training: PretrainConfig = fixed(
         replace(
             PRESETS["mini"],
-            steps=1800,
-            raw_bytes=9_000_000,
+            steps=1200,
+            raw_bytes=6_000_000,
             pass_rows=8,
             optimizer="muon",  # AdamW had learned no product by then (LOG 2026-11-21)
             learning_rate=3e-3,
             final_learning_rate=1e-4,
-            warmup_steps=100,
-            validate_every=300,
+            warmup_steps=60,
+            validate_every=200,
             evaluate_every=200,
-            sample_every=600,
-            save_every=300,
+            sample_every=400,
+            save_every=200,
         )
     )
     hellaswag: str = fixed("", "a hub id or a local file; empty: not judged")
