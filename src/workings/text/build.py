@@ -20,7 +20,7 @@ from workings.errors import BadInput, Failed
 from workings.files import explained, lock
 from workings.text.documents import Source, Unreadable
 from workings.text.drilling import Drilling, validation_drills, with_drills
-from workings.text.encoding import Encoded, Encoders
+from workings.text.encoding import Encoded, Encoder, Encoders, encode_documents
 from workings.text.journal import Journal
 from workings.text.manifest import CorpusConfig
 from workings.text.mixing import Block, Mixture, blocks, shuffled
@@ -58,7 +58,7 @@ def write_corpus(config: CorpusConfig, out: Path, processes: int, leniency: Leni
             if journal.is_complete:
                 return
             try:
-                with Encoders(tokenizer, processes) as encoders:
+                with Encoders(Encoder(tokenizer), processes) as encoders:
                     Build(config, tokenizer, sources, journal, leniency, progress).run(encoders)
             finally:
                 journal.release()
@@ -116,16 +116,19 @@ class Build:
         config = self.config
         stream = blocks(shuffled(self.mixture, config.shuffle_documents, config.shuffle_bytes, config.seed))
         self._skip(stream)
-        drilling = (
-            Drilling(config.drills, config.fact_rate, config.seed, self.state.n_drills, encoders)
-            if config.fact_rate
-            else None
-        )
-        groups = ((block, block.documents) for block in stream)
-        for block, encoded in encoders.in_order(groups, ahead=2 * encoders.processes + 2):
+        drilling = self._drilling(encoders) if config.fact_rate else None
+        works = ((block, encode_documents(block.documents)) for block in stream)
+        for block, encoded in encoders.in_order(works, ahead=2 * encoders.n + 2):
             self._write(block, encoded, drilling)
             if self.journal.note():
                 self.progress(self)
+
+    def _drilling(self, encoders: Encoders) -> Drilling:
+        """The drills from where the journal stands."""
+        rows = self.journal.writers["train"].rows()
+        seen = [part["hash"][part["source"] == len(self.sources)] for part in rows]
+        config = self.config
+        return Drilling(config.drills, config.fact_rate, config.seed, encoders, self.state.drill_position, seen)
 
     def _skip(self, stream: Iterator[Block]) -> None:
         """Pass over the blocks written before a kill. Failed if they are not those that come now."""
@@ -158,7 +161,7 @@ class Build:
             drills = drilling.after(tokens, facts)
             places = drilling.places(len(drills), len(pieces), self.state.n_blocks)
             sources, entries, pieces = with_drills(documents, drills, places, len(self.sources))
-            self.state.n_drills += len(drills)
+            self.state.drill_position = drilling.position
             self.state.largest_drill = max(
                 [self.state.largest_drill, *(int(entry["facts_arm_facts"]) for entry, _ in drills)]
             )

@@ -7,23 +7,18 @@ give it, so that every arm can decide alike how many drills it needs.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from workings.arithmetic.rewrite import rewrite_counted
-from workings.errors import BadInput, Failed
+from workings.errors import BadInput
 from workings.text.documents import Document
 from workings.text.tokenizer import Tokenizer
+from workings.text.workers import Workers
 
 ENTRY = np.dtype(
     [
@@ -35,7 +30,6 @@ ENTRY = np.dtype(
         ("hash", "<u8"),  # of the raw text
     ]
 )
-T = TypeVar("T")
 
 
 class Encoded(NamedTuple):
@@ -96,73 +90,13 @@ class Encoder:
         return ids, (n_tokens, n_facts, n_tokens_there, n_there)
 
 
-class Encoders:
-    """`processes` processes that encode; 0 or 1: this one does it. Use in a `with`."""
-
-    def __init__(self, tokenizer: Tokenizer, processes: int) -> None:
-        self.processes = processes
-        self.here = Encoder(tokenizer)
-        self._pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> Encoders:
-        if self.processes > 1:
-            # spawn: a fork would take locks and threads along, and with them the folder's lock after our death
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.processes, context, _begin, (self.here,))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def in_order(self, groups: Iterable[tuple[T, Sequence[Document]]], ahead: int) -> Iterator[tuple[T, Encoded]]:
-        """Each group's label and its documents encoded; at most `ahead` groups are under way at once."""
-        if self._pool is None:
-            yield from ((label, self.here(_texts(documents))) for label, documents in groups)
-            return
-        waiting: deque[tuple[T, Future[Encoded]]] = deque()
-        try:
-            for label, documents in groups:
-                waiting.append((label, self._pool.submit(_encode, _texts(documents))))
-                if len(waiting) >= ahead:
-                    yield _first(waiting)
-            while waiting:
-                yield _first(waiting)
-        except BrokenProcessPool as error:
-            raise Failed(
-                "an encoding process died (out of memory, or killed); what is written is kept: start the same command "
-                "again, with fewer --processes if memory was short"
-            ) from error
+Encoders = Workers[Encoder]
 
 
-def _first(waiting: deque[tuple[T, Future[Encoded]]]) -> tuple[T, Encoded]:
-    label, future = waiting.popleft()
-    return label, future.result()
+def encode_documents(documents: Sequence[Document]) -> Callable[[Encoder], Encoded]:
+    """The work of encoding documents; only their texts travel to another process."""
+    return partial(_encode, [document.text for document in documents])
 
 
-def _texts(documents: Sequence[Document]) -> list[str]:
-    return [document.text for document in documents]
-
-
-# ── in an encoding process ───────────────────────────────────────────────────────────────────────────────────────────
-
-_encoder: Encoder
-
-
-def _begin(encoder: Encoder) -> None:
-    global _encoder
-    _encoder = encoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells us to stop
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Go when the parent has gone: killed, it cannot say so, and nobody else would."""
-    process = multiprocessing.parent_process()
-    if process is not None:
-        process.join()
-    os._exit(1)
-
-
-def _encode(texts: list[str]) -> Encoded:
-    return _encoder(texts)
+def _encode(texts: list[str], encoder: Encoder) -> Encoded:
+    return encoder(texts)

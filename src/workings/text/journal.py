@@ -32,7 +32,8 @@ class State:
     """What a build remembers, beside totals and files."""
 
     n_blocks: int = 0
-    n_drills: int = 0
+    drill_position: int = 0
+    """In the drills of `drilling.py`."""
     mark: int = 0
     """Over the documents of these blocks, to know them again."""
     largest_drill: int = 0

@@ -64,6 +64,13 @@ class ShardWriter:
             self._write(np.concatenate(pieces[at:stop]), taken)
             at = stop
 
+    def rows(self) -> Iterator[np.ndarray]:
+        """The rows (DOCUMENT) of all documents so far, shard by shard."""
+        yield from (open_documents_of(self.folder, shard) for shard in self.closed)
+        if self.documents:
+            self.flush()
+            yield np.fromfile(self._part, DOCUMENT)
+
     def finish(self) -> None:
         """Close the open shard."""
         if self.documents:
@@ -77,10 +84,14 @@ class ShardWriter:
 
     def state(self) -> dict[str, Any]:
         """Everything that a new writer needs; what it speaks of is on the disk when this returns."""
+        self.flush()
+        return {"closed": [asdict(shard) for shard in self.closed], "tokens": self.tokens, "documents": self.documents}
+
+    def flush(self) -> None:
+        """Make what was appended safe from a power cut."""
         for file in self._files or ():
             file.flush()
             os.fsync(file.fileno())
-        return {"closed": [asdict(shard) for shard in self.closed], "tokens": self.tokens, "documents": self.documents}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Become the writer whose `state` this was. Failed if files have lost what it speaks of."""
@@ -116,7 +127,7 @@ class ShardWriter:
             self._close()
 
     def _close(self) -> None:
-        self.state()
+        self.flush()
         self.release()
         rows = np.fromfile(self._part, DOCUMENT)
         index = self._bin.with_suffix(".docs.npy")
