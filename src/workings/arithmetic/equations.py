@@ -21,6 +21,7 @@ from workings.arithmetic.surroundings import (
     THOUSANDS,
     binding_on_left,
     binding_on_right,
+    currency_after,
     currency_before,
     ends_alone,
     is_asked_for,
@@ -195,7 +196,7 @@ def _with_currency(
     if not currency:
         stray = any(match[group] for group in shape.currencies) and not (shape.reversed and leading)
         return start, MONEY if stray else ""
-    if text.startswith("$", end):
+    if currency_after(text, end):
         return start, MONEY
     if leading == currency and text[start] != "<":
         start -= len(currency)

@@ -92,7 +92,8 @@ class _Writer:
 
     def _equals(self) -> str:
         words = dict.fromkeys(word for family in self.families for word in family.equals)
-        return "(?:" + "|".join(re.escape(word) + (r"\b" if word[-1].isalpha() else "") for word in words) + ")"
+        ends = {word: r"\b" if word[-1].isascii() and word[-1].isalpha() else "" for word in words}
+        return "(?:" + "|".join(re.escape(word) + end for word, end in ends.items()) + ")"
 
     def _further(self, family: Family, form: Form) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         """What follows the first operand: sign, second operand, closing; the groups of numbers and of currencies."""

@@ -28,7 +28,7 @@ from workings.arithmetic.codespans import Spans, code_spans
 from workings.arithmetic.equations import Found, equations_of
 from workings.arithmetic.facts import GPT2_MUL, TOKEN, Fact, FactVocabulary
 from workings.arithmetic.legacy import found_legacy
-from workings.arithmetic.surroundings import currency_before
+from workings.arithmetic.surroundings import currency_after, currency_before
 from workings.errors import BadInput
 
 Mode = Literal["strict", "weak", "legacy-strict", "legacy-weak"]
@@ -95,7 +95,7 @@ def expand(text: str, vocabulary: FactVocabulary = GPT2_MUL) -> str:
         code = code or code_spans(text)
         if equations.binding(text, start, end) or start in code:
             continue
-        currency = "" if text.startswith("$", end) else currency_before(text, start)
+        currency = "" if currency_after(text, end) else currency_before(text, start)
         before = start - len(currency)
         if currency_before(text, before) == currency:  # `$$…`: not a price
             currency, before = "", start

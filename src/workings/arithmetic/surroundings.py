@@ -13,8 +13,9 @@ import re
 from workings.arithmetic.facts import TOKEN
 
 CURRENCIES = "$€£¥₹"
-_OPENERS = "([\"'“‘«" + CURRENCIES
-_CLOSERS = ")]\"'”’»$"
+_OPENERS = "([\"'“‘«（「『" + CURRENCIES
+_CLOSERS = ")]\"'”’»）」』" + CURRENCIES
+_STOPS = "，。；：、"
 _DEEPEST = 8
 _LONGEST_TOKEN = 64
 
@@ -67,13 +68,13 @@ _RIGHT_WORDS = (
     (DECIMAL, r"and\s+[0-9]{1,9}/[0-9]{1,9}(?![0-9]|\s*=|\s*equal|\s*is equal)"),
 )
 _RIGHT_WORD = re.compile("|".join(f"({pattern})" for _, pattern in _RIGHT_WORDS))
-_AFTER_POINT = re.compile(r"\.+[0-9<]|\.\w")
-_AFTER_COLON = re.compile(r":\s*[-(]?(?:\\?[$€£¥₹])?[0-9<]|:\w")
+_AFTER_POINT = re.compile(r"\.+[\d<]|\.\w")
+_AFTER_COLON = re.compile(rf":\s*{_AMOUNT}|:\w")
 _NUMBER_AHEAD = re.compile(
     rf"(?:\\?[{CURRENCIES}]\s?)?(?:\d|<<\s*[0-9][^<>\n]{{0,48}}>>|{TOKEN.pattern})|[{CURRENCIES}]\.\d|\.\d"
 )
-_OPENED_NUMBER = re.compile(r"\(\s*[-−]?(?:\\?[$€£¥₹])?[0-9<]")
-_ENDS_ALONE = re.compile(r"(?:[)\]\"'”’»$]|\\[)\]])*+(?:[.,;:?…]|[^\S\n]*+(?:\n|\Z))")
+_OPENED_NUMBER = re.compile(rf"\(\s*{_AMOUNT}")
+_ENDS_ALONE = re.compile(rf"(?:[{re.escape(_CLOSERS)}]|\\[)\]])*+(?:[.,;:?…，。；：、]|[^\S\n]*+(?:\n|\Z))")
 _CUE = re.compile(
     r"\b(?:what(?:['’]s| is| are)|how much is|calculate|compute|evaluate|solve|simplify|(?:product|value|result) of)"
     r"\s?:?\s?[$(]?\Z",
@@ -151,6 +152,11 @@ def currency_before(text: str, at: int) -> str:
     return text[at - 2 : at] if at > 1 and text[at - 2] == "\\" else text[at - 1]
 
 
+def currency_after(text: str, at: int) -> bool:
+    """Whether the sign of a currency touches `at` from the right: the end of a formula in LaTeX, or `54€`."""
+    return text[at : at + 1] in CURRENCIES and at < len(text)
+
+
 def _before_openers(text: str, at: int) -> int:
     for _ in range(_DEEPEST):
         if at == 0 or text[at - 1] not in _OPENERS:
@@ -174,8 +180,8 @@ def _touching_left(text: str, at: int) -> str | None:
     char = text[at - 1]
     if char == ":":
         return EXPRESSION if at == 1 or text[at - 2].isspace() or _number_ends(text, at - 1) else None
-    if char in ";—…":
-        return None
+    if char in ";—…" + _STOPS:
+        return NUMBER if char in _STOPS and _number_ends(text, at - 1) else None
     if char in ".,":
         return DECIMAL if char == "." else THOUSANDS
     if char == "_" or char.isalpha():
@@ -193,8 +199,8 @@ def _touching_right(text: str, at: int) -> str | None:
         return EXPRESSION if _AFTER_COLON.match(text, at) else None
     if char in ";?…":
         return None if text[at + 1 : at + 2].isspace() or text[at + 1 : at + 2] in _CLOSERS else IDENTIFIER
-    if char in "—|":
-        return None
+    if char in "—|" + _STOPS:
+        return NUMBER if text[at + 1 : at + 2].isnumeric() else None
     if char == "_" or char.isalpha():
         return IDENTIFIER
     return _OPERATORS.get(char, NUMBER if char.isalnum() else IDENTIFIER)
