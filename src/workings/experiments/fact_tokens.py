@@ -43,6 +43,7 @@ class Text:
     problems_weight: float = fixed(1.0)
     bytes_limit: int | None = fixed(1_600_000, "raw bytes of training documents, drills not counted")
     drills: DrillSpec = fixed(DrillSpec())
+    validation_fraction: float = fixed(0.05, "of documents, by content, never trained on")
     seed: int = fixed(0, "of the documents' order and of the drills: the same for all training seeds")
     corpus: str = fixed("", "a corpus built beforehand; {vocabulary} in it stands for that of the arm")
 
@@ -104,6 +105,7 @@ SCALES: dict[str, dict[str, Any]] = {
             "english": "HuggingFaceFW/fineweb-edu:sample-10BT",
             "problems_weight": 0.01,
             "bytes_limit": 45_000_000_000,
+            "validation_fraction": 0.0005,
         },
         "fact_rate": 0.01,
         "hellaswag": "Rowan/hellaswag",
@@ -190,7 +192,7 @@ def corpus_config(config: Config) -> CorpusConfig:
         drills=text.drills,
         bytes_limit=text.bytes_limit,
         seed=text.seed,
-        validation_fraction=0.05,
+        validation_fraction=text.validation_fraction,
     )
 
 
