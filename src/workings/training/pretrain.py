@@ -193,8 +193,8 @@ class _Loop:
         self.trainer.save(self.folder / "state", self._identity(), self.watch.state())
 
     def _identity(self) -> dict[str, Any]:
-        """What decides the weights: the recipe, the text, the shape, the seed. Not how many processes share the work."""
-        about = leaves(self.config) | {"seed": self.seed}
+        """What decides the weights: recipe, text, shape, seed. Not how many processes share the work, nor how."""
+        about = {name: value for name, value in leaves(self.config).items() if name != "parallel"} | {"seed": self.seed}
         about |= {f"model.{name}": value for name, value in leaves(self.trainer.model.config).items()}
         return about | {"corpus": sha256_of(self.corpus.folder / "manifest.json")}
 

@@ -121,8 +121,8 @@ class Trainer:
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_with(folder / RESUME_POINT, lambda path: torch.save(state, path))
-        except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError where the disk is full
+            write_with(folder / RESUME_POINT, lambda path: _write(state, path))
+        except OSError as error:
             raise explained(error, folder) from error
 
     def restore(self, folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +144,11 @@ class Trainer:
             torch.cuda.set_rng_state(state["random"]["cuda"])
         self.step = state["step"]
         return state["watch"]
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:  # torch's own writer does not say why it failed
+        torch.save(state, file)
 
 
 def _random(where: World) -> dict[str, Tensor | None]:

@@ -1,0 +1,169 @@
+"""Two processes over gloo train what one trains: copies (DDP), shards (FSDP2), and the record of one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.test_pretrain import SMALL, Told
+from workings.models.exchange import load_gpt2
+from workings.run import RunRecord
+from workings.text.corpus import Corpus
+from workings.training.parallel import World, rank_here, world
+from workings.training.pretrain import pretrain
+
+CONFIG = replace(SMALL, save_every=3, validate_every=6, validation_documents=3, keep_every=6)
+SETTINGS = {
+    "shape.n_layers": 2,
+    "steps": 4,
+    "tokens_per_step": 256,
+    "pass_rows": 4,
+    "warmup_steps": 1,
+    "log_every": 1,
+    "validate_every": 2,
+    "sample_every": 4,
+}
+
+PROCESS = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tests.training.test_parallel import CONFIG, SETTINGS, Told
+from workings.experiment import run_experiment
+from workings.experiments.pretrain_gpt2 import follow
+from workings.text.corpus import Corpus
+from workings.training.parallel import spread, synchronising, world
+from workings.training.pretrain import pretrain
+
+folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+with world("cpu") as where:
+    told = {}
+
+    def train(name, config, **options):
+        told[name] = Told()
+        pretrain(config, Corpus.open(folder), out / name.split()[0], told[name], where=where, **options)
+
+    train("ddp", CONFIG)
+    train("fsdp", replace(CONFIG, parallel="fsdp"))
+    train("broken", replace(CONFIG, parallel="fsdp"), max_steps=3)
+    train("broken again", replace(CONFIG, parallel="fsdp"), resume=True)
+    train("other", CONFIG, max_steps=3)
+    train("other again", replace(CONFIG, parallel="fsdp"), resume=True)
+
+    torch.manual_seed(0)
+    module = spread(nn.Linear(3, 1, bias=False), [], "ddp", where)
+    inputs = torch.arange(3.0) + where.rank
+
+    def gradients(last):
+        with synchronising(module, last):
+            module(inputs).sum().backward()
+        gradient = next(module.parameters()).grad.clone()
+        summed = gradient.clone()
+        torch.distributed.all_reduce(summed)
+        return bool(torch.equal(summed, 2 * gradient))
+
+    told["same gradients"] = [gradients(last=False), gradients(last=True)]
+    told["agreed"] = where.agreed({"from": where.rank})
+    if where.writes:
+        (out / "told.json").write_text(json.dumps(told))
+    else:
+        assert not told["ddp"] and not told["fsdp"], "only rank 0 tells"
+
+    overrides = [f"training.{name}={value}" for name, value in SETTINGS.items()] + [f"corpus={folder}"]
+    if where.writes:
+        run_experiment("pretrain-gpt2", ["mini"], "smoke", [0], overrides, root=out / "runs", quiet=True)
+    else:
+        follow()
+"""
+
+
+@pytest.fixture(scope="module")
+def two(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which two processes, started as torchrun starts them, have trained."""
+    out = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    about = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(corpus.folder), str(out)],
+            env=os.environ | about | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [one.communicate(timeout=900)[0] for one in started]
+    assert [one.returncode for one in started] == [0, 0], "\n".join(said)
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, Path]:
+    """The same training in this process: all rows of a step in as many passes."""
+    told, folder = Told(), tmp_path_factory.mktemp("alone")
+    pretrain(CONFIG, corpus, folder, told, where=World(0, 1, "cpu"))
+    return told, folder
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp", "broken", "other"])
+def test_two_processes_have_the_losses_of_one(two, alone, how):
+    told = json.loads((two / "told.json").read_text())
+    ours = [line for name, lines in told.items() if name.split()[0] == how for line in lines if "step" in line]
+    theirs, _ = alone
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        for key in ("loss", "grad_norm", "tokens", "lr", "bits_per_byte"):
+            assert (key in mine) == (key in other)
+            if key in mine:
+                assert mine[key] == pytest.approx(other[key], abs=1e-5), key
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp", "broken", "other"])
+def test_two_processes_end_with_the_weights_of_one(two, alone, how):
+    ours, _ = load_gpt2(two / how / "step_000006")
+    theirs, _ = load_gpt2(alone[1] / "step_000006")
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(mine, other, atol=2e-5), name
+
+
+def test_shards_go_on_bit_for_bit_where_they_were_interrupted(two):
+    straight, _ = load_gpt2(two / "fsdp" / "step_000006")
+    resumed, _ = load_gpt2(two / "broken" / "step_000006")
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+
+
+def test_gradients_are_exchanged_in_the_last_pass_only(two):
+    told = json.loads((two / "told.json").read_text())
+    assert told["same gradients"] == [False, True] and told["agreed"] == {"from": 0}
+
+
+def test_two_processes_write_one_run(two):
+    [path] = (two / "runs" / "pretrain-gpt2").iterdir()
+    record = RunRecord(path)
+    assert record.status == "finished" and record.verify() == []
+    assert record.metrics().drop_nulls("loss")["step"].to_list() == [1, 2, 3, 4]
+    assert record.result("budget")["tokens"] == 4 * 256 == record.manifest["spent"]["tokens"]
+
+
+def test_alone_there_is_nothing_to_join(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with world("cpu") as where:
+        assert where == World(0, 1, "cpu") and where.writes and rank_here() == 0
+        assert where.agreed("this") == "this"
+        assert where.mean(torch.tensor(2.0)) == 2.0
