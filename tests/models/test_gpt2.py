@@ -17,6 +17,7 @@ from workings.errors import BadInput
 from workings.models import nats
 from workings.models.gpt2 import GPT2, PRESETS, GPT2Config, restarting
 from workings.models.layouts import to_hf
+from workings.models.linear import linear
 
 TINY = GPT2Config(n_layers=2, n_heads=2, d_model=16, block=24, vocab=61)
 
@@ -222,6 +223,7 @@ def test_positions_restart_with_each_document():
 @pytest.mark.parametrize("masked", [False, True])
 def test_chunks_change_neither_the_loss_nor_its_gradients(rows: int, masked: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(nats, "ROWS", rows)
+    monkeypatch.setattr(nats, "PIECE", 4 * 40 * 5)  # four rows
     hidden, head = torch.randn(3, 11, 8, requires_grad=True), torch.randn(40, 8, requires_grad=True)
     targets = some_ids(3, 11, vocab=30)
     targets[0, :4] = nats.IGNORED
@@ -367,3 +369,30 @@ def test_generation_step_by_step_is_hugging_faces_greedy_text():
         prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False, pad_token_id=0
     )
     assert torch.stack(written, 1).tolist() == wanted[:, 5:].tolist()
+
+
+# ── products by oneDNN ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("shape", "n_in", "n_out"), [((3, 5), 7, 11), ((4,), 9, 3), ((2, 3, 4), 8, 8), ((1, 1), 5, 6)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_our_linear_map_is_torchs_forward_and_backward(shape: tuple[int, ...], n_in: int, n_out: int, with_bias: bool):
+    x = torch.randn(*shape, n_in).transpose(0, len(shape) - 1).requires_grad_()  # in no natural layout
+    weight = torch.randn(n_out, n_in, requires_grad=True)
+    inputs = (x, weight, *([torch.randn(n_out, requires_grad=True)] if with_bias else []))
+    ours, torchs = linear(*inputs), F.linear(*inputs)
+    torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-5)
+    d_out = torch.randn_like(torchs)
+    wanted = torch.autograd.grad(torchs, inputs, d_out)
+    for mine, true in zip(torch.autograd.grad(ours, inputs, d_out), wanted, strict=True):
+        torch.testing.assert_close(mine, true, rtol=1e-5, atol=1e-5)
+
+
+def test_our_linear_map_obeys_autocast_and_no_grad():
+    x, weight = torch.randn(3, 4), torch.randn(5, 4, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x, weight).dtype == torch.bfloat16
+    with torch.no_grad():
+        assert not linear(x, weight).requires_grad
+    assert linear(x, weight).requires_grad
+    assert linear(torch.empty(0, 4), weight).shape == (0, 5)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from workings import seeds
 from workings.config import fixed
 from workings.errors import BadInput
+from workings.models.linear import Linear, linear
 from workings.models.nats import compute_dtype, mean_nats, nats
 
 STD = 0.02  # of every initial weight; GPT-2 drew them so at each of its sizes
@@ -99,7 +100,7 @@ class GPT2(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Normed hidden states [..., d] → [..., vocab]: the embedding is the head."""
-        return F.linear(hidden, self.wte.weight)
+        return linear(hidden, self.wte.weight)
 
     def loss(
         self, ids: Tensor, targets: Tensor, documents: Tensor | None = None, live_bias: Tensor | None = None
@@ -185,8 +186,8 @@ class Attention(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.n_heads = config.n_heads
-        self.c_attn = nn.Linear(config.d_model, 3 * config.d_model)
-        self.c_proj = nn.Linear(config.d_model, config.d_model)
+        self.c_attn = Linear(config.d_model, 3 * config.d_model)
+        self.c_proj = Linear(config.d_model, config.d_model)
 
     def forward(self, x: Tensor, visible: Tensor | None, stored: Tensor | None, n_stored: int) -> Tensor:
         """`visible` [B or 1, 1, t, S] bool; without it a token sees what precedes it. `stored` [2, B, heads, slots, d_head]."""
@@ -203,8 +204,8 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.d_model, 4 * config.d_model)
-        self.c_proj = nn.Linear(4 * config.d_model, config.d_model)
+        self.c_fc = Linear(config.d_model, 4 * config.d_model)
+        self.c_proj = Linear(4 * config.d_model, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))

@@ -1,8 +1,8 @@
-"""Hidden states × the head's rows × the tokens that came → nats, a few hundred rows at a time.
+"""Hidden states × the head's rows × the tokens that came → nats, some rows at a time.
 
-With 50,304 tokens the logits are by far the largest tensor of a small GPT-2, and writing them out costs a CPU more than
-multiplying them: a chunk that is used up while it is in the cache halves the time of the head, forward and backward
-(benchmarks/pretrain.py). torch's own chunks (`F.linear_cross_entropy` of 2.13) save the memory and cost more time than none.
+With 50,304 tokens the logits are by far the largest tensor of a small GPT-2. Written out, they cost a CPU as much as multiplying
+them; in pieces that are used up while they are near, forward and backward take a third of the time (benchmarks/pretrain.py).
+torch's own chunks (`F.linear_cross_entropy` of 2.13) save the memory and cost more time than none.
 """
 
 from __future__ import annotations
@@ -14,8 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workings.models.linear import product
+
 IGNORED = -100  # a target of this value counts for nothing: torch's own convention
-ROWS = 256  # of logits at a time; 128 to 512 were as fast on two cores, for 8,192 tokens and for 50,304
+# Whose probabilities are held at once, eight times so many on a GPU: the gradient of the head is summed over as many.
+ROWS = 512
+# Logits made at once, in bytes. A larger tensor glibc takes from the system, page by page, and gives back, each time.
+PIECE = 1 << 25
 
 
 def mean_nats(hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -36,27 +41,38 @@ def nats(hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None = No
     `hidden` [..., d], `head` [vocab, d], `targets` [...] int64, `bias` [vocab] (−inf for an id that may not be predicted).
     """
     flat, wanted = hidden.flatten(0, -2), targets.flatten()
+    head, bias = _narrowed(flat, head, bias)
     out = torch.empty(len(wanted), device=flat.device)
-    for here, _, logits in _chunks(flat, head, bias):
-        out[here], _ = _nats_and_p(logits, wanted[here])
+    for here in _spans(0, len(flat), _rows_of_a_piece(len(head))):
+        logits = product(flat[here].to(head.dtype), head, bias).float()
+        out[here] = _nats_and_p(logits, wanted[here], logits)
     return out.view_as(targets)
 
 
 class _MeanNats(torch.autograd.Function):
-    """The gradients are made in the forward pass, while a chunk's probabilities are at hand; backward only scales them."""
+    """The gradients are made in the forward pass, while the probabilities are at hand; backward only scales them."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
+        narrow, bias = _narrowed(hidden, head, bias)
+        n_rows = min(ROWS if hidden.device.type == "cpu" else 8 * ROWS, len(hidden))
+        counts = (targets != IGNORED)[:, None]
+        some_ignored = not bool(counts.all())
         total = torch.zeros((), device=hidden.device)
-        d_hidden, d_head = torch.empty_like(hidden), torch.zeros_like(head, dtype=torch.float32)
-        narrow = head.to(compute_dtype(hidden))
-        for here, rows, logits in _chunks(hidden, head, bias):
-            lost, p = _nats_and_p(logits, targets[here])
-            total += lost.sum()
-            d_logits = _minus_target(p, targets[here]).to(rows.dtype)
-            d_hidden[here] = d_logits @ narrow
-            _add_product(d_head, d_logits.T, rows)
-        count = (targets != IGNORED).sum()
+        p = torch.empty(n_rows, len(head), device=hidden.device)
+        d_hidden, d_head = torch.empty_like(hidden), torch.zeros_like(head.T, dtype=torch.float32)
+        for group in _spans(0, len(hidden), n_rows):
+            for here in _spans(group.start, group.stop, _rows_of_a_piece(len(head))):
+                logits = product(hidden[here].to(narrow.dtype), narrow, bias).float()
+                at = p[here.start - group.start : here.stop - group.start]
+                total += _nats_and_p(logits, targets[here], at).sum()
+                at.scatter_add_(1, _at(targets[here]), -counts[here].to(at.dtype))
+            if some_ignored:
+                p[: group.stop - group.start].mul_(counts[group])
+            d_logits = p[: group.stop - group.start].to(narrow.dtype)
+            d_hidden[group] = product(d_logits, narrow.T)
+            d_head += product(hidden[group].T.to(narrow.dtype), d_logits.T)
+        count = counts.sum()
         ctx.save_for_backward(d_hidden, d_head, count)
         ctx.head_dtype = head.dtype
         return total / count
@@ -65,49 +81,36 @@ class _MeanNats(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_head, count = ctx.saved_tensors
         scale = gradients[0] / count
-        return (d_hidden * scale).to(d_hidden.dtype), (d_head * scale).to(ctx.head_dtype), None, None
+        return (d_hidden * scale).to(d_hidden.dtype), (d_head * scale).T.to(ctx.head_dtype).contiguous(), None, None
 
 
-def _chunks(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """(which rows, the rows as they are multiplied, their logits in fp32, which the next chunk overwrites)."""
-    compute = compute_dtype(hidden)
-    head, bias = head.to(compute), None if bias is None else bias.to(compute)
-    # One buffer for all: a fresh tensor of this size is given back to the system, and fetched page by page, every time.
-    buffer = torch.empty(min(ROWS, len(hidden)), len(head), device=hidden.device, dtype=compute)
-    wide = buffer if compute == torch.float32 else torch.empty_like(buffer, dtype=torch.float32)
-    for start in range(0, len(hidden), ROWS):
-        here = slice(start, min(start + ROWS, len(hidden)))
-        rows, n = hidden[here].to(compute), here.stop - start
-        if bias is None:
-            torch.mm(rows, head.T, out=buffer[:n])
-        else:
-            torch.addmm(bias, rows, head.T, out=buffer[:n])
-        yield here, rows, buffer[:n] if wide is buffer else wide[:n].copy_(buffer[:n])
+def _narrowed(hidden: Tensor, head: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Head and bias in the format that is computed in, converted once for all pieces."""
+    kind = compute_dtype(hidden)
+    return head.to(kind), None if bias is None else bias.to(kind)
 
 
-def _nats_and_p(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The nats of each row, and the probabilities, which take the place of the logits."""
-    said = logits.gather(1, targets.clamp(min=0)[:, None])
+def _rows_of_a_piece(vocab: int) -> int:
+    """As many rows of logits as fit into PIECE, a power of two."""
+    return 1 << max(0, (PIECE // (4 * vocab)).bit_length() - 1)
+
+
+def _spans(start: int, stop: int, step: int) -> Iterator[slice]:
+    return (slice(at, min(at + step, stop)) for at in range(start, stop, step))
+
+
+def _nats_and_p(logits: Tensor, targets: Tensor, p: Tensor) -> Tensor:
+    """The nats of each row; the probabilities are written to `p`, which may be the logits' own place."""
+    said = logits.gather(1, _at(targets))[:, 0]
     top = logits.amax(1)
-    p = torch.softmax(logits, 1, out=logits)
+    torch.softmax(logits, 1, out=p)
     # log Σ exp = top − log p(top): no exponential is taken twice, and nothing underflows however small p(target) is
-    lost = top - p.amax(1).log() - said[:, 0]
-    return lost.masked_fill(targets == IGNORED, 0.0), p
+    return (top - p.amax(1).log() - said).masked_fill(targets == IGNORED, 0.0)
 
 
-def _minus_target(p: Tensor, targets: Tensor) -> Tensor:
-    """p − 1 at the target: the gradient of a row's nats by its logits, zero where the target does not count."""
-    counts = (targets != IGNORED)[:, None]
-    p.scatter_add_(1, targets.clamp(min=0)[:, None], -counts.to(p.dtype))
-    return p if bool(counts.all()) else p.mul_(counts)
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a @ b; the sum over chunks is kept in fp32 whatever the factors are."""
-    if a.dtype == total.dtype:
-        total.addmm_(a, b)
-    else:
-        total += a @ b
+def _at(targets: Tensor) -> Tensor:
+    """[N] → [N, 1]: a column to gather from; any column where the target does not count."""
+    return targets.clamp(min=0)[:, None]
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
