@@ -24,6 +24,7 @@ from workings.models.exchange import save_gpt2
 from workings.models.export import export_hf
 from workings.models.generation import Growing
 from workings.models.gpt2 import GPT2, GPT2Config
+from workings.models.inference import Inference
 from workings.models.language import HubModel, Language, LanguageModel, bits_per_byte, open_language
 from workings.text.tokenizer import Tokenizer, Vocabulary
 from workings.text.words import word_tokenizer
@@ -393,6 +394,21 @@ def test_a_gpt2_of_transformers_is_run_by_our_modules_only_if_they_compute_the_s
     prompts = rows_of(random.Random(2), 4, 20)
     assert [g.ids for g in ours.generate(prompts, 12)] == [pair.greedy(prompt, 12) for prompt in prompts]
     np.testing.assert_allclose(scores(ours), scores(open_language(tmp_path, "cpu", as_hf=True)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # oneDNN's products, and torch's
+@torch.no_grad()
+def test_the_pass_for_inference_is_that_of_the_model(dtype):
+    model = GPT2(GPT2Config(n_layers=2, n_heads=2, d_model=16, block=32, vocab=50)).init(0).to(dtype)
+    for parameter in model.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) * 0.3)
+    ids, padding = torch.arange(60).view(3, 20) % 50, torch.tensor([0, 4, 9])
+    run, cache = Inference(model), model.cache(3, 20)
+    torch.testing.assert_close(run.read(ids), model.hidden(ids))
+    got, running = run.begin(ids[:, :12], padding, 20)
+    torch.testing.assert_close(got[:, 9:], model.extend_hidden(ids[:, :12], cache, padding)[:, 9:])
+    for piece in ids[:, 12:].split([1, 5, 1, 1], 1):
+        torch.testing.assert_close(run.extend(piece, running), model.extend_hidden(piece, cache))
 
 
 def test_a_model_that_thinks_is_not_judged_as_a_plain_one():

@@ -191,7 +191,8 @@ class LanguageModel(ABC):
     def next_logprobs(self, prompts: Sequence[Sequence[int]], batch_tokens: int = 8192) -> Tensor:
         """log p of every next id [n, V], fp32 on the CPU; -inf for ids that are not live. Long prompts are cut on the left."""
         with self.evaluating():
-            return scoring.next_logprobs(self, prompts, batch_tokens)
+            found = scoring.next_logprobs(self, prompts, batch_tokens)
+        return found.clone()  # a tensor of inference mode could not be changed by whoever asked
 
     def generate(
         self,

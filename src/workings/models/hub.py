@@ -84,7 +84,7 @@ class HubModel(LanguageModel):
 
     @contextmanager
     def evaluating(self) -> Generator[None]:
-        with torch.no_grad():
+        with torch.inference_mode():
             yield
 
     @cached_property

@@ -1,12 +1,11 @@
 """Our own GPT-2 as a `LanguageModel`: buffers written in place, the head only where it is asked for, only over live rows.
 
-Features are final states; rows are left-padded. What runs is a second tree of modules over the model's own parameters, without a
-copy: it needs no gradient and is always in evaluation, so a model in training is judged as it stands, and left as it was.
+Features are final states; rows are left-padded. What runs is `Inference` over the model's own parameters, without a copy, so that
+a model in training is judged as it stands, and left as it was.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from workings.models.causal import LanguageModel, Reader, own_reader
 from workings.models.checkpoint import fingerprint_of
 from workings.models.exchange import fill
 from workings.models.gpt2 import GPT2, Cache
 from workings.models.hub import LOGITS, left_padded
+from workings.models.inference import Inference, Running, maps_for
 from workings.models.layouts import shape_of, to_own
 from workings.text.tokenizer import Tokenizer
 
@@ -42,7 +41,8 @@ class Language(LanguageModel):
     """A GPT-2 of ours with its tokenizer. Final."""
 
     def __init__(self, model: GPT2, reader: Reader, name: str, files: Path | None = None):
-        self.model, self.reader, self.name, self.files = evaluation_twin(model), reader, name, files
+        self.model, self.reader, self.name, self.files = model, reader, name, files
+        self._run = Inference(model)
         self.context, self.width = model.config.block, model.config.vocab
         self.block = max(1, LOGITS // model.config.d_model)
 
@@ -60,30 +60,31 @@ class Language(LanguageModel):
         """Of the files where there are some; else of the weights as they are now, and of what the tokenizer does."""
         return self._of_files if self.files else _digest(self.model, self.reader)
 
-    def begin(self, rows: Sequence[Sequence[int]], room: int) -> tuple[Tensor, Cache]:
+    def begin(self, rows: Sequence[Sequence[int]], room: int) -> tuple[Tensor, Running]:
         ids, visible = left_padded(rows, self.eot, self.device)
-        cache = self.model.cache(len(rows), ids.shape[1] + room)
-        return self.model.extend_hidden(ids, cache, (~visible).sum(1))[:, -1], cache
+        states, running = self._run.begin(ids, (~visible).sum(1), ids.shape[1] + room)
+        return states[:, -1], running
 
-    def extend(self, ids: Tensor, state: Cache) -> tuple[Tensor, Cache]:
-        return self.model.extend_hidden(ids, state), state
+    def extend(self, ids: Tensor, state: Running) -> tuple[Tensor, Running]:
+        return self._run.extend(ids, state), state
 
-    def fork(self, state: Cache, rows: Tensor, room: int) -> Cache:
-        return state.select(rows, state.n_slots + room)
+    def fork(self, state: Running, rows: Tensor, room: int) -> Running:
+        return Running.of(state.cache.select(rows, state.cache.n_slots + room))
 
-    def keep(self, state: Cache, rows: Tensor) -> Cache:
-        moved = rows != torch.arange(len(rows), device=rows.device)
-        to, source = moved.nonzero()[:, 0], rows[moved]
-        for layer in state.layers:
-            layer[:, to] = layer[:, source]
-        starts = None if state.starts is None else state.starts[rows]
-        return Cache([layer[:, : len(rows)] for layer in state.layers], state.n_slots, starts)
+    def keep(self, state: Running, rows: Tensor) -> Running:
+        cache = state.cache
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+        for layer in cache.layers:
+            layer[:, moved, :, : cache.n_slots] = layer[:, rows[moved], :, : cache.n_slots]
+        starts = None if cache.starts is None else cache.starts[rows]
+        return Running.of(Cache([layer[:, : len(rows)] for layer in cache.layers], cache.n_slots, starts))
 
     def read(self, ids: Tensor) -> Tensor:
-        return self.model.hidden(ids)
+        return self._run.read(ids)
 
     def logits(self, features: Tensor) -> Tensor:
-        return _linear(features, self.model.wte.weight, self._live_bias).float()
+        head = self.model.wte.weight
+        return maps_for(head).linear(features, head, self._live_bias).float()
 
     def chooser(self, forbid: Sequence[int]) -> Callable[[Tensor], Tensor]:
         allowed = torch.ones(self.width, dtype=torch.bool, device=self.device) if self.live is None else self.live
@@ -91,11 +92,12 @@ class Language(LanguageModel):
         last = int(allowed.nonzero()[-1]) + 1
         head, allowed = self.model.wte.weight[:last], allowed[:last]
         bias = None if bool(allowed.all()) else _bias(allowed, head.dtype)
-        return lambda features: _linear(features, head, bias).argmax(-1)
+        linear = maps_for(head).linear
+        return lambda features: linear(features, head, bias).argmax(-1)
 
     @contextmanager
     def evaluating(self) -> Generator[None]:
-        with torch.no_grad():
+        with torch.inference_mode():
             yield
 
     @cached_property
@@ -107,16 +109,6 @@ class Language(LanguageModel):
     @cached_property
     def _live_bias(self) -> Tensor | None:
         return None if self.live is None else _bias(self.live, self.model.wte.weight.dtype)
-
-
-def evaluation_twin(model: GPT2) -> GPT2:
-    """The same parameters in modules of their own, in evaluation; on a CPU its linear maps are oneDNN's."""
-    twin = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}).eval()
-    for module in list(twin.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.Linear):
-                setattr(module, name, _Linear(child.weight, child.bias))
-    return twin
 
 
 @torch.no_grad()
@@ -135,22 +127,6 @@ def as_own(model: Any, name: str) -> GPT2 | None:
     theirs = model(ids).logits
     same = bool((own(ids) - theirs).abs().max() <= SAME * theirs.abs().max())
     return own.eval() if same else None
-
-
-class _Linear(nn.Module):
-    def __init__(self, weight: Tensor, bias: Tensor):
-        super().__init__()
-        self.weight, self.bias = weight, bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _linear(x, self.weight, self.bias)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear`, without a gradient. Torch gives fp32 on a CPU to MKL, which leaves half the speed of an AMD processor unused."""
-    if x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)
 
 
 def _bias(live: Tensor, dtype: torch.dtype) -> Tensor:
