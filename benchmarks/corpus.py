@@ -18,6 +18,8 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import multiprocessing
+import os
 import re
 import resource
 import subprocess
@@ -32,6 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from workings.text.bpe import GPT2_PIECES, open_bpe, tiktoken_ranks
+from workings.text.build import Build
 from workings.text.corpus import CorpusConfig, SourceConfig, build_corpus
 from workings.text.tokenizer import Tokenizer
 
@@ -103,16 +106,22 @@ class Measured:
     facts: int
     peak: float
     peak_encoding: float
+    """The largest of the encoding processes; 0 without."""
 
 
 def ours(documents: Path, base: str, processes: int) -> Measured:
     config = CorpusConfig((SourceConfig(str(documents)),), base=base)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        corpus = build_corpus(config, Path(folder) / "corpus", processes=processes)
+        peaks = [0.0]
+
+        def look(build: Build) -> None:
+            peaks.extend(_peak(process.pid or 0) for process in multiprocessing.active_children())
+
+        corpus = build_corpus(config, Path(folder) / "corpus", processes=processes, progress=look)
         wall = time.perf_counter() - began
         train = corpus.manifest["splits"]["train"]
-    return _measured(wall, train["tokens"], train["facts"])
+    return _measured(wall, train["tokens"], train["facts"], max(peaks))
 
 
 def loop(documents: Path, base: str) -> Measured:
@@ -150,17 +159,16 @@ def loop(documents: Path, base: str) -> Measured:
     return _measured(time.perf_counter() - began, n_tokens, n_facts)
 
 
-def _measured(wall: float, tokens: int, facts: int) -> Measured:
+def _measured(wall: float, tokens: int, facts: int, peak_encoding: float = 0.0) -> Measured:
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return Measured(
-        wall,
-        own.ru_utime + own.ru_stime,
-        children.ru_utime + children.ru_stime,
-        tokens,
-        facts,
-        own.ru_maxrss / 1e3,
-        children.ru_maxrss / 1e3,
-    )
+    processors = [used.ru_utime + used.ru_stime for used in (own, children)]
+    return Measured(wall, *processors, tokens, facts, _peak(os.getpid()), peak_encoding)
+
+
+def _peak(process: int) -> float:
+    """MB. Not ru_maxrss, which remembers what the process was forked from."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
 def apart(what: str, documents: Path, base: str, processes: int = 2) -> Measured:

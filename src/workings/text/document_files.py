@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,16 +84,17 @@ def choose(row: Any, field: str, where: str, first: bool) -> Record:
 
     BadInput where the first row has no such field (the user named the wrong one); later it is the row's fault.
     """
-    if not isinstance(row, Mapping):
+    if not isinstance(row, dict):
         return ValueError(f"the row is a {type(row).__name__}, not an object with fields")
+    if field in row:
+        return row[field]
     names = field.split("+")
     if not all(name in row for name in names):
         error = missing_field(where, field, list(row))
         if first:
             raise error
         return ValueError(str(error))
-    texts = [row[name] for name in names]
-    return texts[0] if len(texts) == 1 else _joined(texts)
+    return _joined([row[name] for name in names])
 
 
 def missing_field(where: str, field: str, columns: Iterable[str]) -> BadInput:
@@ -114,7 +115,7 @@ def _json_lines(lines: IO[bytes], file: Path, field: str) -> Iterator[tuple[Plac
         if line.isspace():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode())  # told that it is UTF-8, json need not find out
         except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
             yield Place(file.name, number), ValueError(f"not JSON: {error}")
             continue

@@ -7,15 +7,16 @@ give it, so that every arm can decide alike how many drills it needs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from workings.arithmetic.rewrite import rewrite_counted
 from workings.errors import BadInput
+from workings.text.bulk import BulkEncoder
 from workings.text.documents import Document
 from workings.text.tokenizer import Tokenizer
 from workings.text.workers import Workers
@@ -30,6 +31,9 @@ ENTRY = np.dtype(
         ("hash", "<u8"),  # of the raw text
     ]
 )
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Encoded(NamedTuple):
@@ -52,42 +56,67 @@ def content_hash(raw: bytes) -> int:
     return int.from_bytes(hashlib.sha256(raw).digest()[:8], "big")
 
 
+class _Prepared(NamedTuple):
+    text: str
+    n_facts: int
+    there: str | None
+    """As the facts arm has it, where that is another text."""
+    n_facts_there: int
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Raw texts → `Encoded`, in this process."""
 
     tokenizer: Tokenizer
-    facts_arm: Tokenizer = field(init=False)
+    ids: BulkEncoder = field(init=False)
+    ids_there: BulkEncoder = field(init=False)
+    """Those of the facts arm."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "facts_arm", replace(self.tokenizer, vocabulary="facts"))
+        object.__setattr__(self, "ids", BulkEncoder(self.tokenizer))
+        object.__setattr__(self, "ids_there", BulkEncoder(replace(self.tokenizer, vocabulary="facts")))
 
     def __call__(self, texts: Sequence[str]) -> Encoded:
-        entries = np.zeros(len(texts), ENTRY)
         failures: dict[int, str] = {}
-        pieces: list[np.ndarray] = []
+        prepared = _each(self._prepared, dict(enumerate(texts)), failures)
+        ids = _all(self.ids, {i: one.text for i, one in prepared.items()}, failures)
+        there = _all(self.ids_there, {i: one.there for i, one in prepared.items() if one.there is not None}, failures)
+        entries, pieces = np.zeros(len(texts), ENTRY), []
         eot = np.array([self.tokenizer.eot], self.tokenizer.dtype)
-        for i, text in enumerate(texts):
-            try:
-                ids, counts = self._encoded(text)
-            except (BadInput, ValueError, TypeError, RecursionError) as error:
-                failures[i] = f"cannot be encoded: {error}"
-                continue
-            raw = text.encode()
-            pieces += [eot, ids]
+        for i in sorted(ids.keys() - failures.keys()):
+            raw = texts[i].encode()
+            n_tokens, n_tokens_there = len(ids[i]) + 1, len(there.get(i, ids[i])) + 1
+            counts = n_tokens, prepared[i].n_facts, n_tokens_there, prepared[i].n_facts_there
             entries[i] = (*counts, len(raw), content_hash(raw))
+            pieces += [eot, ids[i]]
         return Encoded(np.concatenate(pieces) if pieces else eot[:0], entries, failures)
 
-    def _encoded(self, text: str) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-        """Ids, and tokens, facts, tokens and facts in the facts arm."""
+    def _prepared(self, text: str) -> _Prepared:
         prepared, n_facts = self.tokenizer.prepare_counted(text)
-        (ids,) = self.tokenizer.encode_batch([prepared])
-        n_tokens = len(ids) + 1
         if self.tokenizer.has_facts:  # a shuffled fact is a fact: as many tokens
-            return ids, (n_tokens, n_facts, n_tokens, n_facts)
-        rewritten, n_there = rewrite_counted(text, self.tokenizer.facts, self.tokenizer.mode)
-        n_tokens_there = len(self.facts_arm.encode_batch([rewritten])[0]) + 1 if n_there else n_tokens
-        return ids, (n_tokens, n_facts, n_tokens_there, n_there)
+            return _Prepared(prepared, n_facts, None, n_facts)
+        there, n_there = rewrite_counted(text, self.tokenizer.facts, self.tokenizer.mode)
+        return _Prepared(prepared, n_facts, there if n_there else None, n_there)
+
+
+def _each(make: Callable[[T], R], texts: Mapping[int, T], failures: dict[int, str]) -> dict[int, R]:
+    """What is made of each text, by its number; what cannot be goes to `failures` with the reason."""
+    made = {}
+    for i, text in texts.items():
+        try:
+            made[i] = make(text)
+        except (BadInput, ValueError, TypeError, RecursionError) as error:
+            failures[i] = f"cannot be encoded: {error}"
+    return made
+
+
+def _all(encode: BulkEncoder, texts: Mapping[int, str], failures: dict[int, str]) -> dict[int, np.ndarray]:
+    """The same by one call for all texts; one by one only where that fails."""
+    try:
+        return dict(zip(texts, encode([*texts.values()]), strict=True))
+    except (BadInput, ValueError, TypeError, RecursionError):
+        return _each(lambda text: encode([text])[0], texts, failures)
 
 
 Encoders = Workers[Encoder]
