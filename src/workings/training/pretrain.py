@@ -32,12 +32,10 @@ from workings.training.budget import budget_of, peak_flops
 from workings.training.feed import Feed
 from workings.training.journal import Journal
 from workings.training.measures import keep_model, samples, validation
-from workings.training.optimizers import optimizers
-from workings.training.parallel import World, spread
+from workings.training.parallel import World
 from workings.training.recipes import PRESETS, PretrainConfig, rows_of, shape_of
-from workings.training.schedule import Schedule
 from workings.training.stopping import asked_to_stop
-from workings.training.trainer import Objective, Trainer
+from workings.training.trainer import trainer_of
 from workings.training.watch import Band, Watch
 
 if TYPE_CHECKING:
@@ -113,7 +111,7 @@ class _Loop:
         model = _model(config, corpus.tokenizer, start, seed).to(where.device)
         self.rows = rows_of(config, corpus, model.config.block, where.size)
         self.budget = budget_of(model, self.rows, corpus.manifest, config)
-        self.trainer = _trainer(config, model, corpus.tokenizer, where)
+        self.trainer = trainer_of(config, model, live_bias(corpus.tokenizer, model.config.vocab), where)
         band = Band(math.log(_n_live(corpus.tokenizer)) + config.loss_margin, config.loss_jump, config.warmup_steps)
         self.watch = Watch(band, self._last_good)
         self.meter = _Meter(self)
@@ -257,28 +255,6 @@ def _model(config: PretrainConfig, tokenizer: Tokenizer, start: GPT2 | None, see
             "of the model's own tokenizer, or a model of at least that many rows"
         )
     return model
-
-
-def _trainer(config: PretrainConfig, model: GPT2, tokenizer: Tokenizer, where: World) -> Trainer:
-    objective = Objective(model, live_bias(tokenizer, model.config.vocab).to(where.device))
-    blocks = list(model.h)
-    if config.compile:
-        compiled = blocks if where.size > 1 and config.parallel == "fsdp" else [objective]
-        for module in compiled:
-            module.compile()
-    module = spread(objective, blocks, config.parallel, where)
-    decayed, rest = (list(named.values()) for named in (model.decayed(), model.not_decayed()))
-    matrices = [p for block in blocks for p in block.parameters() if p.ndim == 2]
-    chosen = optimizers(
-        decayed,
-        rest,
-        matrices if config.optimizer == "muon" else (),
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        betas=config.betas,
-    )
-    schedule = Schedule(config.learning_rate, config.final_learning_rate, config.warmup_steps, config.steps)
-    return Trainer(model, module, chosen, schedule, config.clip, config.precision, where)
 
 
 def live_bias(tokenizer: Tokenizer, rows: int) -> Tensor:

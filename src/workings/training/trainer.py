@@ -24,8 +24,9 @@ from workings.errors import BadInput
 from workings.files import explained, write_with
 from workings.models.gpt2 import GPT2
 from workings.training.feed import Feed
-from workings.training.optimizers import set_learning_rate
-from workings.training.parallel import World, synchronising, whole
+from workings.training.optimizers import optimizers, set_learning_rate
+from workings.training.parallel import World, spread, synchronising, whole
+from workings.training.recipes import PretrainConfig
 from workings.training.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Objective(nn.Module):
 
 
 class Trainer:
-    """`step` counts the updates made. `identity` is what a resume point must have been written for."""
+    """`step` counts the updates made. Make one with `trainer_of`."""
 
     def __init__(
         self,
@@ -144,6 +145,29 @@ class Trainer:
             torch.cuda.set_rng_state(state["random"]["cuda"])
         self.step = state["step"]
         return state["watch"]
+
+
+def trainer_of(config: PretrainConfig, model: GPT2, live_bias: Tensor | None, where: World) -> Trainer:
+    """What a recipe asks for, at step 0. `live_bias` [vocab] is added to the logits: 0, or -inf for ids that never come."""
+    objective = Objective(model, None if live_bias is None else live_bias.to(where.device))
+    blocks = list(model.h)
+    if config.compile:
+        compiled = blocks if where.size > 1 and config.parallel == "fsdp" else [objective]
+        for module in compiled:
+            module.compile()
+    module = spread(objective, blocks, config.parallel, where)
+    decayed, rest = (list(named.values()) for named in (model.decayed(), model.not_decayed()))
+    matrices = [p for block in blocks for p in block.parameters() if p.ndim == 2]
+    chosen = optimizers(
+        decayed,
+        rest,
+        matrices if config.optimizer == "muon" else (),
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=config.betas,
+    )
+    schedule = Schedule(config.learning_rate, config.final_learning_rate, config.warmup_steps, config.steps)
+    return Trainer(model, module, chosen, schedule, config.clip, config.precision, where)
 
 
 def _write(state: dict[str, Any], path: Path) -> None:

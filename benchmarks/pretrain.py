@@ -1,0 +1,212 @@
+"""How many more tokens a second does our training loop see than Hugging Face's GPT2LMHeadModel in a plain loop?
+
+The plain loop is the one that is usually written: `model(input_ids, labels=…).loss`, backward, clip, AdamW with torch's defaults,
+zero_grad. Ours is a `Trainer` fed from windows of a token stream and watched, as `workings pretrain` runs it. Both start from the
+same weights, see the same rows in the same number format, and run in turn, several times; the ratio is of the best times. Their
+losses and gradients are compared first: a fast wrong answer is no answer.
+
+    python benchmarks/pretrain.py [--size mini wide] [--rounds 3] [--steps 4] [--precision fp32] [--compile] [--profile]
+
+mini: 4 layers × 128, 256 positions, the 2,176 rows of the embedded vocabulary; wide: 4 × 256 with 50,304 rows. On a CUDA device:
+--size 124M --precision bf16 --compile, which also prints the share of the device's peak (MFU).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import GPT2Config as PeerConfig
+from transformers import GPT2LMHeadModel
+
+from workings.models.device import device_of
+from workings.models.gpt2 import GPT2, PRESETS, GPT2Config
+from workings.models.layouts import to_hf
+from workings.text.corpus import Batch
+from workings.training.budget import peak_flops
+from workings.training.feed import Feed
+from workings.training.parallel import World
+from workings.training.recipes import PretrainConfig, Shape
+from workings.training.schedule import rows_of_tokens
+from workings.training.trainer import Trainer, trainer_of
+from workings.training.watch import Band, Watch
+
+SIZES = {
+    "mini": replace(PRESETS["mini"], vocab=2176),
+    "wide": replace(PRESETS["mini"], d_model=256, vocab=50_304),
+    "124M": replace(PRESETS["124M"], vocab=50_304),
+}
+ROWS = {"mini": 32, "wide": 8, "124M": 32}
+
+
+class Stream:
+    """A million tokens in memory, of which windows are read in order: what a corpus is to training."""
+
+    def __init__(self, vocab: int) -> None:
+        likely = 1 / np.arange(1, vocab + 1)  # Zipf: a few ids are most of the text
+        self.ids = np.random.default_rng(0).choice(vocab, 1_000_000, p=likely / likely.sum()).astype(np.uint16)
+
+    def batches(self, seed: int, rows: int, length: int, start: int = 0, **_: Any) -> Iterator[Batch]:
+        for index in range(start, 1 << 40):
+            at = index * rows * length % (len(self.ids) - rows * length - 1)
+            ids = self.ids[at : at + rows * length + 1].astype(np.int64)
+            inputs, targets = ids[:-1].reshape(rows, length), ids[1:].reshape(rows, length)
+            yield Batch(inputs, targets, np.zeros_like(inputs, np.int32), index)
+
+
+class Ours:
+    """A trainer with its feed and its watch."""
+
+    def __init__(self, model: GPT2, config: PretrainConfig, stream: Stream, where: World) -> None:
+        rows = rows_of_tokens(config.tokens_per_step, config.steps, config.shape.block, config.pass_rows, where.size)
+        live = torch.zeros(model.config.vocab)
+        self.trainer: Trainer = trainer_of(config, model, live, where)
+        self.feed = Feed(stream, rows, where, 0, documents=False)  # ty: ignore[invalid-argument-type]
+        self.watch = Watch(Band(100.0, 100.0, 0), lambda: "")
+
+    def steps(self, n: int) -> None:
+        for _ in range(n):
+            numbers = self.trainer.advance(self.feed)
+            self.watch.saw(self.trainer.step, numbers)
+        self.watch.settle()
+
+
+class Theirs:
+    """The plain loop."""
+
+    def __init__(self, model: GPT2LMHeadModel, config: PretrainConfig, stream: Stream, where: World) -> None:
+        self.eager, self.where, self.config = model.to(where.device), where, config
+        self.model: Any = torch.compile(self.eager) if config.compile else self.eager
+        groups = [
+            {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+        self.batches = stream.batches(0, config.pass_rows, config.shape.block)
+
+    def steps(self, n: int) -> None:
+        n_passes = self.config.tokens_per_step // (self.config.pass_rows * self.config.shape.block)
+        bf16 = self.config.precision == "bf16"
+        for _ in range(n):
+            for _ in range(n_passes):
+                ids = torch.from_numpy(next(self.batches).inputs).to(self.where.device)
+                with torch.autocast(self.where.kind, torch.bfloat16) if bf16 else nullcontext():
+                    loss = self.model(input_ids=ids, labels=ids).loss / n_passes
+                loss.backward()
+            nn.utils.clip_grad_norm_(self.eager.parameters(), self.config.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            loss.item()
+
+
+def in_transformers(model: GPT2) -> GPT2LMHeadModel:
+    """The same weights in transformers' GPT-2, without dropout."""
+    own = model.config
+    shape = {"vocab_size": own.vocab, "n_positions": own.block, "n_embd": own.d_model, "n_layer": own.n_layers}
+    drop = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    peer = GPT2LMHeadModel(PeerConfig(**shape, **drop, n_head=own.n_heads, bos_token_id=0, eos_token_id=0))
+    missing, extra = peer.load_state_dict(to_hf(model.state_dict()), strict=False)
+    assert not extra and missing in ([], ["lm_head.weight"]), (missing, extra)
+    return peer
+
+
+def furthest_gradient(model: GPT2, peer: GPT2LMHeadModel, ids: torch.Tensor) -> tuple[float, float]:
+    """How far the losses, and the gradients of the embedding (relative to the largest), are apart."""
+    ours = model.loss(ids[:, :-1], ids[:, 1:])
+    theirs = peer(input_ids=ids, labels=ids).loss
+    ours.backward()
+    theirs.backward()
+    mine, other = model.wte.weight.grad, peer.transformer.wte.weight.grad
+    assert mine is not None and other is not None
+    gap = float((mine - other).abs().max() / other.abs().max())
+    model.zero_grad()
+    peer.zero_grad()
+    return abs(float(ours.detach()) - float(theirs.detach())), gap
+
+
+def timed(steps: Callable[[int], None], n: int, where: World, clock: Callable[[], float]) -> float:
+    began = clock()
+    steps(n)
+    if where.kind == "cuda":
+        torch.cuda.synchronize()
+    return (clock() - began) / n
+
+
+def compared(size: str, given: argparse.Namespace) -> None:
+    where = World(0, 1, device_of(given.device))
+    shape: GPT2Config = SIZES[size]
+    rows = given.rows or ROWS[size]
+    config = PretrainConfig(
+        shape=Shape.of(shape),
+        steps=1_000_000,
+        tokens_per_step=rows * shape.block * given.passes,
+        pass_rows=rows,
+        precision=given.precision,
+        compile=given.compile,
+    )
+    model = GPT2(shape).init(0)
+    peer, stream = in_transformers(model), Stream(shape.vocab)
+    ids = torch.from_numpy(next(stream.batches(0, 4, shape.block)).inputs)
+    loss_gap, gradient_gap = furthest_gradient(model, peer, ids)
+    print(
+        f"{size}: {model.n_parameters:,} parameters; losses differ by {loss_gap:.1e}, gradients by {gradient_gap:.1e}"
+    )
+    assert loss_gap < 1e-4 and gradient_gap < 1e-3, "the two do not compute the same"
+    ours, theirs = Ours(model.to(where.device), config, stream, where), Theirs(peer, config, stream, where)
+    for one in (ours, theirs):
+        one.steps(3 if given.compile else 1)  # memory is allocated, kernels are compiled
+    clock = time.process_time if given.processor_time else time.perf_counter
+    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for round_ in range(given.rounds):
+        seconds["ours"].append(timed(ours.steps, given.steps, where, clock))
+        seconds["theirs"].append(timed(theirs.steps, given.steps, where, clock))
+        print(f"  round {round_ + 1}: ours {seconds['ours'][-1]:.3f} s a step, theirs {seconds['theirs'][-1]:.3f} s")
+    best = {name: min(times) for name, times in seconds.items()}
+    speed = {name: config.tokens_per_step / time_ for name, time_ in best.items()}
+    peak = given.peak_flops or peak_flops(where.device_name, given.precision)
+    for name, tokens in speed.items():
+        used = f", MFU {tokens * model.flops_per_token(shape.block) / peak:.1%}" if peak else ""
+        print(f"  {name} {tokens:,.0f} tokens/s{used}")
+    about = f"{rows} rows × {shape.block} × {given.passes}, {given.precision}{', compiled' if given.compile else ''}"
+    print(f"RATIO pretrain {size}: {best['theirs'] / best['ours']:.2f} ({about}, {torch.get_num_threads()} threads)")
+    if given.profile:
+        profiled(ours, given.steps)
+
+
+def profiled(ours: Ours, n: int) -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        ours.steps(n)
+    print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", nargs="+", choices=[*SIZES], default=["mini", "wide"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rows", type=int, help="of a pass; by default what suits the size")
+    parser.add_argument("--passes", type=int, default=1, help="of a step")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--peak-flops", type=float)
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--processor-time", action="store_true", help="one thread on a machine that others use too")
+    given = parser.parse_args()
+    if "124M" in given.size and device_of(given.device) == "cpu":
+        parser.error("124M takes a GPU: leave it out here")
+    for size in given.size:
+        compared(size, given)
+
+
+if __name__ == "__main__":
+    main()
