@@ -69,6 +69,8 @@ _ITEM = re.compile(
     re.S,
 )
 
+_TAKES_A_PART = re.compile(r"(?:[\d>%％½]|\b(?:half|third|quarter|fourth|fifth|eighth|tenth|percent|cent|out)s?)\s*$")
+
 
 class Item(NamedTuple):
     kind: str  # number, fact, operator, relation, open, close, opaque, end
@@ -228,9 +230,7 @@ def _number(written: str) -> Item:
 def _word(written: str, before: str, glued: bool, past: str, rest: str) -> Item:
     after_number = before in ("number", "fact", "close", "opaque", "quantity")
     lower = written.lower()
-    if lower == "of" and not re.search(
-        r"(?:[\d>%％½]|\b(?:half|third|quarter|fourth|fifth|eighth|tenth|percent|cent|out)s?)\s*$", past
-    ):
+    if lower == "of" and not _TAKES_A_PART.search(past):
         return Item("end", written)
     if (
         lower in ("of", "over")

@@ -96,7 +96,7 @@ MUL = Family(
     _product,
     _pairs,
     (
-        Form(r"[*×∗]|\\times\b|\\cdot\b", bare="free"),
+        Form(r"[*×∗]|\\(?:times|cdot)(?![A-Za-z])", bare="free"),
         # `·` is also a decimal point, `x` a size or an unknown, "times" a count of occasions.
         Form(r"[xX·⋅]|times\b|multiplied by\b", bare="cued"),
     ),
@@ -127,7 +127,7 @@ DIV = Family(
     _quotient,
     _undone_products,
     # A bare `6/3` is a fraction or a date.
-    (Form(r"/", bare="never"), Form(r"÷|\\div\b", bare="free"), Form(r"divided by\b", bare="cued")),
+    (Form(r"/", bare="never"), Form(r"÷|\\div(?![A-Za-z])", bare="free"), Form(r"divided by\b", bare="cued")),
     "{0}/{1}={result}",
     ("What is {0} divided by {1}?", "What is {0}/{1}?", "Calculate {0} ÷ {1}."),
 )
