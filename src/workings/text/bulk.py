@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,7 @@ class BulkEncoder:
         ids = self._encoding.encode_to_numpy(_cut(joined), disallowed_special=())
         ids = ids[ids != self._id_of(CUT)].astype(self.tokenizer.dtype)
         ends = np.flatnonzero(ids == self._id_of(BETWEEN))
-        kept = np.delete(ids, ends)
-        return np.split(kept, ends - np.arange(len(ends)))
+        return parts(np.delete(ids, ends), np.append(ends - np.arange(len(ends)), len(ids) - len(ends)))
 
     @cached_property
     def _facts(self) -> dict[str, int]:
@@ -74,6 +74,11 @@ class BulkEncoder:
 
     def _id_of(self, control: str) -> int:
         return self._encoding.encode_single_token(control)
+
+
+def parts(ids: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+    """`ids` in parts that end at `ends`. (`np.split` takes several times as long.)"""
+    return [ids[start:end] for start, end in pairwise([0, *ends.tolist()])]
 
 
 def _is_odd(text: str) -> bool:

@@ -22,9 +22,6 @@ from workings.arithmetic.spec import ProblemSpec
 from workings.errors import BadInput, Failed
 from workings.text.document_files import Meter, Place, Record, choose, files_of, missing_field, records_in
 
-FINEWEB_EDU = "HuggingFaceFW/fineweb-edu:sample-10BT"
-"""The reference for English of the studies. Others: open-web-math/open-web-math, deepmind/math_dataset."""
-
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
 _MANY = 10**12
 _SHORTEST_DOCSTRING = 80
@@ -95,7 +92,8 @@ def open_documents(
     """The source of a reference.
 
     A path is a .jsonl[.gz|.zst], .parquet or .txt file or a folder of those (by name order); `owner/name[:config][@revision]`
-    a hub data set, streamed; `generated[:preset]` problems of our generator; `drills` those of `drills.py`, endless;
+    a hub data set, streamed (the studies' English: `HuggingFaceFW/fineweb-edu:sample-10BT@<revision>`; mathematics:
+    `open-web-math/open-web-math`); `generated[:preset]` problems of our generator; `drills` those of `drills.py`, endless;
     `docstrings` those of Python's standard library here. `field` is the column of the text (`question+answer` joins two
     by a newline), `separator` divides a .txt file into documents. BadInput where the reference is none of these.
     """

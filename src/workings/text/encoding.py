@@ -16,7 +16,7 @@ import numpy as np
 
 from workings.arithmetic.rewrite import rewrite_counted
 from workings.errors import BadInput
-from workings.text.bulk import BulkEncoder
+from workings.text.bulk import BulkEncoder, parts
 from workings.text.documents import Document
 from workings.text.tokenizer import Tokenizer
 from workings.text.workers import Workers
@@ -48,7 +48,7 @@ class Encoded(NamedTuple):
 
     def pieces(self) -> list[np.ndarray]:
         """The ids of each document, the end of text included."""
-        return np.split(self.ids, np.cumsum(self.entries["tokens"])[:-1])
+        return parts(self.ids, np.cumsum(self.entries["tokens"]))
 
 
 def content_hash(raw: bytes) -> int:
