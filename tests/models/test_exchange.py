@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
+from transformers import GPT2Config as TheirConfig
 
 from workings import commands
 from workings.cli import exchange as verbs
@@ -343,6 +344,18 @@ def test_every_width_of_the_embedding_is_kept(rows: str, tmp_path: Path):
     assert torch.equal(found.wte.weight, model.wte.weight)
 
 
+@pytest.mark.parametrize(("n_rows", "vocabulary"), [(50257, None), (50304, None), (50349, "reserved")])
+def test_gpt2s_own_vocabulary_goes_all_the_way_round(
+    n_rows: int, vocabulary: str | None, shared_data: Path, tmp_path: Path
+):
+    base = shared_data.parent / "tokenizers" / "gpt2"
+    model = loud(GPT2Config(2, 2, 16, 48, vocab=n_rows))
+    torch.save({"model": nanogpt(model, "_orig_mod."), "config": ARGS}, tmp_path / "model.pt")
+    ours = import_gpt2(tmp_path / "model.pt", tmp_path / "ours", tokenizer=base, vocabulary=vocabulary)
+    assert load_gpt2(ours)[1].vocabulary == (vocabulary or "digits")
+    assert same(import_gpt2(export_hf(ours, tmp_path / "theirs"), tmp_path / "back"), ours)
+
+
 def test_what_was_trained_without_biases_gets_zeros(model: GPT2, checkpoint: Path, tmp_path: Path):
     bare = {name: value for name, value in nanogpt(model).items() if not name.endswith("bias")}
     torch.save({"model": bare, "model_args": ARGS | {"bias": False}}, tmp_path / "model.pt")
@@ -416,6 +429,26 @@ def test_a_model_that_computes_something_else_is_not_imported(settings, said: st
     (copy / "config.json").write_text(json.dumps(config | settings))
     with pytest.raises(BadInput, match=said):
         import_gpt2(copy, tmp_path / "back")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "sharded"])
+def test_what_hugging_face_saves_computes_the_same_here(kind: str, tokenizer: Tokenizer, tmp_path: Path):
+    torch.manual_seed(0)
+    config = TheirConfig(
+        vocab_size=tokenizer.width, n_positions=32, n_embd=24, n_layer=2, n_head=3, initializer_range=0.5
+    )
+    theirs = GPT2LMHeadModel(config).eval()
+    theirs.save_pretrained(tmp_path / "theirs", max_shard_size="40KB" if kind == "sharded" else "1GB")
+    if kind == "bin":
+        (tmp_path / "theirs" / "model.safetensors").unlink()
+        torch.save(theirs.state_dict(), tmp_path / "theirs" / "pytorch_model.bin")
+    assert (tmp_path / "theirs" / "model.safetensors.index.json").exists() == (kind == "sharded")
+    tokenizer.save(tmp_path / "tokenizer")
+    ours, reader = load_gpt2(import_gpt2(tmp_path / "theirs", tmp_path / "ours", tokenizer=tmp_path / "tokenizer"))
+    ids = torch.randint(tokenizer.width, (2, 32))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, rtol=1e-5, atol=1e-4)
+    assert reader.digest == tokenizer.digest and ours.config.n_heads == 3
 
 
 def test_a_hugging_face_model_of_old_is_imported(model: GPT2, tokenizer: Tokenizer, exported: Path, tmp_path: Path):

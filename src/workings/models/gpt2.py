@@ -60,8 +60,8 @@ class GPT2(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(config.vocab, config.d_model)
-        self.wpe = nn.Embedding(config.block, config.d_model)
+        self.wte = nn.Embedding(config.vocab, config.d_model, _weight=torch.empty(config.vocab, config.d_model))
+        self.wpe = nn.Embedding(config.block, config.d_model, _weight=torch.empty(config.block, config.d_model))
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.ln_f = nn.LayerNorm(config.d_model)
 

@@ -19,20 +19,9 @@ from workings.errors import BadInput
 from workings.models.checkpoint import resolve
 from workings.models.exchange import check_widths, fill, is_gpt2, read_tensors, save_gpt2
 from workings.models.gpt2 import GPT2
-from workings.models.layouts import plausible_heads, shape_of, to_own, with_biases
+from workings.models.layouts import plausible_heads, shape_of, to_own, unlike_ours, with_biases
 from workings.text.export import ABOUT as OWN_TOKENIZER
 from workings.text.tokenizer import Tokenizer, Vocabulary
-
-# Fields of Hugging Face's config that change what is computed, and the values with which it is what ours computes.
-_SAME = {
-    "model_type": ("gpt2",),
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-    "layer_norm_epsilon": (1e-5,),
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "add_cross_attention": (False,),
-    "tie_word_embeddings": (True,),
-}
 
 
 def import_gpt2(
@@ -94,12 +83,8 @@ def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise BadInput(f"{folder} has no config.json that can be read ({error}): it is no Hugging Face model") from None
-    for name, values in _SAME.items():
-        if name in config and config[name] not in values:
-            raise BadInput(f"{folder}/config.json: {name} is {config[name]!r}, our GPT-2 has {values[0]!r}")
-    width, inner = config.get("n_embd"), config.get("n_inner")
-    if inner not in (None, 4 * (width or 768)):
-        raise BadInput(f"{folder}/config.json: n_inner is {inner}, our GPT-2 has 4 · n_embd")
+    for name, value, ours in unlike_ours(config):
+        raise BadInput(f"{folder}/config.json: {name} is {value!r}, our GPT-2 has {ours!r}")
     return _weights_in(folder), {"n_head": config.get("n_head", 12)}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,16 @@ from torch import Tensor
 from workings.errors import BadInput
 from workings.models.gpt2 import GPT2Config
 
+# Fields of Hugging Face's config that change what is computed, and the values with which it is what ours computes.
+SETTINGS = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+    "tie_word_embeddings": (True,),
+}
 MAPS = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 BODY, HEAD = "transformer.", "lm_head.weight"
 _WRAPPER = re.compile(r"(^|\.)_orig_mod\.|^module\.")
@@ -56,6 +67,13 @@ def _plain_names(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor
             raise BadInput(f"{source} has two tensors that both mean {short}, one of them {name}")
         plain[short] = value
     return {name: value for name, value in plain.items() if not _MASK.fullmatch(name)}
+
+
+def unlike_ours(config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(field, its value, ours) of a Hugging Face config with which something else is computed. Absent fields are as in ours."""
+    wrong = [(name, config[name], ours[0]) for name, ours in SETTINGS.items() if config.get(name, ours[0]) not in ours]
+    inner, wanted = config.get("n_inner"), 4 * config.get("n_embd", 768)
+    return wrong if inner in (None, wanted) else [*wrong, ("n_inner", inner, wanted)]
 
 
 def shape_of(tensors: Mapping[str, Tensor], n_heads: int, source: str) -> GPT2Config:

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` on `linear`: the same parameters."""
+    """`nn.Linear` on `linear`: the same parameters, arbitrary until they are filled. torch's own generator is not asked."""
+
+    def reset_parameters(self) -> None:
+        """Draws nothing."""
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)

@@ -1,7 +1,7 @@
 """Hidden states × the head's rows × the tokens that came → nats, some rows at a time.
 
 With 50,304 tokens the logits are by far the largest tensor of a small GPT-2. Written out, they cost a CPU as much as multiplying
-them; in pieces that are used up while they are near, forward and backward take a third of the time (benchmarks/pretrain.py).
+them; in pieces that are used up while they are near, forward and backward take half the time or less (LOG, pretraining speed).
 torch's own chunks (`F.linear_cross_entropy` of 2.13) save the memory and cost more time than none.
 """
 
