@@ -1,0 +1,131 @@
+"""`workings pretrain` from a corpus to a report: what is recorded, what it says it costs, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from workings import commands
+from workings.cli import pretrain as verbs
+from workings.errors import BadInput
+from workings.experiment import report_runs, run_experiment
+from workings.experiments.pretrain_gpt2 import Config, described_budget, inputs
+from workings.models.exchange import load_gpt2
+from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus
+
+TINY = {"shape.n_layers": 1, "steps": 4, "tokens_per_step": 64, "pass_rows": 2, "warmup_steps": 1, "log_every": 2}
+
+
+def made(folder: Path, **settings) -> Corpus:
+    config = CorpusConfig(
+        documents=(SourceConfig("generated"),), documents_limit=120, validation_fraction=0.1, **settings
+    )
+    return build_corpus(config, folder, processes=1)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return made(tmp_path_factory.mktemp("facts") / "corpus")
+
+
+def overrides(corpus: Corpus, **more) -> list[str]:
+    return [f"corpus={corpus.folder}", *(f"training.{name}={value}" for name, value in (TINY | more).items())]
+
+
+def run(corpus: Corpus, root: Path, *more: str, **training):
+    settings = overrides(corpus, **training) + list(more)
+    [record] = run_experiment("pretrain-gpt2", ["mini"], "smoke", [0], settings, root=root, quiet=True)
+    return record
+
+
+def hellaswag_file(folder: Path) -> Path:
+    rows = [
+        {"ctx": f"{n} pens and", "endings": [f" {n + k} more" for k in range(4)], "label": n % 4, "ind": n}
+        | {"activity_label": "Counting", "ctx_a": f"{n} pens", "ctx_b": "and"}
+        for n in range(3)
+    ]
+    path = folder / "hellaswag.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_run_records_its_cost_its_judges_and_its_checkpoint(corpus, tmp_path):
+    judged = [f"hellaswag={hellaswag_file(tmp_path)}", "probes=true", "judged=5"]
+    record = run(corpus, tmp_path / "runs", *judged, keep_every=2, **{"shape.block": 64, "tokens_per_step": 128})
+    budget, logged = record.result("budget"), record.metrics()
+    assert set(budget) == {"parameters", "steps", "raw_bytes", "tokens", "flops"} and budget["tokens"] == 4 * 128
+    assert record.manifest["spent"] == record.manifest["spent"] | {"tokens": 512, "flops": budget["flops"]}
+    assert record.manifest["spent"]["bytes"] == pytest.approx(budget["raw_bytes"], abs=2)
+    hellaswag = logged.drop_nulls("hellaswag.acc_norm")
+    assert hellaswag["step"].to_list() == [4] and hellaswag["hellaswag.acc_norm.n"].to_list() == [3]
+    assert len(record.outcomes("hellaswag")) == 3 and len(record.outcomes("probes")) == 5
+    model, tokenizer = load_gpt2(record.path / "checkpoint" / "model")
+    assert model.n_parameters == budget["parameters"] and tokenizer.digest == corpus.tokenizer.digest
+    kept = sorted(path.name for path in (record.path / "checkpoint").iterdir())
+    assert kept == ["model", "step_000002", "step_000004"], "the resume point is gone, it is not part of the result"
+    assert record.verify() == []
+    read = record.outcomes("validation")
+    bits = read["nats"].sum() / np.log(2) / read["bytes"].sum()
+    [found] = record.result("validation").values()
+    assert found["value"] == pytest.approx(bits) and found["low"] < bits < found["high"] and found["n"] == len(read)
+    page = report_runs([record]).with_suffix(".md").read_text()
+    assert "bits per byte" in page and f"{budget['parameters']:,}" in page
+
+
+def test_a_corpus_without_validation_documents_still_gives_a_report(tmp_path):
+    record = run(made(tmp_path / "corpus", validation_documents=0), tmp_path / "runs")
+    assert "nothing was measured on text not trained on" in report_runs([record]).with_suffix(".md").read_text()
+
+
+def test_training_goes_on_from_a_checkpoint_of_the_same_tokenizer_only(corpus, tmp_path):
+    first = run(corpus, tmp_path / "first")
+    start = first.path / "checkpoint" / "model"
+    second = run(corpus, tmp_path / "second", f"start={start}")
+    losses = [record.metrics().drop_nulls("loss")["loss"].to_list() for record in (first, second)]
+    assert losses[1][0] < losses[0][0]
+    other = made(tmp_path / "digits", vocabulary="digits")
+    with pytest.raises(BadInput, match=r"reads facts: .*was written in digits: .*build the corpus again"):
+        run(other, tmp_path / "third", f"start={start}")
+
+
+def test_a_changed_shard_is_found_by_its_length_and_by_verify_by_a_single_id(corpus, tmp_path):
+    folder = tmp_path / "corpus"
+    shutil.copytree(corpus.folder, folder)
+    [shard] = folder.glob("train_*.bin")
+    ids = np.fromfile(shard, corpus.dtype)
+    ids[7] = 5 if ids[7] != 5 else 6
+    ids.tofile(shard)
+    with pytest.raises(BadInput, match=r"not as it was built: .*train_000000\.bin"):
+        run(Corpus.open(folder), tmp_path / "runs", "verify=true")
+    ids[:-3].tofile(shard)
+    with pytest.raises(BadInput, match=r"train_000000\.bin"):
+        inputs(Config(corpus=str(folder)))
+
+
+def test_a_missing_corpus_says_how_to_make_one(tmp_path):
+    with pytest.raises(BadInput, match="workings corpus build"):
+        inputs(Config())
+    with pytest.raises(BadInput, match="is no corpus"):
+        inputs(Config(corpus=str(tmp_path)))
+
+
+def test_a_dry_run_prints_the_cost_and_warns_of_repetition(corpus, tmp_path, capsys):
+    words = ["pretrain", "--corpus", str(corpus.folder), "--dry-run", "--out", str(tmp_path / "runs")]
+    words += ["--flops-per-second", "1e9", "--steps", "300", "--tokens-per-step", "8192"]
+    table = {"pretrain": verbs.pretrain}
+    assert commands.execute("workings", "0", table, {"": "tests"}, words) == 0
+    said = capsys.readouterr().out
+    tokens = 300 * 8192
+    assert f"{tokens:,} = {tokens / corpus.n_tokens:.2f} epochs over {corpus.n_tokens:,} unique ones" in said
+    assert "WARNING: the corpus is repeated" in said and "at 1.00e+09 FLOP/s (as given)" in said
+    assert "training.steps" in said or "steps: 300" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_hours_follow_from_a_rate_that_is_measured_where_no_peak_is_known(corpus):
+    lines = described_budget(Config(corpus=str(corpus.folder), device="cpu"), 1, None)
+    assert any("40%, assumed, of what a matrix product reaches here" in line for line in lines)
