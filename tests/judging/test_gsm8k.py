@@ -215,7 +215,6 @@ def both(request, folder, model, data, tmp_path_factory):
     files = write(tmp_path_factory.mktemp("files"), "tiny", [made], {"limit": None})
     return (
         theirs,
-        frame,
         [json.loads(line) for line in files[0].read_text().splitlines()],
         json.loads(files[-1].read_text()),
     )

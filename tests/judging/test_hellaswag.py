@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from tests.judging.tiny import save_tiny, write_rows
 from workings.errors import BadInput
@@ -48,24 +49,25 @@ def model(folder):
 
 
 @torch.no_grad()
-def four_full_rows(model, context: list[int], endings: list[list[int]]) -> tuple[int, int]:
+def four_full_rows(network, context: list[int], endings: list[list[int]]) -> tuple[int, int]:
     """Karpathy's scoring, one item at a time: the places of the least summed loss and of the least mean loss."""
     sums, means = [], []
     for ending in endings:
         ids = torch.tensor([context + ending])
-        logits = model.model(ids).logits[0, :-1]
+        logits = network(ids).logits[0, :-1]
         losses = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")[len(context) - 1 :]
         sums.append(losses.sum().item())
         means.append(losses.mean().item())
     return int(np.argmin(sums)), int(np.argmin(means))
 
 
-def test_karpathys_custom_is_the_mean_loss_over_the_tokens_of_the_ending(model, tmp_path):
+def test_karpathys_custom_is_the_mean_loss_over_the_tokens_of_the_ending(model, folder, tmp_path):
     judged = hellaswag.items(write_rows(tmp_path / "h.jsonl", rows(24)))
     frame = hellaswag.judge(model, judged, ["karpathy"])
+    network = AutoModelForCausalLM.from_pretrained(folder).eval()
     for item, row in zip(judged, frame.iter_rows(named=True), strict=True):
         context = model.encode(item.row["ctx"])
-        by_sum, by_mean = four_full_rows(model, context, [model.encode(" " + e) for e in item.row["endings"]])
+        by_sum, by_mean = four_full_rows(network, context, [model.encode(" " + e) for e in item.row["endings"]])
         assert (row["by_total"], row["by_tokens"]) == (by_sum, by_mean)
         assert row["correct"] == (by_mean == int(item.row["label"]))
     assert frame["by_total"].to_list() != frame["by_tokens"].to_list()  # or the two would not be told apart
