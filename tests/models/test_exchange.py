@@ -344,15 +344,11 @@ def test_every_width_of_the_embedding_is_kept(rows: str, tmp_path: Path):
     assert torch.equal(found.wte.weight, model.wte.weight)
 
 
-@pytest.mark.parametrize(("n_rows", "vocabulary"), [(50257, None), (50304, None), (50349, "reserved")])
-def test_gpt2s_own_vocabulary_goes_all_the_way_round(
-    n_rows: int, vocabulary: str | None, shared_data: Path, tmp_path: Path
-):
-    base = shared_data.parent / "tokenizers" / "gpt2"
-    model = loud(GPT2Config(2, 2, 16, 48, vocab=n_rows))
+def test_gpt2s_own_vocabulary_goes_all_the_way_round(shared_data: Path, tmp_path: Path):
+    """Its 50,257 rows, which have none for the id that pads; the wider ones are tested with the embedded vocabulary."""
+    model = loud(GPT2Config(2, 2, 16, 48, vocab=50257))
     torch.save({"model": nanogpt(model, "_orig_mod."), "config": ARGS}, tmp_path / "model.pt")
-    ours = import_gpt2(tmp_path / "model.pt", tmp_path / "ours", tokenizer=base, vocabulary=vocabulary)
-    assert load_gpt2(ours)[1].vocabulary == (vocabulary or "digits")
+    ours = import_gpt2(tmp_path / "model.pt", tmp_path / "ours", tokenizer=shared_data.parent / "tokenizers" / "gpt2")
     assert same(import_gpt2(export_hf(ours, tmp_path / "theirs"), tmp_path / "back"), ours)
 
 
