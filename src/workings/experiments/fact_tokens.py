@@ -159,7 +159,7 @@ def run_arm(config: Config, run: Run) -> None:
         )
     language = Language.of(model, corpus.tokenizer, f"{config.vocabulary}, seed {config.seed}")
     run.outcomes("text", text_outcomes(language, corpus, config.training.validation_documents))
-    results = evaluate(language, tasks_of(config), run, settings_of(config), reference=corpus.folder)
+    results = evaluate(language, tasks_of(config), run, settings_of(config), reference=run.path)
     run.results("headline", headline(results, run.path))
     save_gpt2(model, corpus.tokenizer, folder / "model")
     shutil.rmtree(folder / "state")

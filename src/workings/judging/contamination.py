@@ -51,7 +51,8 @@ def corpus_of(reference: str | Path) -> Path | None:
             if content.get("format") == FORMAT:
                 return folder
             place = content.get("input_places", {}).get("corpus")
-            return Path(place) if place else None
+            own = folder / "corpus"  # built inside the run
+            return Path(place) if place else own if own.is_dir() else None
     return None
 
 

@@ -105,8 +105,8 @@ def _text(path: Path) -> str:
 
 
 def _hub(reference: str, split: str) -> Iterable[Row]:
-    from workings.text.datasets import _hub_rows
+    from workings.text.datasets import hub_rows
 
     name, _, revision = reference.partition("@")
     name, _, config = name.partition(":")
-    return _hub_rows(name, config or None, revision or None, split)
+    return hub_rows(name, config or None, revision or None, split)

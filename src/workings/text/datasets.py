@@ -52,7 +52,7 @@ def _from_hub(text: str, split: str, limit: int | None, strict: bool) -> Problem
     """`owner/name[:config][@revision]`."""
     name, _, revision = text.partition("@")
     name, _, config = name.partition(":")
-    rows = _hub_rows(name, config or None, revision or None, split)
+    rows = hub_rows(name, config or None, revision or None, split)
     found = ProblemFile()
     for number, row in enumerate(islice(rows, limit), start=1):
         try:
@@ -66,7 +66,8 @@ def _from_hub(text: str, split: str, limit: int | None, strict: bool) -> Problem
     return found
 
 
-def _hub_rows(name: str, config: str | None, revision: str | None, split: str) -> Any:
+def hub_rows(name: str, config: str | None, revision: str | None, split: str) -> Any:
+    """The rows of a hub data set, streamed. BadInput for what is no data set, or cannot be reached."""
     from datasets import load_dataset
 
     try:
