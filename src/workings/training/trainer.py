@@ -16,7 +16,8 @@ from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_state_dict,
-    set_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
 )
 from torch.distributed.tensor import DTensor
 
@@ -133,13 +134,9 @@ class Trainer:
         if self.where.writes:
             full = torch.load(folder / RESUME_POINT, map_location="cpu", weights_only=True)
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.where.size > 1)
-        set_state_dict(
-            self.model,
-            self.optimizers,
-            model_state_dict=full["model"],
-            optim_state_dict=full["optimizers"],
-            options=options,
-        )
+        # Both at once would be wrong: a process that has nothing to give would not wait for the weights of rank 0.
+        set_model_state_dict(self.model, full["model"], options=options)
+        set_optimizer_state_dict(self.model, self.optimizers, full["optimizers"], options=options)
         torch.set_rng_state(state["random"]["cpu"])
         if self.where.kind == "cuda" and state["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(state["random"]["cuda"])
