@@ -38,8 +38,6 @@ NO_RESULT, NOT_ALONE, UNEVEN, UNASKED = (
 MONEY, ANNOTATION, SCRIPT = "currency", "annotation", "digits of another script"
 
 _ANNOTATED = re.compile(rf">>[ ]?+{CURRENCY}([0-9]++)")
-
-
 _LONGEST_SIGN = 24
 
 
@@ -169,11 +167,10 @@ class Equations:
         if reason:
             return reason
         stop, begin = text_beside(text, start, end)
-        if text.count("\n", stop, start) < 2 and self.grammar.sign_before.search(
-            text, max(0, stop - _LONGEST_SIGN), stop
-        ):
+        sign = self.grammar.sign_before.search(text, max(0, stop - _LONGEST_SIGN), stop)
+        if sign and text.count("\n", stop, start) < 2:
             return CHAIN
-        return CHAIN if text.count("\n", end, begin) < 2 and self.grammar.sign_after.match(text, begin) else ""
+        return CHAIN if self.grammar.sign_after.match(text, begin) and text.count("\n", end, begin) < 2 else ""
 
 
 def _orders(fact: Fact) -> set[tuple[int, ...]]:

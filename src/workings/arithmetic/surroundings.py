@@ -46,11 +46,9 @@ _LEFT_WORDS = {
     **_each("negative", SIGN),
     **_each("percent cent", PERCENT),
     **_each("squared cubed", POWER),
-    **_each(
-        "hundred thousand million billion trillion dozen point half one two three four five six seven eight", NUMBER
-    ),
-    **_each("nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty", NUMBER),
-    **_each("thirty forty fifty sixty seventy eighty ninety", NUMBER),
+    **_each("hundred thousand million billion trillion dozen point half", NUMBER),
+    **_each("one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen", NUMBER),
+    **_each("sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety", NUMBER),
 }
 _DOING = frozenset(["multiply", "multiplied", "multiplying", "divide", "divided", "dividing", "raised"])
 _LONGEST_WORD = max(map(len, [*_LEFT_WORDS, *_PARTS, *_DOING]))
@@ -75,6 +73,7 @@ _NUMBER_AHEAD = re.compile(
 )
 _OPENED_NUMBER = re.compile(rf"\(\s*{_AMOUNT}")
 _ENDS_ALONE = re.compile(rf"(?:[{re.escape(_CLOSERS)}]|\\[)\]])*+(?:[.,;:?…，。；：、]|[^\S\n]*+(?:\n|\Z))")
+_BLANK = re.compile(r"\s*")
 _CUE = re.compile(
     r"\b(?:what(?:['’]s| is| are)|how much is|calculate|compute|evaluate|solve|simplify|(?:product|value|result) of)"
     r"\s?:?\s?[$(]?\Z",
@@ -130,8 +129,11 @@ def binding_on_right(text: str, at: int) -> str | None:
 def text_beside(text: str, start: int, end: int) -> tuple[int, int]:
     """Where the text left of `start:end` ends, and where that on the right begins, brackets, quotes and `$` looked through."""
     for _ in range(_DEEPEST):
+        before = start, end
         start = text_ends_before(text, _before_openers(text, start))
         end = text_starts_after(text, _after_closers(text, end))
+        if (start, end) == before:
+            break
     return start, end
 
 
@@ -273,6 +275,8 @@ def _number_ends(text: str, stop: int, after_spaces: bool = False) -> bool:
 
 def text_ends_before(text: str, at: int) -> int:
     """Where the white space before `at` begins. Each stretch of it is walked once, in growing steps."""
+    if at == 0 or not text[at - 1].isspace():
+        return at
     step = 64
     while True:
         start = max(0, at - step)
@@ -280,9 +284,6 @@ def text_ends_before(text: str, at: int) -> int:
         if left or start == 0:
             return start + left
         step *= 4
-
-
-_BLANK = re.compile(r"\s*")
 
 
 def text_starts_after(text: str, at: int) -> int:
