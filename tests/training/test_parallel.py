@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.training.test_pretrain import SMALL, Told
+from workings.config import to_dict
 from workings.models.exchange import load_gpt2
 from workings.run import RunRecord
 from workings.text.corpus import Corpus
@@ -40,27 +41,30 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tests.training.test_parallel import CONFIG, SETTINGS, Told
+from workings.config import from_dict
 from workings.experiment import run_experiment
 from workings.experiments.pretrain_gpt2 import follow
 from workings.text.corpus import Corpus
 from workings.training.parallel import spread, synchronising, world
-from workings.training.pretrain import pretrain
+from workings.training.pretrain import PretrainConfig, pretrain
 
-folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+given = json.loads(sys.argv[1])
+folder, out, config = Path(given["corpus"]), Path(given["out"]), from_dict(PretrainConfig, given["config"])
+sharded = replace(config, parallel="fsdp")
 with world("cpu") as where:
     told = {}
 
     def train(name, config, **options):
-        told[name] = Told()
-        pretrain(config, Corpus.open(folder), out / name.split()[0], told[name], where=where, **options)
+        lines = told[name] = []
+        log = lambda step, **metrics: lines.append({"step": step} | metrics)
+        pretrain(config, Corpus.open(folder), out / name.split()[0], log, where=where, **options)
 
-    train("ddp", CONFIG)
-    train("fsdp", replace(CONFIG, parallel="fsdp"))
-    train("broken", replace(CONFIG, parallel="fsdp"), max_steps=3)
-    train("broken again", replace(CONFIG, parallel="fsdp"), resume=True)
-    train("other", CONFIG, max_steps=3)
-    train("other again", replace(CONFIG, parallel="fsdp"), resume=True)
+    train("ddp", config)
+    train("fsdp", sharded)
+    train("broken", sharded, max_steps=3)
+    train("broken again", sharded, resume=True)
+    train("other", config, max_steps=3)
+    train("other again", sharded, resume=True)
 
     torch.manual_seed(0)
     module = spread(nn.Linear(3, 1, bias=False), [], "ddp", where)
@@ -81,7 +85,7 @@ with world("cpu") as where:
     else:
         assert not told["ddp"] and not told["fsdp"], "only rank 0 tells"
 
-    overrides = [f"training.{name}={value}" for name, value in SETTINGS.items()] + [f"corpus={folder}"]
+    overrides = [f"training.{name}={value}" for name, value in given["settings"].items()] + [f"corpus={folder}"]
     if where.writes:
         run_experiment("pretrain-gpt2", ["mini"], "smoke", [0], overrides, root=out / "runs", quiet=True)
     else:
@@ -97,18 +101,18 @@ def two(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     about = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    given = {"corpus": str(corpus.folder), "out": str(out), "config": to_dict(CONFIG), "settings": SETTINGS}
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(corpus.folder), str(out)],
+            [sys.executable, "-c", PROCESS, json.dumps(given)],
             env=os.environ | about | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         for rank in range(2)
     ]
-    said = [one.communicate(timeout=900)[0] for one in started]
+    said = [one.communicate(timeout=300)[0] for one in started]
     assert [one.returncode for one in started] == [0, 0], "\n".join(said)
     return out
 
