@@ -22,7 +22,7 @@ from tests.models.conftest import FAMILIES, WORDS, tiny_base
 from workings.errors import BadInput
 from workings.models.exchange import save_gpt2
 from workings.models.export import export_hf
-from workings.models.generation import Growing
+from workings.models.generation import Growing, Stops
 from workings.models.gpt2 import GPT2, GPT2Config
 from workings.models.inference import Inference
 from workings.models.language import HubModel, Language, LanguageModel, bits_per_byte, open_language
@@ -280,7 +280,7 @@ def test_growing_text_is_stopped_by_the_first_id_that_completes_a_stop_string(by
     stop = data.draw(st.lists(st.text("abcé€\n ", min_size=1, max_size=4), min_size=1, max_size=3))
     texts = [byte_level.decode(ids[:n]) for n in range(len(ids) + 1)]
     expected = next((n for n, text in enumerate(texts) if any(s in text for s in stop) and text[-1] != "\ufffd"), None)
-    growing = Growing(byte_level.decode, stop)
+    growing = Growing(Stops(byte_level.decode, stop))
     assert next((n for n, token in enumerate(ids, 1) if growing.add(token)), None) == expected
     whole = texts[expected if expected is not None else -1]
     assert growing.text == whole[: min((whole.find(s) for s in stop if s in whole), default=None)]

@@ -51,11 +51,8 @@ def generate(
         )
     if isinstance(stop, str) or "" in stop:
         raise BadInput("stop strings are given as a list, and none of them may be empty")
-    room = model.context - max_new_tokens
-    rows = [
-        _Row(list(prompt)[-room:] or [model.start], max(0, len(prompt) - room), Growing(model.decode, stop))
-        for prompt in prompts
-    ]
+    room, stops = model.context - max_new_tokens, Stops(model.decode, stop)
+    rows = [_Row(list(p)[-room:] or [model.start], max(0, len(p) - room), Growing(stops)) for p in prompts]
     for row in rows:
         check_ids(row.prompt, model)
     check_ids(forbid, model)
@@ -65,41 +62,69 @@ def generate(
     return [Generation(row.said.ids, row.said.text, row.ended, row.cut) for row in rows]
 
 
+class Stops:
+    """Stop strings, and which ids can complete one: shared by all rows, since most ids cannot and need not be looked at."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], strings: Sequence[str]) -> None:
+        self.decode, self.strings = decode, strings
+        self.reach = max(map(len, strings), default=0)
+        self._last = {string[-1] for string in strings}
+        self._can: dict[int, bool] = {}
+
+    def can_end_with(self, token: int) -> bool:
+        """Whether a stop string may be complete after this id: it holds a last character, or a part of one.
+
+        A space may also come from joining two ids, so where a stop string ends in one every id is looked at.
+        """
+        found = self._can.get(token)
+        if found is None:
+            characters = {*self.decode([token])}
+            found = self._can[token] = " " in self._last or UNFINISHED in characters or bool(self._last & characters)
+        return found
+
+    def find(self, text: str) -> int | None:
+        """Where the first stop string begins."""
+        return min((at for string in self.strings if (at := text.find(string)) >= 0), default=None)
+
+
 @dataclass
 class Growing:
-    """Text that grows by one id at a time, decoded from the last few ids on, and watched for stop strings."""
+    """Text that grows by one id at a time and is watched for stop strings: only what is new is decoded."""
 
-    decode: Callable[[Sequence[int]], str]
-    stop: Sequence[str]
+    stops: Stops
     ids: list[int] = field(default_factory=list)
-    _begin: int = (
-        0  # decoded from here on: a tokenizer may write the first of some ids otherwise than the same id in a text
-    )
-    _read: int = 0  # ids whose text is known
-    _tail: str = ""  # the end of the known text, as far as a stop string can reach back
+    # Ids from `_begin` on are decoded, those before `_read` only for company: the first of some ids may be written otherwise.
+    _begin: int = 0
+    _read: int = 0
+    _tail: str = ""  # the end of the text before `_read`, as far as a stop string can reach back
+    _waiting: bool = False  # for the rest of a character
 
     def add(self, token: int) -> bool:
         """True once the text holds a stop string."""
         self.ids.append(token)
-        if not self.stop:
+        if not self.stops.strings or not (self._waiting or self.stops.can_end_with(token)):
             return False
-        old, new = self.decode(self.ids[self._begin : self._read]), self.decode(self.ids[self._begin :])
-        if new.endswith(UNFINISHED) or len(new) <= len(old):
+        old, new = self._decoded(self._begin, self._read), self._decoded(self._begin, None)
+        self._waiting = new.endswith(UNFINISHED)
+        if self._waiting or len(new) <= len(old):
             return False
         self._begin, self._read = self._read, len(self.ids)
         seen = self._tail + new[len(old) :]
-        self._tail = seen[-max(map(len, self.stop)) :]
-        return any(s in seen for s in self.stop) and self.stops_at() is not None
+        self._tail = seen[-self.stops.reach :]
+        return self.stops.find(seen) is not None and self.stops.find(self.whole) is not None
 
-    def stops_at(self) -> int | None:
-        """Where in the whole text the first stop string begins."""
-        whole = self.decode(self.ids)
-        return min((at for s in self.stop if (at := whole.find(s)) >= 0), default=None)
+    @property
+    def whole(self) -> str:
+        """The text, with the stop string that it may hold."""
+        return self._decoded(0, None)
 
     @property
     def text(self) -> str:
         """The text, cut before the first stop string."""
-        return self.decode(self.ids)[: self.stops_at()]
+        return self.whole[: self.stops.find(self.whole)]
+
+    def _decoded(self, begin: int, end: int | None) -> str:
+        return self.stops.decode(self.ids[begin:end])
 
 
 @dataclass
@@ -113,9 +138,11 @@ class _Row:
         """Take the next id; False once the row has ended."""
         if token in ends:
             self.ended = "eot"
-        elif self.said.add(token):
+            return False
+        if self.said.add(token):
             self.ended = "stop"
-        return self.ended == "length"
+            return False
+        return True
 
 
 def _greedy(rows: list[_Row], model: LanguageModel, max_new_tokens: int, choose: Callable[[Tensor], Tensor]) -> None:
@@ -133,10 +160,8 @@ def _greedy(rows: list[_Row], model: LanguageModel, max_new_tokens: int, choose:
             rows, tokens, state = [rows[i] for i in order], tokens[at], model.keep(state, at)
         features, state = model.extend(tokens[:, None], state)
         features = features[:, -1]
-    for row in everyone:
-        if (
-            row.ended == "length" and row.said.stops_at() is not None
-        ):  # completed by bytes that never became a character
+    for row in everyone:  # a stop string may end in bytes that never became a character
+        if row.ended == "length" and row.said.stops.find(row.said.whole) is not None:
             row.ended = "stop"
 
 

@@ -50,19 +50,19 @@ def maps_for(weight: Tensor) -> Maps:
 
 @dataclass
 class Running:
-    """A batch that has been read. `visible` Bool [n, 1, 1, T]: slots that are not padding; None where none is."""
+    """A batch that has been read. `hidden` [n, 1, 1, T] is -inf at slots of padding, 0 at others; None where none is padding."""
 
     cache: Cache
-    visible: Tensor | None
+    hidden: Tensor | None
     next_position: Tensor  # Long [n, 1]
 
     @classmethod
     def of(cls, cache: Cache) -> Running:
-        visible = None
+        hidden = None
         if cache.starts is not None:
-            slots = torch.arange(cache.capacity, device=cache.starts.device)
-            visible = (slots >= cache.starts[:, None])[:, None, None]
-        return cls(cache, visible, cache.lengths[:, None])
+            filled = torch.arange(cache.capacity, device=cache.starts.device) < cache.starts[:, None]
+            hidden = cache.layers[0].new_zeros(filled.shape).masked_fill_(filled, -torch.inf)[:, None, None]
+        return cls(cache, hidden, cache.lengths[:, None])
 
 
 class Inference:
@@ -90,26 +90,26 @@ class Inference:
         if ids.shape[1] > 1:
             states = self._extended(ids, cache, None)
         else:
-            seen = None if state.visible is None else state.visible[..., : cache.n_slots + 1]
-            states = self._states(ids, state.next_position, seen, cache.layers, cache.n_slots)
+            mask = None if state.hidden is None else state.hidden[..., : cache.n_slots + 1]
+            states = self._states(ids, state.next_position, mask, cache.layers, cache.n_slots)
             cache.n_slots += 1
         state.next_position = state.next_position + ids.shape[1]
         return states
 
     def _extended(self, ids: Tensor, cache: Cache, padding: Tensor | None) -> Tensor:
-        positions, visible = cache.begin(ids.shape[1], padding, self.model.config.block)
-        states = self._states(ids, positions, visible, cache.layers, cache.n_slots)
+        positions, mask = cache.begin(ids.shape[1], padding, self.model.config.block)
+        states = self._states(ids, positions, mask, cache.layers, cache.n_slots)
         cache.n_slots += ids.shape[1]
         return states
 
     def _states(
-        self, ids: Tensor, positions: Tensor, visible: Tensor | None, stored: Iterable[Tensor | None], at: int
+        self, ids: Tensor, positions: Tensor, mask: Tensor | None, stored: Iterable[Tensor | None], at: int
     ) -> Tensor:
-        """`visible` as in `Attention.forward`; keys and values go into `stored` from slot `at` on."""
+        """`mask` as torch's attention takes it, none for what is causal; keys and values go into `stored` from slot `at` on."""
         model, maps = self.model, maps_for(self.model.wte.weight)
         x = F.embedding(ids, model.wte.weight) + F.embedding(positions, model.wpe.weight)
         for block, layer in zip(self._blocks, stored, strict=False):
-            x = _block(x, block, maps, model.config.n_heads, visible, layer, at)
+            x = _block(x, block, maps, model.config.n_heads, mask, layer, at)
         return _norm(x, (model.ln_f.weight, model.ln_f.bias))
 
 
@@ -122,7 +122,7 @@ def _weights(block: Any) -> Weights:
 
 
 def _block(
-    x: Tensor, weights: Weights, maps: Maps, n_heads: int, visible: Tensor | None, stored: Tensor | None, at: int
+    x: Tensor, weights: Weights, maps: Maps, n_heads: int, mask: Tensor | None, stored: Tensor | None, at: int
 ) -> Tensor:
     ln_1, c_attn, attn_proj, ln_2, c_fc, mlp_proj = weights
     n, t, d = x.shape
@@ -131,10 +131,10 @@ def _block(
     if stored is not None:
         stored[:, :, :, at : at + t] = parts[1:]
         k, v = stored[:, :, :, : at + t].unbind()
-    seen = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=visible is None and t > 1)
+    seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and t > 1)
     x = maps.adding(seen.transpose(1, 2).reshape(n, t, d), *attn_proj, x)
     return maps.adding(maps.gelu(_norm(x, ln_2), *c_fc), *mlp_proj, x)
 
 
 def _norm(x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], *weights)
+    return torch.layer_norm(x, x.shape[-1:], *weights)
