@@ -91,7 +91,7 @@ def embedding_width(width: int) -> int:
     return -(-width // MATRIX_MULTIPLE) * MATRIX_MULTIPLE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FactVocabulary:
     """Facts in the order of their ids, of which the first is `first_id`. Hashable; sent to other processes as its fields."""
 
@@ -119,14 +119,18 @@ class FactVocabulary:
         return {fact.token: self.first_id + place for place, fact in enumerate(self.facts)}
 
     @cached_property
-    def _hash(self) -> int:
-        return hash((self.facts, self.first_id))
+    def _name(self) -> str:
+        """All that it is, in one string: compared once a document, by the cache of grammars."""
+        return f"{self.first_id} {' '.join(self._ids)}"
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, FactVocabulary) and self._name == other._name)
 
     def __hash__(self) -> int:
-        return self._hash  # asked for once a document, by the cache of grammars
+        return hash(self._name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FactVocabulary, (self.facts, self.first_id)  # hashes of strings differ between processes
+        return FactVocabulary, (self.facts, self.first_id)
 
     def __len__(self) -> int:
         return len(self.facts)
