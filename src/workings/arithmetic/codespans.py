@@ -34,7 +34,7 @@ class Spans:
 
 def code_spans(text: str) -> Spans:
     """Code as Markdown and HTML mark it. A fence or a tag that is never closed goes on to the end of the text, a backtick
-    that is never closed to the end of its line.
+    that is never closed to the end of its paragraph.
     """
     fenced = list(_fenced(text)) if "```" in text or "~~~" in text else []
     inline = _inline(text, fenced) if "`" in text else ()
@@ -68,12 +68,12 @@ def _inline(text: str, fenced: list[Span]) -> Iterator[Span]:
         if found[0][0] == "`":
             runs.append(found.span())
         else:
-            yield from _paired(text, runs)
+            yield from _paired(runs, found.start())
             runs = []
-    yield from _paired(text, runs)
+    yield from _paired(runs, len(text))
 
 
-def _paired(text: str, runs: list[Span]) -> Iterator[Span]:
+def _paired(runs: list[Span], paragraph_end: int) -> Iterator[Span]:
     later: dict[int, int] = {}
     partner: list[int | None] = [None] * len(runs)
     for place in range(len(runs) - 1, -1, -1):
@@ -82,12 +82,9 @@ def _paired(text: str, runs: list[Span]) -> Iterator[Span]:
         later[length] = place
     place = 0
     while place < len(runs):
-        start, end = runs[place]
         closing = partner[place]
         if closing is None:
-            line_end = text.find("\n", end)
-            yield start, len(text) if line_end < 0 else line_end
-            place += 1
-        else:
-            yield start, runs[closing][1]
-            place = closing + 1
+            yield runs[place][0], paragraph_end
+            return
+        yield runs[place][0], runs[closing][1]
+        place = closing + 1
