@@ -149,7 +149,7 @@ def test_a_spec_with_nothing_left_to_give_says_so() -> None:
         list(generate(1000, sums_to_nine, seed=0))
 
 
-@pytest.mark.parametrize("name", [*PRESETS])
+@pytest.mark.parametrize("name", [name for name, spec in PRESETS.items() if spec.mix])
 def test_a_mixed_chain_multiplies_or_divides_after_its_first_step(name: str) -> None:
     spec = replace(PRESETS[name], templates=(), n_steps=(2, 3, 4))
     for problem in generate(500, spec, seed=3):

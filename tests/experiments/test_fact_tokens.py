@@ -102,8 +102,8 @@ def test_the_verdict_says_what_was_planted(gaps: list[Gap], kind: str, words: st
 
 def test_one_seed_is_over_items_and_several_over_seeds_too() -> None:
     one, three = gap(("facts", "digits"), "", planted(0.3, 1)), gap(("facts", "digits"), "", planted(0.3, 3))
-    assert one.p < 0.001 and (one.n_seeds, one.n_items) == (1, 300)
-    assert three.p == 0.25  # of three signs, all alike: 2 of 8
+    assert one.p is not None and one.p < 0.001 and (one.n_seeds, one.n_items) == (1, 300)
+    assert three.p is None  # of three signs, all alike, it would be 2 of 8 at best
     assert three.interval.high - three.interval.low > 0 and isinstance(three.interval, Interval)
 
 

@@ -107,7 +107,6 @@ SCALES: dict[str, dict[str, Any]] = {
             "bytes_limit": 45_000_000_000,
             "validation_fraction": 0.0005,
         },
-        "fact_rate": 0.01,
         "hellaswag": "Rowan/hellaswag",
         "gsm8k": "openai/gsm8k:main",
         "training": to_dict(replace(PRESETS["124M-10B"], raw_bytes=45_000_000_000)),

@@ -82,21 +82,21 @@ def _bits(text: pl.DataFrame) -> float:
 
 @dataclass(frozen=True)
 class Gap:
-    """a − b: the mean over seeds and items, its interval, a p-value, and how many seeds and items it rests on."""
+    """a − b: the mean over seeds and items, its interval, p with one seed, and how many seeds and items it rests on."""
 
     arms: tuple[str, str]
     what: str
     difference: float
     interval: Interval
-    p: float
+    p: float | None
     n_seeds: int
     n_items: int
 
 
 def gap(arms: tuple[str, str], what: str, differences: np.ndarray) -> Gap:
-    """`differences` [seeds, items]. p: sign flips over seeds where they are several, over items where there is one."""
-    flipped = differences.mean(1) if len(differences) > 1 else differences[0]
-    p = sign_flip(flipped, np.zeros_like(flipped))
+    """`differences` [seeds, items]. With one seed p is by sign flips over items; with a few seeds the interval must do: three
+    signs cannot give a p below .25."""
+    p = sign_flip(differences[0], np.zeros_like(differences[0])) if len(differences) == 1 else None
     return Gap(arms, what, float(differences.mean()), seeds_and_items(differences), p, *differences.shape)
 
 
@@ -148,7 +148,7 @@ def _asked(frame: pl.DataFrame, measure: str, held_out: bool) -> pl.DataFrame:
 
 
 def gaps(arms: Arms) -> list[Gap]:
-    """Every contrast of arms that are there, on every measure; p adjusted for all of them (Holm)."""
+    """Every contrast of arms that are there, on every measure."""
     found = []
     for pair in CONTRASTS:
         if not set(pair) <= set(arms.names) or not arms.seeds(*pair):
@@ -158,8 +158,13 @@ def gaps(arms: Arms) -> list[Gap]:
                 differences = arms.differences(pair, measure, held_out)
                 if differences.size:
                     found.append(gap(pair, f"{in_words}, {which}", differences))
-    adjusted = holm([one.p for one in found])
-    return [replace(one, p=p) for one, p in zip(found, adjusted, strict=True)]
+    return adjusted(found)
+
+
+def adjusted(found: Sequence[Gap]) -> list[Gap]:
+    """p-values, where there are any, adjusted for all of them (Holm)."""
+    ps = iter(holm([one.p for one in found if one.p is not None]))
+    return [one if one.p is None else replace(one, p=next(ps)) for one in found]
 
 
 # ---- the report --------------------------------------------------------------------------------------------------
@@ -249,8 +254,8 @@ def _gap_table(found: Sequence[Gap]) -> Table:
     ]
     columns = [Column("difference", "points", signed=True), Column("seeds", "count"), Column("p, Holm", "p")]
     caption = (
-        "Share of probes answered, paired by probe and by seed. Intervals cover seeds and items where there are several seeds, "
-        "items alone where there is one; p by sign flips over seeds (of three never under .25), over items with one seed."
+        "Share of probes answered, paired by probe and by seed. Intervals (95 %, each by itself) cover seeds and items where there "
+        "are several seeds, items alone where there is one; p only there, by sign flips over items."
     )
     return Table("What two arms are apart", columns, rows, caption, rows_are="contrast", drawn="difference")
 
@@ -375,10 +380,8 @@ def report_on_rates(records: Sequence[RunRecord], out: Path, docstring: str, con
     arms = Arms(records)
     rates = list(dict.fromkeys(name.partition("-")[2] for name in arms.names))
     found = {rate: _at_rate(arms, rate) for rate in rates}
-    adjusted = iter(holm([one.p for gaps_ in found.values() for one in gaps_.values()]))
-    found = {
-        rate: {measure: replace(one, p=next(adjusted)) for measure, one in some.items()} for rate, some in found.items()
-    }
+    one_by_one = iter(adjusted([one for some in found.values() for one in some.values()]))
+    found = {rate: {measure: next(one_by_one) for measure in some} for rate, some in found.items()}
     made = Report(
         title="How often a fact must be seen",
         question=docstring.partition("\n")[0],
