@@ -22,7 +22,7 @@ from workings.errors import BadInput
 if TYPE_CHECKING:
     from workings.models.causal import LanguageModel
 
-ROWS = 512  # logits of so many positions are made at a time: little enough to stay near the processor
+ROWS = 256  # logits of so many positions are made at a time: 50 MB with GPT-2's vocabulary
 
 
 @dataclass(frozen=True)
