@@ -33,7 +33,10 @@ def pretrain(
     processes: Annotated[int, "for a dry run: as torchrun will start"] = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Train a GPT-2 on a corpus; prints the path of report.html. Under torchrun, on several devices."""
+    """Train a GPT-2 on a corpus; prints the path of report.html.
+
+    On several devices: torchrun --nproc-per-node N -m workings.cli pretrain …
+    """
     from workings.training.parallel import rank_here
 
     if rank_here():
