@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -13,10 +14,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as Rust
 from tokenizers import decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 from transformers import GPT2Config as HFConfig
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tests.models.conftest import FAMILIES, WORDS, tiny_base
 from workings.errors import BadInput
@@ -414,6 +416,39 @@ def test_the_pass_for_inference_is_that_of_the_model(dtype):
     torch.testing.assert_close(got[:, 9:], model.extend_hidden(ids[:, :12], cache, padding)[:, 9:])
     for piece in ids[:, 12:].split([1, 5, 1, 1], 1):
         torch.testing.assert_close(run.extend(piece, running), model.extend_hidden(piece, cache))
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [("gpt2", "transformer.h.1.mlp.c_fc.weight"), ("llama", "model.layers.1.mlp.up_proj.weight")]
+)
+def test_a_missing_tensor_is_not_made_up(tmp_path, family, name):
+    hub(family, tmp_path)
+    file = tmp_path / family / "model.safetensors"
+    tensors = load_file(file)
+    whole = tensors.pop(name)
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=f"lacks 1 tensor.*{re.escape(name)}"):
+        open_language(tmp_path / family, "cpu")
+    save_file(tensors | {name: whole[:-1]}, file, metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=r"shape|size"):
+        open_language(tmp_path / family, "cpu")
+    file.write_bytes(b"damaged")
+    with pytest.raises(BadInput, match="transformers can load"):
+        open_language(tmp_path / family, "cpu")
+
+
+def test_a_family_without_a_row_in_our_tables_is_judged_like_any_other(tmp_path):
+    words = word_tokenizer(WORDS)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model("gpt_neox", vocab_size=len(words), max_position_embeddings=CONTEXT, **sizes)
+    plain = AutoModelForCausalLM.from_config(config).eval()
+    plain.save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    pair = Pair(open_language(tmp_path, "cpu"), plain)
+    context, continuation = [3, 4, 5, 6], [7, 8, 9]
+    (scored,) = pair.ours.logprobs([context], [[continuation]])[0]
+    np.testing.assert_allclose(scored.tokens, alone(pair, context, continuation)[0], atol=1e-4)
 
 
 def test_a_model_that_thinks_is_not_judged_as_a_plain_one():

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from workings.errors import BadInput
 from workings.models.causal import LanguageModel, Reader
-from workings.models.checkpoint import fingerprint_of
+from workings.models.checkpoint import fingerprint_of, load_base
 
 LOGITS = 1 << 27  # numbers in one block of logits: half a gigabyte in fp32
 
@@ -38,7 +41,7 @@ class HubModel(LanguageModel):
 
     def __init__(self, model: Any, reader: Reader, name: str, files: Path):
         self.model, self.reader, self.name, self.files = model.eval(), reader, name, files
-        self.context = model.config.max_position_embeddings
+        self.context = _positions(model.config, name)
         self.width = len(model.get_output_embeddings().weight)
         self.block = max(1, LOGITS // self.width)
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
@@ -103,9 +106,39 @@ class HubModel(LanguageModel):
         return out.logits, _Running(out.past_key_values, visible, positions[:, -1] + 1)
 
 
+def load_plain(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """A causal language model of any family and its tokenizer; no remote code is run.
+
+    BadInput where it cannot be loaded, and where a tensor is missing: transformers would draw it at random and go on.
+    """
+    if path.suffix == ".gguf":
+        return load_base(path, dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise BadInput(f"{path} is not a causal language model that transformers can load: {said}") from error
+    model, found = loaded
+    missing = sorted({*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])})
+    if missing:
+        raise BadInput(
+            f"{path} lacks {len(missing)} tensor(s), or has them in another shape: {', '.join(missing[:4])}. "
+            "It is not a whole model: copy or export it again."
+        )
+    return model, tokenizer
+
+
 def left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Ids Long [n, T] and which of them are not padding, Bool [n, T]."""
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=device)
     lengths = torch.tensor([len(row) for row in rows], device=device)
     return ids, torch.arange(width, device=device) >= width - lengths[:, None]
+
+
+def _positions(config: Any, name: str) -> int:
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(found, int):
+        raise BadInput(f"the config of {name} does not say how many positions it can read (max_position_embeddings)")
+    return found
