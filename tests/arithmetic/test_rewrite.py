@@ -417,6 +417,14 @@ def test_the_report_says_why_a_candidate_was_kept(text, reason):
     assert written == text and [candidate.reason for candidate in candidates] == [reason]
 
 
+@pytest.mark.parametrize(
+    "text", ["2*3\n\\$ $6*9=$54", "6/3=2 to 6/3=2 a", "<MUL_6_9_54>;2*3\n", "& equals $<MUL_2_3_6>"]
+)
+def test_how_one_equation_is_written_never_decides_about_another(text):
+    for mode in SAFE:
+        check(text, EVERYTHING, mode)
+
+
 def test_the_report_lists_every_candidate_in_order():
     text = "2x4, then 6*9=54 and 7 * 8 = 54, $5*5=$25."
     _, candidates = rewrite(text, report=True)

@@ -69,7 +69,7 @@ _RIGHT_WORD = re.compile("|".join(f"({pattern})" for _, pattern in _RIGHT_WORDS)
 _AFTER_POINT = re.compile(r"\.+[\d<]|\.\w")
 _AFTER_COLON = re.compile(rf":\s*{_AMOUNT}|:\w")
 _NUMBER_AHEAD = re.compile(
-    rf"(?:\\?[{CURRENCIES}]\s?)?(?:\d|<<\s*[0-9][^<>\n]{{0,48}}>>|{TOKEN.pattern})|[{CURRENCIES}]\.\d|\.\d"
+    rf"(?:\\?[{CURRENCIES}]\s?)*+(?:\d|<<\s*[0-9][^<>\n]{{0,48}}>>|{TOKEN.pattern})|[{CURRENCIES}]\.\d|\.\d"
 )
 _OPENED_NUMBER = re.compile(rf"\(\s*{_AMOUNT}")
 _ENDS_ALONE = re.compile(rf"(?:[{re.escape(_CLOSERS)}]|\\[)\]])*+(?:[.,;:?…，。；：、]|[^\S\n]*+(?:\n|\Z))")
@@ -183,7 +183,7 @@ def _touching_left(text: str, at: int) -> str | None:
     if char == ":":
         return EXPRESSION if at == 1 or text[at - 2].isspace() or _number_ends(text, at - 1) else None
     if char in ";—…" + _STOPS:
-        return NUMBER if char in _STOPS and _number_ends(text, at - 1) else None
+        return NUMBER if char != ";" and _number_ends(text, at - 1) else None
     if char in ".,":
         return DECIMAL if char == "." else THOUSANDS
     if char == "_" or char.isalpha():
@@ -202,7 +202,7 @@ def _touching_right(text: str, at: int) -> str | None:
     if char in ";?…":
         return None if text[at + 1 : at + 2].isspace() or text[at + 1 : at + 2] in _CLOSERS else IDENTIFIER
     if char in "—|" + _STOPS:
-        return NUMBER if text[at + 1 : at + 2].isnumeric() else None
+        return NUMBER if _NUMBER_AHEAD.match(text, at + 1) or text[at + 1 : at + 2].isnumeric() else None
     if char == "_" or char.isalpha():
         return IDENTIFIER
     return _OPERATORS.get(char, NUMBER if char.isalnum() else IDENTIFIER)
@@ -213,8 +213,8 @@ def _on_left(text: str, stop: int) -> str | None:
     last = text[stop - 1]
     if last == ")" or last == "]":
         return EXPRESSION
-    if last == ":":  # `Step 3: 6*9=54` has a label, `3 : 6*9=54` a ratio
-        return EXPRESSION if text[stop - 2 : stop - 1].isspace() and _number_ends(text, stop - 2, True) else None
+    if last == ":":  # `Step 3: 6*9=54` has a label, `3 : 6*9=54` may be a ratio
+        return EXPRESSION if stop == 1 or text[stop - 2].isspace() else None
     if last in "'\"’”»′″":
         return NUMBER if _number_ends(text, stop - 1) else None
     return _word_on_left(text, stop)
@@ -261,10 +261,8 @@ def _last_word(text: str, stop: int) -> str:
     return text[start:stop].lower()
 
 
-def _number_ends(text: str, stop: int, after_spaces: bool = False) -> bool:
+def _number_ends(text: str, stop: int) -> bool:
     """Whether a number, or a fact's token, ends at `stop`."""
-    if after_spaces:
-        stop = text_ends_before(text, stop)
     if stop == 0:
         return False
     if text[stop - 1] != ">":
