@@ -53,7 +53,7 @@ _LEFT_WORDS = {
 _DOING = frozenset(["multiply", "multiplied", "multiplying", "divide", "divided", "dividing", "raised"])
 _LONGEST_WORD = max(map(len, [*_LEFT_WORDS, *_PARTS, *_DOING]))
 _ENDS = r"(?![^\W\d])"  # `2 times3` is a product too, `2 timesheets` is not
-_AMOUNT = rf"[-−(]?\\?[\d{CURRENCIES}<]"
+_AMOUNT = rf"[-−(]?\\?(?:[\d{CURRENCIES}<½¼¾]|\.\d)"
 _RIGHT_WORDS = (
     (SCALE, rf"(?:(?i:hundred|thousand|million|billion|trillion|dozen|point)|(?:k|K|M|bn)(?!&)){_ENDS}"),
     (SCALE, rf"(?i:hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|tenth)s?){_ENDS}"),
