@@ -5,7 +5,7 @@ the same batch (questions of our generator, as GSM8K is asked), the same number 
 tokenizer of each size is trained here, on the sources of Python's standard library. Both run in turn, several times; the ratio is
 of the best times. The texts are compared first: a fast wrong answer is no answer.
 
-    python benchmarks/generate.py [--vocab 2048 50304] [--batch 32] [--new 128] [--rounds 5]
+    python benchmarks/generate.py [--vocab 2048 50304] [--batch 8 32] [--new 128] [--rounds 5]
 """
 
 from __future__ import annotations
@@ -61,8 +61,7 @@ def ours(language: Language, prompts: list[list[int]], new: int) -> list[str]:
     return [said.text for said in language.generate(prompts, new, batch_size=len(prompts))]
 
 
-def compare(vocab: int, batch: int, new: int, rounds: int) -> None:
-    tokenizer = tokenizer_of(vocab)
+def compare(tokenizer: Tokenizer, batch: int, new: int, rounds: int) -> None:
     model = GPT2(replace(PRESETS["mini"], vocab=tokenizer.embedding_width)).init(0)
     torch.manual_seed(0)
     for parameter in model.parameters():  # so that no two tokens are nearly as likely, and texts can be compared
@@ -90,7 +89,7 @@ def compare(vocab: int, batch: int, new: int, rounds: int) -> None:
     for at, clock in enumerate(("wall clock", "processor time")):
         best = {name: batch * new / min(both[at] for both in of) for name, of in seconds.items()}
         print(f"{clock}: transformers {best['theirs']:.0f} tokens/s, ours {best['ours']:.0f}")
-        name = f"generate V={model.config.vocab}" + (" (processor time)" if at else "")
+        name = f"generate V={model.config.vocab} batch={batch}" + (" (processor time)" if at else "")
         print(f"RATIO {name}: {best['ours'] / best['theirs']:.2f} ({torch.get_num_threads()} threads)")
 
 
@@ -104,12 +103,13 @@ def timed(work: Callable[[], list[str]]) -> tuple[list[str], tuple[float, float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vocab", type=int, nargs="+", default=[2048, 50304])
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--new", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    for vocab in given.vocab:
-        compare(vocab, given.batch, given.new, given.rounds)
+    for tokenizer in map(tokenizer_of, given.vocab):
+        for batch in given.batch:
+            compare(tokenizer, batch, given.new, given.rounds)
 
 
 if __name__ == "__main__":

@@ -30,16 +30,43 @@ class Maps(NamedTuple):
 
 
 _onednn = torch.ops.mkldnn._linear_pointwise
+LARGE = 1 << 20  # multiplications: below, oneDNN takes longer to begin than it saves
+
+
+def is_large(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN is worth its beginning."""
+    return x.numel() * weight.shape[0] >= LARGE
+
+
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear` without a gradient, fp32, on a CPU; the weight may be `packed`."""
+    return _onednn.default(x, weight, bias, "none", [], "")
+
+
+def packed(weight: Tensor, n_rows: int) -> Tensor:
+    """A matrix in the order that oneDNN reads it in, for about so many rows: half the time for few rows and a large matrix."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight, n_rows)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return onednn(x, weight, bias) if is_large(x, weight) else F.linear(x, weight, bias)
+
+
+def _gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return _onednn.default(x, weight, bias, "gelu", [], "tanh") if is_large(x, weight) else TORCH.gelu(x, weight, bias)
+
+
+def _adding(x: Tensor, weight: Tensor, bias: Tensor, stream: Tensor) -> Tensor:
+    large = is_large(x, weight)
+    return _onednn.binary(x, stream, weight, bias, "add") if large else TORCH.adding(x, weight, bias, stream)
+
+
 TORCH = Maps(
     F.linear,
     lambda x, weight, bias: F.gelu(F.linear(x, weight, bias), approximate="tanh"),
     lambda x, weight, bias, stream: stream + F.linear(x, weight, bias),
 )
-ONEDNN = Maps(
-    lambda x, weight, bias: _onednn(x, weight, bias, "none", [], ""),
-    lambda x, weight, bias: _onednn(x, weight, bias, "gelu", [], "tanh"),
-    lambda x, weight, bias, stream: _onednn.binary(x, stream, weight, bias, "add"),
-)
+ONEDNN = Maps(_linear, _gelu, _adding)
 
 
 def maps_for(weight: Tensor) -> Maps:

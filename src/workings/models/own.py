@@ -21,11 +21,12 @@ from workings.models.checkpoint import fingerprint_of
 from workings.models.exchange import fill
 from workings.models.gpt2 import GPT2, Cache
 from workings.models.hub import LOGITS, left_padded
-from workings.models.inference import Inference, Running, maps_for
+from workings.models.inference import ONEDNN, Inference, Running, is_large, maps_for, onednn, packed
 from workings.models.layouts import shape_of, to_own
 from workings.text.tokenizer import Tokenizer
 
 SAME = 2e-5  # of the largest logit: what two orders of summing fp32 numbers differ by
+PACKED_AFTER = 16  # choices: packing the head takes as long as it then saves in some ten of them
 SETTINGS = {
     "model_type": ("gpt2",),
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -91,9 +92,7 @@ class Language(LanguageModel):
         allowed[list(forbid)] = False
         last = int(allowed.nonzero()[-1]) + 1
         head, allowed = self.model.wte.weight[:last], allowed[:last]
-        bias = None if bool(allowed.all()) else _bias(allowed, head.dtype)
-        linear = maps_for(head).linear
-        return lambda features: linear(features, head, bias).argmax(-1)
+        return _Chooser(head, None if bool(allowed.all()) else _bias(allowed, head.dtype))
 
     @contextmanager
     def evaluating(self) -> Generator[None]:
@@ -127,6 +126,23 @@ def as_own(model: Any, name: str) -> GPT2 | None:
     theirs = model(ids).logits
     same = bool((own(ids) - theirs).abs().max() <= SAME * theirs.abs().max())
     return own.eval() if same else None
+
+
+class _Chooser:
+    """The likeliest row of a head, again and again with the same weights."""
+
+    def __init__(self, head: Tensor, bias: Tensor | None) -> None:
+        self.head, self.bias, self.maps = head, bias, maps_for(head)
+        self.packed: Tensor | None = None
+        self.n_large = 0
+
+    def __call__(self, features: Tensor) -> Tensor:
+        if self.maps is not ONEDNN or not is_large(features, self.head):
+            return self.maps.linear(features, self.head, self.bias).argmax(-1)
+        self.n_large += 1
+        if self.n_large == PACKED_AFTER:
+            self.packed = packed(self.head, len(features))
+        return onednn(features, self.head if self.packed is None else self.packed, self.bias).argmax(-1)
 
 
 def _bias(live: Tensor, dtype: torch.dtype) -> Tensor:
