@@ -35,6 +35,17 @@ def test_every_arm_runs_with_every_seed(toy: Path) -> None:
     assert (records[0].path / "source" / toy.name).read_text() == toy.read_text()
 
 
+def test_several_processes_carry_out_one_run_or_none(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInput, match="start it without torchrun"):
+        run_toy(toy, arms=["steady"])
+    with pytest.raises(BadInput, match="8 are asked for, 1 at once, by local: name one arm and one seed"):
+        run_experiment("fact-tokens", scale="smoke", seeds=[0, 1], root=toy.parent / "runs")
+    with pytest.raises(BadInput, match="leave --jobs and --launcher out"):
+        run_experiment("fact-tokens", ["facts"], "smoke", jobs=2, root=toy.parent / "runs")
+    assert records_in(toy.parent / "runs") == []
+
+
 def test_later_settings_win_arm_scale_file_override(toy: Path, tmp_path: Path) -> None:
     experiment = load(toy)
     one = lambda **settings: plan(experiment, ["steady"], **settings)[0].config
@@ -92,7 +103,7 @@ def test_a_dry_run_writes_nothing_and_prints_a_config_that_is_accepted(
 def test_a_killed_run_is_resumed_by_the_file_it_holds_and_then_reported(toy: Path) -> None:
     root = toy.parent / "runs"
     words = ["run", str(toy), "--arm", "steady", "--set", "trouble=hang", "--out", str(root)]
-    process = subprocess.Popen([sys.executable, "-m", "workings.cli", *words], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "workings", *words], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     path = Path(next(line for line in process.stderr if "→" in line).split("→")[1].strip())
     while not (path / "done").exists():

@@ -13,7 +13,7 @@ import pytest
 
 from workings.errors import BadInput, Failed
 from workings.experiment import run_experiment
-from workings.launch import in_processes, job_settings, on_slurm
+from workings.launch import in_processes, job_settings, on_slurm, processes_here, rank_here
 from workings.run import RunRecord
 
 
@@ -101,6 +101,26 @@ def test_submitit_carries_out_the_same_jobs(tmp_path: Path, monkeypatch: pytest.
     assert isinstance(ended[1], BadInput) and "the file is not there" in str(ended[1])
     assert isinstance(ended[2], Failed) and "ZeroDivisionError" in str(ended[2])
     assert "3 jobs submitted" in said[0]
+
+
+def test_a_job_of_two_tasks_is_two_processes_that_know_of_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    settings = {"timeout_min": 5, "tasks_per_node": 2}
+    [(_, said)] = on_slurm(place, [str(tmp_path)], tmp_path / "logs", settings, "local", lambda line: None)
+    assert said == "0 of 2", "the first process answers for the job"
+    assert {path.name for path in tmp_path.glob("* of *")} == {"0 of 2", "1 of 2"}
+
+
+def place(folder: str) -> str:
+    """Which process of how many this is."""
+    name = f"{rank_here()} of {processes_here()}"
+    Path(folder, name).touch()
+    return name
 
 
 def work_alone(job: tuple[str, str]) -> str:

@@ -1,7 +1,8 @@
 """An experiment file → runs: its arms × seeds, one after another or several at once, each in a directory of its own.
 
 An experiment is a module: a docstring whose first line is the question, a frozen `Config`, `ARMS` (name → Config),
-`SCALES` (smoke, mini, full → the fields they set), `inputs(config)`, `run_arm(config, run)`, `report(records, out)`.
+`SCALES` (smoke, mini, full → the fields they set), `inputs(config)`, `run_arm(config, run)`, `report(records, out)`; and, where
+several processes can carry out one run (torchrun), `follow(config)`: what all but the first of them do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, Literal
 
 from workings.config import changed, differing, from_dict, leaves, names_of, override, read_mapping, to_dict, to_yaml
 from workings.errors import BadInput, Failed
-from workings.launch import Launcher, in_processes, on_slurm
+from workings.launch import Launcher, in_processes, on_slurm, processes_here, rank_here
 from workings.provenance import sha256_of
 from workings.run import Run, RunRecord
 from workings.values import suggestion
@@ -136,6 +137,7 @@ def run_experiment(
 
     In turn here; with `jobs` > 1 so many local processes at once; with `launcher="slurm"` a job each (`slurm`: settings of
     submitit). An arm that fails does not stop the others. With several runs planned, the error at the end names those.
+    Under torchrun one run is carried out by all processes, and only the first has a record to return.
     """
     experiment = load(name)
     planned = plan(experiment, arms, scale, seeds, overrides, config_path)
@@ -145,6 +147,11 @@ def run_experiment(
         return []
     if jobs < 1:
         raise BadInput(f"jobs is {jobs}, and at least one is needed")
+    if processes_here() > 1:
+        _together(experiment, len(planned), launcher, jobs)
+        if rank_here():
+            experiment.module.follow(planned[0].config)
+            return []
     if launcher == "local" and (jobs == 1 or len(planned) == 1):
         ended = _in_turn(experiment, planned, scale, root, quiet)
     else:
@@ -157,6 +164,11 @@ def carry_out(job: Job) -> Path:
     experiment = load(job.experiment)
     config = from_dict(experiment.module.Config, job.config)
     one = Planned(job.arm, job.seed, config, job.departures)
+    if processes_here() > 1:
+        _together(experiment)
+        if rank_here():
+            experiment.module.follow(config)
+            return Path()  # the first process's answer is the one that counts
     return _run_one(experiment, one, job.scale, job.root, job.quiet).path
 
 
@@ -170,6 +182,11 @@ def resume_run(
     if not recorded.is_file() or sha256_of(recorded) != sha256_of(experiment.file):
         raise BadInput(f"{experiment.file} is not what {record.path.name} began with (its source/): start a new run")
     config = record.config(experiment.module.Config)
+    if processes_here() > 1:
+        _together(experiment)
+        if rank_here():
+            experiment.module.follow(config)
+            return record
     with Run.resume(record.path) as run:
         _say(f"{experiment.name}: going on with {run.path}", quiet)
         experiment.module.run_arm(config, run)
@@ -261,6 +278,17 @@ def _run_one(experiment: Experiment, one: Planned, scale: Scale, root: str | Pat
         _say(f"  → {run.path}", quiet)
         experiment.module.run_arm(one.config, run)
     return RunRecord(run.path)
+
+
+def _together(experiment: Experiment, n_runs: int = 1, launcher: Launcher = "local", jobs: int = 1) -> None:
+    """BadInput where several processes (torchrun) cannot carry out together what is asked for."""
+    if not hasattr(experiment.module, "follow"):
+        raise BadInput(f"a run of {experiment.name} is carried out by one process: start it without torchrun")
+    if n_runs > 1 or jobs > 1 or launcher != "local":
+        raise BadInput(
+            f"under torchrun all processes carry out one run, and {n_runs} are asked for, {jobs} at once, by {launcher}: "
+            "name one arm and one seed (--arm facts --seeds 0), and leave --jobs and --launcher out"
+        )
 
 
 def _in_turn(

@@ -1,6 +1,7 @@
 """A function and its jobs → results, each job in a process of its own: on this machine, or on a Slurm cluster.
 
-A job that fails, or whose process is killed, is a failure among the results: it takes no other job with it.
+A job that fails, or whose process is killed, is a failure among the results: it takes no other job with it. A job of several
+tasks is one function in so many processes, which find each other as if torchrun had started them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,16 @@ from workings.errors import BadInput, Failed
 Launcher = Literal["local", "slurm"]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+def rank_here() -> int:
+    """This process's number among those that torchrun, or a job of several tasks, started; 0 where it is alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def processes_here() -> int:
+    """How many processes carry out one run together, by torchrun's word: 1 where this one is alone."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def in_processes(
@@ -58,8 +69,8 @@ def on_slurm(
 ) -> Iterator[tuple[int, Result | Exception]]:
     """(number of the job, result or error), in order: submitit submits one job each, its logs go to `folder`.
 
-    `parameters` are submitit's: timeout_min=240, gpus_per_node=1, slurm_partition=gpu, … The jobs go on when whoever
-    waits for them is stopped.
+    `parameters` are submitit's: timeout_min=240, gpus_per_node=1, slurm_partition=gpu, … With tasks_per_node=8 a job is eight
+    processes; the first one's result counts. The jobs go on when whoever waits for them is stopped.
     """
     submitit = _submitit()
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
@@ -67,11 +78,11 @@ def on_slurm(
         executor.update_parameters(**parameters)
     except Exception as error:  # submitit raises whatever the name or value deserved
         raise BadInput(f"submitit does not take these settings of a job: {error}") from error
-    submitted = [executor.submit(function, job) for job in jobs]
+    submitted = [executor.submit(_in_task, function, job) for job in jobs]
     say(f"{len(submitted)} jobs submitted: {', '.join(str(job.job_id) for job in submitted)}; logs in {folder}")
     for number, job in enumerate(submitted):
         try:
-            yield number, job.result()
+            yield number, job.results()[0]
         except Exception as error:
             yield number, _as_ours(error, job.paths.stderr)
 
@@ -92,6 +103,15 @@ def _submitit() -> Any:
         return importlib.import_module("submitit")
     except ImportError:
         raise BadInput("Slurm jobs are submitted by submitit: pip install 'workings[slurm]'") from None
+
+
+def _in_task(function: Callable[[Job], Result], job: Job) -> Result:
+    """What a task of a job does; several are told of each other."""
+    submitit = _submitit()
+    if submitit.JobEnvironment().num_tasks > 1:
+        # All GPUs stay visible: each process takes the one of its own number.
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    return function(job)
 
 
 def _as_ours(error: Exception, log: Path) -> Exception:

@@ -35,19 +35,15 @@ def pretrain(
 ) -> None:
     """Train a GPT-2 on a corpus; prints the path of report.html.
 
-    On several devices: torchrun --nproc-per-node N -m workings.cli pretrain …
+    On several devices: torchrun --nproc-per-node N -m workings pretrain …
     """
-    from workings.training.parallel import rank_here
-
-    if rank_here():
-        from workings.experiments.pretrain_gpt2 import follow
-
-        follow(device)
-        return
     from workings.experiment import load, plan, report_runs, resume_run, run_experiment
+    from workings.launch import rank_here
 
     if resume:
-        print(report_runs([resume_run(resume, out, quiet, "pretrain-gpt2")]))
+        resumed = resume_run(resume, out, quiet, "pretrain-gpt2")
+        if not rank_here():
+            print(report_runs([resumed]))
         return
     given = {
         "corpus": corpus,

@@ -60,9 +60,12 @@ def run(
     dry_run: Annotated[bool, "print the resolved configs and inputs, run nothing"] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run an experiment's arms, one run for each arm and seed, and write its report; prints the path of report.html."""
+    """Run an experiment's arms, one run for each arm and seed, and write its report; prints the path of report.html.
+
+    One run on several devices: torchrun --nproc-per-node N -m workings run fact-tokens --arm facts --seeds 0 …
+    """
     from workings.experiment import report_runs, resume_run, run_experiment
-    from workings.launch import job_settings
+    from workings.launch import job_settings, rank_here
 
     shortcuts = {
         "model": model,
@@ -82,7 +85,7 @@ def run(
         records = run_experiment(
             experiment, arm, scale, seeds, overrides, config, out, dry_run, quiet, launcher, jobs, job
         )
-    if records:
+    if records and not rank_here():
         print(report_runs(records))
 
 

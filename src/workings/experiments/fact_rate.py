@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from workings.experiments.fact_tokens import SCALES, Config, inputs, run_arm
+from workings.experiments.fact_tokens import SCALES, Config, follow, inputs, run_arm
 from workings.run import RunRecord
 
-__all__ = ["ARMS", "RATES", "SCALES", "Config", "inputs", "report", "run_arm"]
+__all__ = ["ARMS", "RATES", "SCALES", "Config", "follow", "inputs", "report", "run_arm"]
 
 RATES = {"0.001%": 0.00001, "0.1%": 0.001, "1%": 0.01, "2%": 0.02}
 """Facts over training tokens, in the arm that has facts."""

@@ -24,13 +24,16 @@ from typing import TYPE_CHECKING, Any
 
 from workings.arithmetic.drill_spec import DrillSpec
 from workings.config import changed, fixed, nuisance, scientific, to_dict
+from workings.launch import processes_here
 from workings.run import Run, RunRecord
 from workings.text.tokenizer import Mode, Vocabulary
 from workings.training.recipes import PRESETS, PretrainConfig
 
 if TYPE_CHECKING:
     from workings.models.causal import LanguageModel
+    from workings.models.gpt2 import GPT2
     from workings.text.corpus import Corpus, CorpusConfig
+    from workings.training.parallel import World
 
 
 @dataclass(frozen=True)
@@ -122,21 +125,15 @@ def inputs(config: Config) -> dict[str, str | Path]:
 
 
 def run_arm(config: Config, run: Run) -> None:
-    """Build the corpus, train, judge the last weights."""
-    import torch
-
+    """Build the corpus, train, judge the last weights. Under torchrun this is rank 0; the others `follow`."""
     from workings.judging.evaluate import evaluate
     from workings.judging.fact_tokens import headline, text_outcomes
     from workings.models.exchange import save_gpt2
     from workings.models.own import Language
-    from workings.training.distil import progress_line
-    from workings.training.journal import Journal
     from workings.training.parallel import world
-    from workings.training.pretrain import pretrain
     from workings.training.trainer import RESUME_POINT
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    _limit_threads(config)
     corpus = corpus_of(config, run)
     cost = budget(config, corpus)
     run.results("budget", cost.matched())
@@ -145,23 +142,44 @@ def run_arm(config: Config, run: Run) -> None:
     folder = run.folder("checkpoint")
     resume = (folder / "state" / RESUME_POINT).exists()
     with world(config.device) as where:
-        model = pretrain(
-            config.training,
-            corpus,
-            folder,
-            run.log,
-            resume=resume,
-            evaluations=[table_accuracy(config)],
-            seed=config.seed,
-            where=where,
-            journal=Journal.of(run, progress_line),
-        )
+        where.agreed((str(corpus.folder), str(folder), resume))
+        model = train(config, corpus, folder, where, resume, run)
     language = Language.of(model, corpus.tokenizer, f"{config.vocabulary}, seed {config.seed}")
     run.outcomes("text", text_outcomes(language, corpus, config.training.validation_documents))
     results = evaluate(language, tasks_of(config), run, settings_of(config), reference=run.path)
     run.results("headline", headline(results, run.path))
     save_gpt2(model, corpus.tokenizer, folder / "model")
     shutil.rmtree(folder / "state")
+
+
+def follow(config: Config) -> None:
+    """What every process but rank 0 does: wait for the corpus, and take part in the training."""
+    from workings.text.corpus import Corpus
+    from workings.training.parallel import world
+
+    _limit_threads(config)
+    with world(config.device) as where:
+        corpus, folder, resume = where.agreed(None)
+        train(config, Corpus.open(corpus), Path(folder), where, resume, None)
+
+
+def train(config: Config, corpus: Corpus, folder: Path, where: World, resume: bool, run: Run | None) -> GPT2:
+    """This process's part of the training; `run` is rank 0's, which alone judges and writes."""
+    from workings.training.distil import progress_line
+    from workings.training.journal import Journal
+    from workings.training.pretrain import pretrain, tell_nobody
+
+    told: dict[str, Any] = {"resume": resume, "seed": config.seed, "where": where}
+    if run is not None:
+        told |= {"evaluations": [table_accuracy(config)], "journal": Journal.of(run, progress_line)}
+    return pretrain(config.training, corpus, folder, tell_nobody if run is None else run.log, **told)
+
+
+def _limit_threads(config: Config) -> None:
+    import torch
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
 
 
 def corpus_of(config: Config, run: Run) -> Corpus:
@@ -206,7 +224,7 @@ def budget(config: Config, corpus: Corpus) -> Any:
     from workings.training.recipes import rows_of, shape_of
 
     shape = shape_of(config.training, corpus.tokenizer)
-    rows = rows_of(config.training, corpus, shape.block, 1)
+    rows = rows_of(config.training, corpus, shape.block, processes_here())
     return planned(shape, rows, corpus.manifest, config.training)
 
 

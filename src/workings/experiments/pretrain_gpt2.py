@@ -92,25 +92,25 @@ def run_arm(config: Config, run: Run) -> None:
         train(config, folder, where, resume, run)
 
 
-def follow(device: str = "auto") -> None:
+def follow(config: Config) -> None:
     """What every process but rank 0 does: learn from it what is trained, and take part."""
     from workings.training.parallel import world
 
-    with world(device) as where:
+    with world(config.device) as where:
         fields, folder, resume = where.agreed(None)
         train(from_dict(Config, fields), Path(folder), where, resume, None)
 
 
 def train(config: Config, folder: Path, where: World, resume: bool, run: Run | None) -> None:
     """This process's part of a training; `run` is rank 0's."""
-    from workings.training.pretrain import pretrain
+    from workings.training.pretrain import pretrain, tell_nobody
 
     corpus, start = _opened(config.corpus), None
     if config.start is not None:
         start = _start(config.start, corpus)
     told: dict[str, Any] = {"resume": resume, "seed": config.seed, "where": where, "start": start}
     if run is None:
-        pretrain(config.training, corpus, folder, _silent, **told)
+        pretrain(config.training, corpus, folder, tell_nobody, **told)
         return
     if config.verify:
         _verified(corpus)
@@ -174,10 +174,6 @@ def _start(folder: str, corpus: Corpus) -> GPT2:
 
 
 # ── what is told ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _silent(step: int, **metrics: Any) -> None:
-    """The log of a process that does not write."""
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from workings.models.linear import product
 IGNORED = -100  # a target of this value counts for nothing: torch's own convention
 # Whose probabilities are held at once, eight times so many on a GPU: the gradient of the head is summed over as many.
 ROWS = 512
-# Logits made at once, in bytes. A larger tensor glibc takes from the system, page by page, and gives back, each time.
-PIECE = 1 << 25
+# Logits made at once, in bytes. On a CPU a larger tensor is taken by glibc from the system, page by page, and given back, each
+# time; a GPU would read the head as often as there are pieces.
+PIECE, PIECE_ON_GPU = 1 << 25, 1 << 29
 
 
 def mean_nats(hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -43,7 +44,7 @@ def nats(hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None = No
     flat, wanted = hidden.flatten(0, -2), targets.flatten()
     head, bias = _narrowed(flat, head, bias)
     out = torch.empty(len(wanted), device=flat.device)
-    for here in _spans(0, len(flat), _rows_of_a_piece(len(head))):
+    for here in _spans(0, len(flat), rows_of_a_piece(len(head), flat.device)):
         logits = product(flat[here].to(head.dtype), head, bias).float()
         out[here] = _nats_and_p(logits, wanted[here], logits)
     return out.view_as(targets)
@@ -62,7 +63,7 @@ class _MeanNats(torch.autograd.Function):
         p = torch.empty(n_rows, len(head), device=hidden.device)
         d_hidden, d_head = torch.empty_like(hidden), torch.zeros_like(head.T, dtype=torch.float32)
         for group in _spans(0, len(hidden), n_rows):
-            for here in _spans(group.start, group.stop, _rows_of_a_piece(len(head))):
+            for here in _spans(group.start, group.stop, rows_of_a_piece(len(head), hidden.device)):
                 logits = product(hidden[here].to(narrow.dtype), narrow, bias).float()
                 at = p[here.start - group.start : here.stop - group.start]
                 total += _nats_and_p(logits, targets[here], at).sum()
@@ -90,9 +91,10 @@ def _narrowed(hidden: Tensor, head: Tensor, bias: Tensor | None) -> tuple[Tensor
     return head.to(kind), None if bias is None else bias.to(kind)
 
 
-def _rows_of_a_piece(vocab: int) -> int:
-    """As many rows of logits as fit into PIECE, a power of two."""
-    return 1 << max(0, (PIECE // (4 * vocab)).bit_length() - 1)
+def rows_of_a_piece(vocab: int, device: torch.device) -> int:
+    """As many rows of logits as are best made at once, a power of two."""
+    size = PIECE if device.type == "cpu" else PIECE_ON_GPU
+    return 1 << max(0, (size // (4 * vocab)).bit_length() - 1)
 
 
 def _spans(start: int, stop: int, step: int) -> Iterator[slice]:
@@ -102,10 +104,16 @@ def _spans(start: int, stop: int, step: int) -> Iterator[slice]:
 def _nats_and_p(logits: Tensor, targets: Tensor, p: Tensor) -> Tensor:
     """The nats of each row; the probabilities are written to `p`, which may be the logits' own place."""
     said = logits.gather(1, _at(targets))[:, 0]
+    _, log_z = top_and_logsumexp(logits, p)
+    return (log_z - said).masked_fill(targets == IGNORED, 0.0)
+
+
+def top_and_logsumexp(logits: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest logit and log Σ exp of each row; the probabilities are written to `p`, which may be the logits' own place."""
     top = logits.amax(1)
     torch.softmax(logits, 1, out=p)
-    # log Σ exp = top − log p(top): no exponential is taken twice, and nothing underflows however small p(target) is
-    return (top - p.amax(1).log() - said).masked_fill(targets == IGNORED, 0.0)
+    # log Σ exp = top − log p(top): no exponential is taken twice, and nothing underflows however small another p is
+    return top, top - p.amax(1).log()
 
 
 def _at(targets: Tensor) -> Tensor:

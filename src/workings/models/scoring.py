@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +19,10 @@ import torch
 from torch import Tensor
 
 from workings.errors import BadInput
+from workings.models.nats import rows_of_a_piece, top_and_logsumexp
 
 if TYPE_CHECKING:
     from workings.models.causal import LanguageModel
-
-ROWS = 256  # logits of so many positions are made at a time: 50 MB with GPT-2's vocabulary
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def _score(groups: list[_Group], model: LanguageModel, batch_tokens: int) -> Ite
     """All that is asked about one batch of contexts: log p of each token, and whether all are the likeliest."""
     asked = [(row, one) for row, (_, group) in enumerate(groups) for one in group]
     features, state = model.begin([context for context, _ in groups], max(len(one.ids) for _, one in asked) - 1)
-    firsts = [(row, one.ids[0]) for row, one in asked]
-    first, first_best = _firsts(model, features, *torch.tensor(firsts, device=model.device).T)
+    rows, firsts = torch.tensor([(row, one.ids[0]) for row, one in asked], device=model.device).T
+    first, first_best = picked_logprobs(model, features, rows, firsts)
     width = len(groups[0][0])
     for chunk in budgeted([width + len(one.ids) for _, one in asked], batch_tokens):
         for some in _blocks(chunk, [(len(groups[row][0]), len(one.ids) - 1) for row, one in asked], model):
@@ -114,13 +114,6 @@ def _score(groups: list[_Group], model: LanguageModel, batch_tokens: int) -> Ite
                 yield one, tokens, bool(first_best[i] and rest_best[at, : len(one.ids) - 1].all())
 
 
-def _firsts(model: LanguageModel, features: Tensor, rows: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """log p of `targets` [R] after the contexts `rows` [R] with `features` [n, f], and which are the likeliest."""
-    logits = model.logits(features)
-    picked = logits[rows, targets].double() - logits.logsumexp(-1)[rows].double()
-    return picked.cpu().numpy(), (logits.argmax(-1)[rows] == targets).cpu().numpy()
-
-
 def _rest(asked: list[tuple[int, _Asked]], model: LanguageModel, state: Any) -> tuple[np.ndarray, np.ndarray]:
     """log p of every token but the first [R, q-1], and which are the likeliest; beyond a row's end they mean nothing."""
     ids = right_padded([one.ids for _, one in asked], model)
@@ -129,7 +122,19 @@ def _rest(asked: list[tuple[int, _Asked]], model: LanguageModel, state: Any) -> 
         return np.zeros((n, 0)), np.ones((n, 0), dtype=bool)
     rows = torch.tensor([row for row, _ in asked], device=model.device)
     features, _ = model.extend(ids[:, :-1], model.fork(state, rows, q))
-    return picked_logprobs(model, features, ids[:, 1:])
+    return _of_rows(model, features, ids[:, 1:], [len(one.ids) - 1 for _, one in asked])
+
+
+def _of_rows(
+    model: LanguageModel, features: Tensor, targets: Tensor, lengths: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """features [R, q, f], Long [R, q] → log p of the targets [R, q], and whether each is the likeliest; 0 beyond a row's length."""
+    n, q = targets.shape
+    real = np.flatnonzero(np.arange(q) < np.array(lengths)[:, None])
+    said, best = np.zeros(n * q), np.ones(n * q, dtype=bool)
+    at = torch.from_numpy(real).to(targets.device)
+    said[real], best[real] = picked_logprobs(model, features.flatten(0, 1), at, targets.flatten()[at])
+    return said.reshape(n, q), best.reshape(n, q)
 
 
 # The next token ------------------------------------------------------------------------------------------------------
@@ -143,7 +148,7 @@ def next_logprobs(model: LanguageModel, prompts: Sequence[Sequence[int]], batch_
         check_ids(row, model)
     for batch in budgeted([len(row) for row in rows], batch_tokens, model.block):
         features, _ = model.begin([rows[i] for i in batch], 0)
-        for at in torch.arange(len(batch)).split(ROWS):
+        for at in torch.arange(len(batch)).split(rows_of_a_piece(model.width, features.device)):
             out[torch.tensor(batch)[at]] = model.logits(features[at]).log_softmax(-1).cpu()
     return out
 
@@ -166,7 +171,7 @@ def bits_per_byte(model: LanguageModel, documents: Iterable[Any], batch_tokens: 
         for batch in budgeted([len(ids) for _, ids, _ in pieces], min(batch_tokens, model.block)):
             some = [pieces[i] for i in batch]
             ids = right_padded([ids for _, ids, _ in some], model)
-            picked, _ = picked_logprobs(model, model.read(ids[:, :-1]), ids[:, 1:])
+            picked, _ = _of_rows(model, model.read(ids[:, :-1]), ids[:, 1:], [len(read) - 1 for _, read, _ in some])
             for row, (i, read, n_new) in zip(picked, some, strict=True):
                 nats[i] -= row[len(read) - 1 - n_new : len(read) - 1].sum()
     columns = {"source": pl.String, "nats": pl.Float64, "bytes": pl.Int64, "tokens": pl.Int64}
@@ -220,14 +225,24 @@ def right_padded(rows: Sequence[Sequence[int]], model: LanguageModel) -> Tensor:
     return torch.tensor([[*row, *[model.eot] * (width - len(row))] for row in rows], device=model.device)
 
 
-def picked_logprobs(model: LanguageModel, features: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """features [R, q, f], Long [R, q] → log p of the targets, float64 [R, q], and whether each is the likeliest."""
+def picked_logprobs(
+    model: LanguageModel, features: Tensor, rows: Tensor, targets: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """log p, float64 [R], of `targets` [R] at the features [m, f] of `rows` [R], in rising order, and which are the likeliest.
+
+    The head is the dearest part of a small model: it is computed once a row, and only for rows that are asked for.
+    """
+    asked, which = rows.unique_consecutive(return_inverse=True)
+    size = rows_of_a_piece(model.width, features.device)
+    ends = torch.searchsorted(which, torch.arange(0, len(asked) + size, size, device=which.device)).tolist()
     picked, best = [], []
-    for some, wanted in zip(features.flatten(0, 1).split(ROWS), targets.flatten().split(ROWS), strict=True):
-        logits = model.logits(some)
-        picked.append(logits.gather(-1, wanted[:, None])[:, 0].double() - logits.logsumexp(-1).double())
-        best.append(logits.argmax(-1) == wanted)
-    return torch.cat(picked).view_as(targets).cpu().numpy(), torch.cat(best).view_as(targets).cpu().numpy()
+    for (begin, end), some in zip(pairwise(ends), asked.split(size), strict=True):
+        logits, of = model.logits(features[some]), which[begin:end] - which[begin]
+        said = logits[of, targets[begin:end]]
+        top, log_z = top_and_logsumexp(logits, logits)
+        picked.append(said.double() - log_z[of].double())
+        best.append(said >= top[of])
+    return torch.cat(picked).cpu().numpy(), torch.cat(best).cpu().numpy()
 
 
 def check_ids(ids: Sequence[int], model: LanguageModel) -> None:

@@ -64,11 +64,6 @@ class World:
         return box[0]
 
 
-def rank_here() -> int:
-    """This process's number as torchrun says it; 0 where there is no torchrun."""
-    return int(os.environ.get("RANK", "0"))
-
-
 @contextmanager
 def world(device: str = "auto") -> Generator[World]:
     """Join the processes that torchrun started, and leave them at the end; alone, a world of one.

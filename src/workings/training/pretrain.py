@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from workings.text.corpus import Corpus
     from workings.text.tokenizer import Tokenizer
 
-__all__ = ["PRESETS", "Evaluation", "Journal", "PretrainConfig", "pretrain"]
+__all__ = ["PRESETS", "Evaluation", "Journal", "PretrainConfig", "pretrain", "tell_nobody"]
 
 Log = Callable[..., None]
 Evaluation = Callable[["LanguageModel", int], dict[str, Any]]
@@ -86,7 +86,7 @@ def pretrain(
     return loop.trainer.copy().eval()
 
 
-def _tell_nobody(step: int, **metrics: Any) -> None:
+def tell_nobody(step: int, **metrics: Any) -> None:
     """The log of every process but the first."""
 
 
@@ -106,7 +106,7 @@ class _Loop:
         evaluations: Sequence[Evaluation],
     ) -> None:
         self.config, self.corpus, self.folder, self.seed, self.where = config, corpus, folder, seed, where
-        self.log, self.journal = (log, journal) if where.writes else (_tell_nobody, Journal())
+        self.log, self.journal = (log, journal) if where.writes else (tell_nobody, Journal())
         self.evaluations = evaluations
         model = _model(config, corpus.tokenizer, start, seed).to(where.device)
         self.rows = rows_of(config, corpus, model.config.block, where.size)
