@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 
@@ -170,6 +170,26 @@ def test_verbs_in_groups_switches_and_lists() -> None:
     assert execute("stop", "--now") == 7
     assert execute("codi", "trian") == execute("codi") == execute("codi", "train", "--now") == commands.MISTAKE
     assert calls == [("gpt2", ["a=1", "b=2", "c=3"]), True]
+
+
+def test_a_list_of_choices_takes_each_of_them_and_a_switch_has_the_default_that_it_declares(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls = []
+
+    def train(
+        *,
+        track: Annotated[list[Literal["here", "there"]] | None, "where to"] = None,
+        compile: Annotated[bool | None, "as the recipe says, unless asked for"] = None,
+    ) -> None:
+        """Train."""
+        calls.append((track, compile))
+
+    execute = lambda *words: commands.execute("p", "1", {"train": train}, {"": "All."}, words)
+    assert execute("train") == execute("train", "--compile", "--track", "here", "there", "--track", "here") == 0
+    assert calls == [(None, None), (["here", "there", "here"], True)]
+    assert execute("train", "--track", "nowhere") == commands.MISTAKE
+    assert "--track: invalid choice: 'nowhere' (choose from 'here', 'there')" in capsys.readouterr().err
 
 
 def test_an_interruption_is_one_line_and_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

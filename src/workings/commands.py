@@ -15,7 +15,7 @@ import traceback
 import typing
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -94,6 +94,8 @@ def _parser_of(verb: Verb) -> ArgumentParser:
             settings["action"] = "store_true"
         else:
             settings |= {"type": kind, "metavar": _metavar(kind, name)} | ({"nargs": "+"} if several else {})
+        if several and typing.get_origin(kind) is Literal:  # jsonargparse calls the type with each word
+            settings |= {"type": str, "choices": list(typing.get_args(kind))}
         if parameter.kind is parameter.POSITIONAL_ONLY:
             if parameter.default is not parameter.empty:
                 settings |= {"nargs": "*" if several else "?", "default": parameter.default}
@@ -101,7 +103,7 @@ def _parser_of(verb: Verb) -> ArgumentParser:
             continue
         if parameter.default is parameter.empty:
             settings["required"] = True
-        elif kind is not bool:
+        else:
             settings["default"] = parameter.default
         if several:
             settings["action"] = "extend"

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from workings import commands
 from workings.cli import pretrain as verbs
+from workings.config import from_dict
 from workings.errors import BadInput
 from workings.experiment import report_runs, run_experiment
 from workings.experiments.pretrain_gpt2 import Config, described_budget, inputs
 from workings.models.exchange import load_gpt2
 from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus
+from workings.training.recipes import PRESETS
 
 TINY = {"shape.n_layers": 1, "steps": 4, "tokens_per_step": 64, "pass_rows": 2, "warmup_steps": 1, "log_every": 2}
 
@@ -40,6 +44,12 @@ def run(corpus: Corpus, root: Path, *more: str, **training):
     settings = overrides(corpus, **training) + list(more)
     [record] = run_experiment("pretrain-gpt2", ["mini"], "smoke", [0], settings, root=root, quiet=True)
     return record
+
+
+def verb(*words: object) -> int:
+    return commands.execute(
+        "workings", "0", {"pretrain": verbs.pretrain}, {"": "tests"}, ["pretrain", *map(str, words)]
+    )
 
 
 def hellaswag_file(folder: Path) -> Path:
@@ -114,10 +124,8 @@ def test_a_missing_corpus_says_how_to_make_one(tmp_path):
 
 
 def test_a_dry_run_prints_the_cost_and_warns_of_repetition(corpus, tmp_path, capsys):
-    words = ["pretrain", "--corpus", str(corpus.folder), "--dry-run", "--out", str(tmp_path / "runs")]
-    words += ["--flops-per-second", "1e9", "--steps", "300", "--tokens-per-step", "8192"]
-    table = {"pretrain": verbs.pretrain}
-    assert commands.execute("workings", "0", table, {"": "tests"}, words) == 0
+    words = ["--corpus", corpus.folder, "--dry-run", "--out", tmp_path / "runs"]
+    assert verb(*words, "--flops-per-second", 1e9, "--steps", 300, "--tokens-per-step", 8192) == 0
     said = capsys.readouterr().out
     tokens = 300 * 8192
     assert f"{tokens:,} = {tokens / corpus.n_tokens:.2f} epochs over {corpus.n_tokens:,} unique ones" in said
@@ -129,3 +137,27 @@ def test_a_dry_run_prints_the_cost_and_warns_of_repetition(corpus, tmp_path, cap
 def test_hours_follow_from_a_rate_that_is_measured_where_no_peak_is_known(corpus):
     lines = described_budget(Config(corpus=str(corpus.folder), device="cpu"), 1, None)
     assert any("40%, assumed, of what a matrix product reaches here" in line for line in lines)
+
+
+def resolved(said: str) -> Config:
+    """The config that a dry run prints."""
+    return from_dict(Config, yaml.safe_load(said.partition("\n\n")[0]))
+
+
+def test_what_the_command_line_does_not_say_is_as_the_preset_and_the_config_file_have_it(corpus, tmp_path, capsys):
+    (tmp_path / "some.yaml").write_text("seed: 3\ndevice: cpu\nprobes: true\n")
+    dry = ("--corpus", corpus.folder, "--dry-run", "--flops-per-second", "1e9")
+    assert verb(*dry, "--preset", "124M-10B", "--steps", 1000, "--config", tmp_path / "some.yaml") == 0
+    found = resolved(capsys.readouterr().out)
+    assert found.training == replace(PRESETS["124M-10B"], steps=1000) and found.training.compile
+    assert (found.seed, found.device, found.probes) == (3, "cpu", True)
+    assert verb(*dry, "--compile", "--seed", 0, "--config", tmp_path / "some.yaml") == 0
+    found = resolved(capsys.readouterr().out)
+    assert found.training == replace(PRESETS["mini"], compile=True) and found.seed == 0
+
+
+@pytest.mark.parametrize("more", [("--steps", 9), ("--seed", 1), ("--preset", "124M-10B"), ("--compile",)])
+def test_a_resumed_run_takes_no_other_settings(more, corpus, tmp_path, capsys):
+    record = run(corpus, tmp_path / "runs")
+    assert verb("--resume", record.path, *more) == 2
+    assert "leave the other settings out" in capsys.readouterr().err

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from workings.cli.options import Device, Quiet
+from workings.cli.options import Quiet
+from workings.errors import BadInput
 
 
 def pretrain(
@@ -24,8 +25,8 @@ def pretrain(
     track: Annotated[list[Literal["tensorboard", "wandb", "trackio"]] | None, "echo the metrics there too"] = None,
     set_: Annotated[list[str] | None, "field=value: training.optimizer=muon, training.shape.n_layers=6"] = None,
     config: Annotated[str | None, "a YAML file of fields"] = None,
-    seed: Annotated[int, "of initial weights and order"] = 0,
-    device: Device = "auto",
+    seed: Annotated[int | None, "of initial weights and order, instead of the config's own"] = None,
+    device: Annotated[str | None, "auto, cpu, cuda or mps"] = None,
     out: Annotated[str, "the folder that runs go into"] = "runs",
     resume: Annotated[str | None, "go on with this unfinished run, exactly where it stood"] = None,
     dry_run: Annotated[bool, "print the config and what the training costs, run nothing"] = False,
@@ -40,11 +41,6 @@ def pretrain(
     from workings.experiment import load, plan, report_runs, resume_run, run_experiment
     from workings.launch import rank_here
 
-    if resume:
-        resumed = resume_run(resume, out, quiet, "pretrain-gpt2")
-        if not rank_here():
-            print(report_runs([resumed]))
-        return
     given = {
         "corpus": corpus,
         "start": start,
@@ -61,12 +57,19 @@ def pretrain(
         "track": f"[{', '.join(track)}]" if track else None,
     }
     overrides = [f"{field}={_text(value)}" for field, value in given.items() if value is not None] + (set_ or [])
-    arms = ("pretrain-gpt2", [preset], "mini", [seed], overrides, config)
-    records = run_experiment(*arms, out, dry_run, quiet)
+    if resume:
+        if overrides or config or seed is not None or preset != "mini" or dry_run:
+            raise BadInput("--resume goes on with a run as it was configured: leave the other settings out")
+        resumed = resume_run(resume, out, quiet, "pretrain-gpt2")
+        if not rank_here():
+            print(report_runs([resumed]))
+        return
+    seeds = None if seed is None else [seed]
+    records = run_experiment("pretrain-gpt2", [preset], "mini", seeds, overrides, config, out, dry_run, quiet)
     if dry_run:
         from workings.experiments.pretrain_gpt2 import described_budget
 
-        [planned] = plan(load("pretrain-gpt2"), *arms[1:3], [seed], overrides, config)
+        [planned] = plan(load("pretrain-gpt2"), [preset], "mini", seeds, overrides, config)
         print("\n".join(described_budget(planned.config, processes, flops_per_second)))
     elif records:
         print(report_runs(records))
