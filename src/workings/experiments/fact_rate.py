@@ -15,15 +15,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from workings.experiments.fact_tokens import SCALES, Config, follow, inputs, run_arm
+from workings.arithmetic.drill_spec import DrillSpec
+from workings.experiments.fact_tokens import SCALES, Config, Text, follow, inputs, run_arm
 from workings.run import RunRecord
 
 __all__ = ["ARMS", "RATES", "SCALES", "Config", "follow", "inputs", "report", "run_arm"]
 
 RATES = {"0.001%": 0.00001, "0.1%": 0.001, "1%": 0.01, "2%": 0.02}
 """Facts over training tokens, in the arm that has facts."""
+# At the lowest rate one document of 12 facts would hold more than all of a small corpus may.
+SPARSE = Text(drills=DrillSpec(facts_per_document=4.0))
 ARMS = {
-    f"{vocabulary}-{name}": replace(Config(), vocabulary=vocabulary, fact_rate=rate)
+    f"{vocabulary}-{name}": replace(
+        Config(), vocabulary=vocabulary, fact_rate=rate, text=SPARSE if rate < 1e-4 else Text()
+    )
     for name, rate in RATES.items()
     for vocabulary in ("digits", "facts")
 }

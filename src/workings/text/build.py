@@ -249,9 +249,14 @@ class Build:
         asked, tokens = self.config.fact_rate, self.totals.sum("train", "facts_arm_tokens")
         missed = abs(self.totals.rate - asked) * tokens
         if asked and missed > max(TOLERANCE * asked * tokens, self.state.largest_drill):
+            because = (
+                "the documents themselves hold more. Ask for a higher rate, or for none (the manifest then says what it is)"
+                if self.totals.rate > asked
+                else f"that is {asked * tokens:,.0f} facts, and a drill document would hold more. Ask for a higher rate, for more "
+                "text, or for fewer facts in a drill (drills.facts_per_document)"
+            )
             raise Failed(
-                f"facts are {self.totals.rate:.3%} of the training tokens where {asked:.3%} were asked for: the documents "
-                "themselves hold more. Ask for a higher rate, or for none (the manifest then says what it is)"
+                f"facts are {self.totals.rate:.4%} of the training tokens where {asked:.4%} were asked for: {because}"
             )
 
 
