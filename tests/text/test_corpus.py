@@ -229,7 +229,7 @@ def test_a_rate_that_cannot_be_is_refused(config, data, tmp_path):
         build_corpus(replace(config, fact_rate=0.2), tmp_path / "a", processes=1)
     dense = tmp_path / "dense.jsonl"
     dense.write_bytes(lines([f"{i} and 6*9=54, 6*9=54, 6*9=54" for i in range(300)]))
-    with pytest.raises(Failed, match=r"where 1\.000% were asked for"):
+    with pytest.raises(Failed, match=r"where 1\.0000% were asked for: the documents themselves hold more"):
         build_corpus(
             replace(config, documents=(SourceConfig(str(dense)),), fact_rate=0.01), tmp_path / "b", processes=1
         )
