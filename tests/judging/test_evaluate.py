@@ -278,3 +278,19 @@ def test_an_interval_of_a_median_holds_it():
     found = median(pl.Series([5, 1, 3, 2, 4, 9, 8, 7, 6]))
     assert (found["value"], found["low"], found["high"], found["n"]) == (5, 2, 8, 9)
     assert median(pl.Series([4])) == {"value": 4, "low": 4, "high": 4, "n": 1}
+
+
+def test_few_positions_lose_no_task_and_the_report_says_what_they_cost(tmp_path):
+    rows = test_hellaswag.rows(6)
+    rows[2]["endings"][1] = "café " * 90
+    write_rows(tmp_path / "h.jsonl", rows)
+    write_rows(tmp_path / "test.jsonl", test_gsm8k.rows(3))
+    asked = settings(tmp_path, limit=6, max_new_tokens=256)
+    record = evaluate_model(
+        Config(model=str(save_tiny(tmp_path / "model", context=96)), settings=asked, device="cpu"), tmp_path / "runs"
+    )
+    assert [record.result(task)["n"] for task in ("hellaswag", "gsm8k", "probes")] == [6, 3, 6]
+    assert record.outcomes("gsm8k")["n_tokens"].max() <= 48
+    page = (experiment.report([record], tmp_path / "report").parent / "report.md").read_text()
+    assert "1 of 6 items (karpathy) were not judged" in page
+    assert "at most 48 new tokens where 256 were asked for" in page

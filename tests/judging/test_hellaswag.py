@@ -101,6 +101,22 @@ def test_a_context_that_does_not_fit_is_cut_on_the_left_and_counted(model, tmp_p
     assert hellaswag.summary(frame)["karpathy"]["n_cut"] == 1
 
 
+def test_an_item_with_an_ending_longer_than_the_positions_is_not_judged_and_stays_in_n(model, tmp_path):
+    long = rows(4)
+    long[1]["endings"][2] = "naïve cats " * 100
+    judged = hellaswag.items(write_rows(tmp_path / "h.jsonl", long))
+    frame = hellaswag.judge(model, judged)
+    others = hellaswag.judge(model, [judged[0], *judged[2:]])
+    assert frame.filter(pl.col("id") != judged[1].id).equals(others)
+    for custom, found in hellaswag.summary(frame).items():
+        (row,) = frame.filter(id=judged[1].id, condition=custom).iter_rows(named=True)
+        assert {row[f"by_{length}"] for length in hellaswag.LENGTHS} == {hellaswag.NONE}
+        assert not row["correct"] and row["totals"] == []
+        assert found["n_not_judged"] == 1
+        assert found["n"] == found["acc"]["n"] == found["acc_norm"]["n"] == found["acc_bytes"]["n"] == 4
+    assert [task.n_effective for task in hellaswag.for_lm_eval(judged, frame, 4)] == [4, 4]
+
+
 def test_items_have_ids_of_their_own_even_when_rows_repeat(tmp_path):
     once = rows(3)
     judged = hellaswag.items(write_rows(tmp_path / "h.jsonl", [*once, once[0]]))

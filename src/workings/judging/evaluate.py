@@ -19,7 +19,7 @@ from workings.config import fixed, nuisance
 from workings.errors import BadInput
 from workings.judging import contamination, gsm8k, hellaswag, lm_eval_files, probes
 from workings.judging.lm_eval_files import LmEvalTask
-from workings.judging.prompts import LAYOUTS
+from workings.judging.prompts import LAYOUTS, room
 from workings.models.language import LanguageModel
 from workings.run import Run
 from workings.values import suggestion
@@ -193,8 +193,25 @@ def _result(
         "n_all": n_all,
         "limit": settings.limit,
         "data": TASKS[name].source(kept, settings),
+        "notes": list(_notes(name, model, frame, settings)),
         "summary": TASKS[name].summary(frame),
     }
+
+
+def _notes(name: str, model: LanguageModel, frame: pl.DataFrame, settings: Settings) -> Iterator[str]:
+    """What the positions of a small model did to a task, in sentences for the report."""
+    if name == "gsm8k" and (most := room(model, settings.max_new_tokens)) < settings.max_new_tokens:
+        yield (
+            f"answers have at most {most} new tokens where {settings.max_new_tokens} were asked for: the model has "
+            f"{model.context} positions, half of them for the prompt."
+        )
+    if name == "hellaswag":
+        for (custom,), rows in frame.group_by("condition", maintain_order=True):
+            if n := hellaswag.n_not_judged(rows):
+                yield (
+                    f"{n:,} of {len(rows):,} items ({custom}) were not judged, for an ending is longer than the model's "
+                    f"{model.context} positions; they count as wrong."
+                )
 
 
 def _write_files(
@@ -208,7 +225,7 @@ def _write_files(
         "batch_size": settings.batch_size,
         "limit": settings.limit,
         "device": str(model.device),
-        "gen_kwargs": {"do_sample": False, "max_gen_toks": settings.max_new_tokens},
+        "gen_kwargs": {"do_sample": False, "max_gen_toks": room(model, settings.max_new_tokens)},
     }
     lm_eval_files.write(folder, model.name, tasks, about)
 

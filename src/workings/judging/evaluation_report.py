@@ -136,6 +136,7 @@ def _limited(named: Sequence[tuple[str, RunRecord]]) -> Iterator[str]:
         for result in _results(record):
             if result["n"] < result["n_all"]:
                 yield f"{name}: {result['task']} was limited to its first {result['n']:,} of {result['n_all']:,} items."
+            yield from (f"{name}: {result['task']}: {note}" for note in result.get("notes", ()))
             if "local rows" in result["data"]:
                 yield (
                     f"{name}: these HellaSwag rows lost parts of their contexts; their numbers compare models with each other, "

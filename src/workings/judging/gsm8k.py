@@ -25,7 +25,7 @@ from workings.arithmetic.problems import Problem, problem_of_row
 from workings.errors import BadInput
 from workings.judging.estimates import mean, share
 from workings.judging.lm_eval_files import LmEvalTask, sample
-from workings.judging.prompts import LAYOUTS, Style, ids_of, opening
+from workings.judging.prompts import LAYOUTS, Style, ids_of, opening, room
 from workings.judging.rows import Row, content_ids, local_file, rows_of
 from workings.models.generation import Generation
 from workings.models.language import LanguageModel
@@ -81,12 +81,15 @@ def judge(
     max_new_tokens: int = 256,
     batch_size: int = 32,
 ) -> pl.DataFrame:
-    """One row an item: what was said, what it counts as, its tokens and facts, whether it was truncated or its prompt cut."""
+    """One row an item: what was said, what it counts as, its tokens and facts, whether it was truncated or its prompt cut.
+
+    Where `max_new_tokens` are more than half of the model's positions, an answer has that half (`room`).
+    """
     shown = examples or [() for _ in judged]
     layout = LAYOUTS[style]
     prompts = [layout.prompt(item.question, tuple(some)) for item, some in zip(judged, shown, strict=True)]
     ids = [opening(model) + ids_of(model, prompt) for prompt in prompts]
-    said = model.generate(ids, max_new_tokens, stop=layout.stop, batch_size=batch_size)
+    said = model.generate(ids, room(model, max_new_tokens), stop=layout.stop, batch_size=batch_size)
     rows = [_row(model, *one) for one in zip(judged, prompts, said, strict=True)]
     return pl.DataFrame(rows, schema=_SCHEMA)
 

@@ -31,6 +31,8 @@ Custom = Literal["karpathy", "lm-eval"]
 CUSTOMS: tuple[Custom, ...] = get_args(Custom)
 HUB = "Rowan/hellaswag"
 LENGTHS = ("total", "tokens", "characters", "bytes")
+NONE = -1
+"""The ending chosen of an item that was not judged."""
 NORM: dict[Custom, str] = {"karpathy": "tokens", "lm-eval": "characters"}
 """By what each custom's acc_norm divides; lm-eval counts characters, and calls the count of bytes acc_bytes."""
 
@@ -80,7 +82,8 @@ def judge(
     """One row an item and custom (`condition`); `correct` is that custom's acc_norm.
 
     `totals` are log-probabilities in nats, one an ending; `by_total`, `by_tokens`, `by_characters`, `by_bytes` are the
-    endings that each way of counting chooses; `cut` are the tokens that the context lost to fit the positions.
+    endings that each way of counting chooses; `cut` are the tokens that the context lost to fit the positions. An item
+    with an ending longer than the positions is not judged: it chooses NONE, has no totals, and stays in n as not correct.
     """
     frames = [_judged(model, judged, custom, batch_tokens) for custom in customs]
     return pl.concat(frames)
@@ -91,7 +94,7 @@ def _judged(model: LanguageModel, judged: Sequence[Item], custom: Custom, batch_
     for item in judged:
         context, alternatives = _encoded(model, item, custom)
         contexts.append(context)
-        endings.append(alternatives)
+        endings.append(alternatives if max(map(len, alternatives)) <= model.context else [])
     scored = model.logprobs(contexts, endings, batch_tokens)
     rows = [_row(item, custom, four) for item, four in zip(judged, scored, strict=True)]
     return pl.DataFrame(rows, schema=_SCHEMA)
@@ -129,7 +132,7 @@ def _row(item: Item, custom: Custom, four: Sequence[Scored]) -> dict[str, Any]:
         "characters": np.array([len(ending) for ending in endings], float),
         "bytes": np.array([len(ending.encode()) for ending in endings], float),
     }
-    choices = {f"by_{length}": int(np.argmax(totals / divisor)) for length, divisor in lengths.items()}
+    choices = {f"by_{length}": int(np.argmax(totals / by)) if len(four) else NONE for length, by in lengths.items()}
     return {
         "id": item.id,
         "condition": custom,
@@ -139,12 +142,12 @@ def _row(item: Item, custom: Custom, four: Sequence[Scored]) -> dict[str, Any]:
         "totals": totals.tolist(),
         "greedy": [one.greedy for one in four],
         "n_tokens": [len(one.tokens) for one in four],
-        "cut": max(one.cut for one in four),
+        "cut": max((one.cut for one in four), default=0),
     }
 
 
 def summary(frame: pl.DataFrame) -> dict[str, Any]:
-    """{custom: {acc, acc_norm, acc_bytes, n, n_cut}}; each acc with its interval."""
+    """{custom: {acc, acc_norm, acc_bytes, n, n_cut, n_not_judged}}; each acc with its interval."""
     found = {}
     for (custom,), rows in frame.group_by("condition", maintain_order=True):
         of = {length: share(rows[f"by_{length}"] == rows["label"]) for length in LENGTHS}
@@ -154,8 +157,14 @@ def summary(frame: pl.DataFrame) -> dict[str, Any]:
             "acc_norm": share(rows["correct"]),
             "acc_bytes": of["bytes"],
             "n_cut": int((rows["cut"] > 0).sum()),
+            "n_not_judged": n_not_judged(rows),
         }
     return found
+
+
+def n_not_judged(rows: pl.DataFrame) -> int:
+    """Items with an ending that no position is left for."""
+    return int((rows["by_total"] == NONE).sum())
 
 
 def for_lm_eval(judged: Sequence[Item], frame: pl.DataFrame, n_all: int) -> Iterator[LmEvalTask]:

@@ -32,7 +32,7 @@ from workings.arithmetic.probes import PROBE_KINDS, Probe, overlap, probes
 from workings.judging.estimates import mean, median, share
 from workings.judging.gsm8k import n_facts
 from workings.judging.lm_eval_files import LmEvalTask, sample
-from workings.judging.prompts import LAYOUTS, Style, ids_of, opening
+from workings.judging.prompts import LAYOUTS, Style, ids_of, opening, room
 from workings.models.generation import Generation
 from workings.models.language import LanguageModel
 
@@ -69,8 +69,8 @@ def judge(
     layout = LAYOUTS[style]
     asked = [opening(model) + ids_of(model, layout.prompt(probe.question)) for probe in judged]
     given = [opening(model) + ids_of(model, layout.prompt(probe.question) + ANSWER_IS) for probe in judged]
-    direct = model.generate(given, _room(model, N_DIRECT), stop=("\n",), batch_size=batch_size)
-    worked = model.generate(asked, _room(model, N_WORKED), stop=(*layout.stop, "\n\n"), batch_size=batch_size)
+    direct = model.generate(given, room(model, N_DIRECT), stop=("\n",), batch_size=batch_size)
+    worked = model.generate(asked, room(model, N_WORKED), stop=(*layout.stop, "\n\n"), batch_size=batch_size)
     said = [_said(model, *one) for one in zip(judged, direct, worked, strict=True)]
     likely = _forced(model, judged, given, batch_tokens)
     chosen = _choices(model, judged, asked, given, batch_tokens) if choices else [{} for _ in judged]
@@ -103,11 +103,6 @@ _SCHEMA: dict[str, Any] = {
         for column, kind in {"correct": pl.Boolean, "choice": pl.String, "rank": pl.Int64, "share": pl.Float64}.items()
     },
 }
-
-
-def _room(model: LanguageModel, wanted: int) -> int:
-    """New tokens, fewer where the positions are few: a question is not to be cut for them."""
-    return min(wanted, model.context // 2)
 
 
 # ---- said --------------------------------------------------------------------------------------------------------

@@ -37,6 +37,11 @@ def ids_of(model: LanguageModel, raw: str) -> list[int]:
     return model.encode(model.prepare(raw))
 
 
+def room(model: LanguageModel, wanted: int) -> int:
+    """New tokens, fewer where the positions are few: half of them at least are the prompt's."""
+    return min(wanted, model.context // 2)
+
+
 def opening(model: LanguageModel) -> list[int]:
     """What this model's tokenizer puts before every text: a beginning for Llama and Gemma, nothing for GPT-2 and ours."""
     tokenizer = model.reader.tokenizer
