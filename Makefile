@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.setup-stamp
 OLDER  := "workings needs Python 3.11 or newer, and $(PYTHON) is not: install one and name it, as in 'make setup PYTHON=python3.12'."
 PYTHON ?= python3
 
-.PHONY: setup setup-real setup-eval demo test check
+.PHONY: setup setup-real setup-eval demo test test-slow check
 
 setup: $(STAMP)
 
@@ -34,7 +34,10 @@ demo: setup
 	@$(BIN)/workings demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
 
 check: setup
 	$(BIN)/ruff check .
