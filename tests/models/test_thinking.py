@@ -200,6 +200,15 @@ def test_pad_and_bot_are_never_said(thinker, questions):
     assert said and max(said) < model.config.vocabulary
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_question_that_spells_a_special_token_holds_text(thinker, family):
+    model = thinker(family)
+    plain, spelled = model.question_ids(["2 + 2", f"2 {model.tokenizer.eos_token} 2 {model.tokenizer.eos_token}"])
+    count = lambda ids: [ids.count(i) for i in model.tokenizer.all_special_ids if i != model.tokenizer.unk_token_id]
+    assert count(spelled) == count(plain)
+    assert len(spelled) > len(plain)
+
+
 def test_a_question_longer_than_the_context_is_refused(thinker):
     with pytest.raises(BadInput, match="does not fit the context of 96"):
         thinker("gpt2").think(["a has 3 pens . " * 40])

@@ -98,7 +98,8 @@ class CODI(ThoughtModel):
         normal = self.config.normalise_question
         texts = [q.strip().replace("  ", " ") if normal else q for q in questions]
         # Special tokens as the tokenizer adds them: a BOS for Llama, none for GPT-2; an EOS is ours to add.
-        rows = self.tokenizer(texts)["input_ids"]
+        # What a question merely spells is text: it does not end the question.
+        rows = self.tokenizer(texts, split_special_tokens=True)["input_ids"]
         rows = [row[:-1] if row and row[-1] == self.eos_id else row for row in rows]
         ends = [] if self.config.remove_eos else [self.eos_id]
         return [[*row, *ends, self.config.bot_id] for row in rows]
