@@ -71,6 +71,29 @@ def test_the_rates_are_those_of_option_b1() -> None:
     assert sorted({config.fact_rate for config in fact_rate.ARMS.values()}) == [0.00001, 0.001, 0.01, 0.02]
 
 
+def test_bits_per_byte_have_intervals_and_held_out_facts_stand_apart(arms: list[RunRecord], tmp_path: Path) -> None:
+    of = {record.manifest["arm"]: record.outcomes("text") for record in arms}
+    held_out = of["facts"]["held_out_facts"]
+    assert held_out.sum() > 0 and (held_out <= of["facts"]["facts"]).all()
+    assert all(of[arm]["held_out_facts"].sum() == 0 for arm in ("digits", "shuffled", "reserved"))
+    page = (report_runs(arms, tmp_path).parent / "report.md").read_text(encoding="utf-8")
+    for line in ("| drills with a held-out fact", "| facts − digits, english without facts"):
+        row = next(row for row in page.splitlines() if row.startswith(line))
+        assert "[" in row
+    whole = next(row for row in page.splitlines() if row.startswith("| english without facts"))
+    english = of["digits"].filter(source="english")
+    bits = english["nats"].sum() / (np.log(2) * english["bytes"].sum())
+    assert f"{bits:.4f} [" in whole and whole.rstrip(" |").endswith(f" {len(english)}")
+
+
+def test_every_row_of_probes_has_its_own_n(arms: list[RunRecord], tmp_path: Path) -> None:
+    page = (report_runs(arms, tmp_path).parent / "report.md").read_text(encoding="utf-8")
+    probes = arms[0].outcomes("probes")
+    for kind, part in probes.group_by("condition"):
+        row = next(row for row in page.splitlines() if row.startswith(f"| {kind[0]}: facts "))
+        assert row.rstrip(" |").endswith(f" {len(part)}")
+
+
 # ---- planted differences -----------------------------------------------------------------------------------------
 
 

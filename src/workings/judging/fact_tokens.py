@@ -16,8 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from workings.arithmetic.drill_spec import DrillSpec
+from workings.arithmetic.probes import PROBE_KINDS
+from workings.config import changed
 from workings.judging.compare import ONE_SEED
 from workings.judging.costs import MATCHED, REPORTED, refuse_unmatched
+from workings.judging.evaluation_report import chance
 from workings.judging.report import (
     Axis,
     Column,
@@ -52,13 +56,20 @@ TRAINED, HELD_OUT = "drilled", "held out"
 
 
 def text_outcomes(model: LanguageModel, corpus: Corpus, most: int) -> pl.DataFrame:
-    """One row a validation document: id, source, nats, bytes (raw), tokens, facts; at most `most` of each source."""
+    """One row a validation document: id, source, nats, bytes (raw), tokens, facts, held_out_facts; at most `most` of each source.
+
+    `held_out_facts` are tokens that no training text has, and so none where their meaning is shuffled.
+    """
     documents = [one for source in corpus.sources for one in islice(corpus.validation(source), most)]
-    facts = corpus.tokenizer.facts
-    frame = bits_per_byte(model, documents)
+    held_out = changed(DrillSpec(), corpus.manifest["config"]["drills"] or {}).held_out_facts
+    read = [corpus.tokenizer.facts.of_ids(one.ids.tolist()) for one in documents]
+    unseen = [sum(fact in held_out for fact in some) * (corpus.tokenizer.vocabulary == "facts") for some in read]
     place = pl.int_range(pl.len()).over("source").cast(pl.String)
-    counts = [sum(facts.first_id <= id < facts.width for id in one.ids.tolist()) for one in documents]
-    return frame.with_columns(id=pl.col("source") + "/" + place, facts=pl.Series(counts, dtype=pl.Int64))
+    return bits_per_byte(model, documents).with_columns(
+        id=pl.col("source") + "/" + place,
+        facts=pl.Series([len(some) for some in read], dtype=pl.Int64),
+        held_out_facts=pl.Series(unseen, dtype=pl.Int64),
+    )
 
 
 def headline(results: dict[str, dict[str, Any]], path: Path) -> dict[str, Any]:
@@ -183,14 +194,14 @@ def report_on(records: Sequence[RunRecord], out: Path, docstring: str, config_cl
         sections=[
             *([_gap_table(found)] if found else []),
             *_probe_tables(arms),
-            _text_table(arms),
+            *_text_tables(arms),
             *_curves(arms),
             _cost_table(arms),
         ],
         record=_record(records),
         warnings=[ONE_SEED] if one_seed else [],
         facts=_facts(arms, config_class),
-        limits=LIMITS,
+        limits=[*LIMITS, *_few_seeds(records)],
     )
     return write_report(made, out)
 
@@ -201,6 +212,18 @@ LIMITS = [
     "Arms read the same raw bytes in the same number of steps; an arm with fact tokens does so in fewer tokens and FLOPs.",
     "The small scale says what a small model on drills does; it is no statement about GPT-2 on ten billion tokens.",
 ]
+
+
+def _few_seeds(records: Sequence[RunRecord]) -> list[str]:
+    """What an interval over two to four seeds is worth."""
+    n_seeds = len({record.manifest["seed"] for record in records})
+    return [f"{FEW_SEEDS} Here there are {n_seeds}."] if 2 <= n_seeds < 5 else []
+
+
+FEW_SEEDS = (
+    "Few training seeds say little of how far seeds differ: with as many others an interval may be half as wide, or twice, and "
+    "an end that lies near zero may cross it. More seeds mend that; no other interval does."
+)
 
 
 def verdict(found: Iterable[Gap]) -> Verdict:
@@ -230,8 +253,9 @@ def _points(one: Gap) -> str:
 def _headline(arms: Arms) -> list[Stat]:
     stats = []
     for arm in arms.names:
-        n_seeds = len(arms.seeds(arm))
-        note = f"of what was drilled, with the work shown, {n_seeds} seed{'s' * (n_seeds > 1)}"
+        seeds = arms.seeds(arm)
+        n = len(_asked(arms.probes(arm, seeds[0]), "worked", False))
+        note = f"of what was drilled, with the work shown; n = {n:,}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
         stats.append(Stat(arm, arms.answered(arm, "worked"), "share", note))
     return stats
 
@@ -261,54 +285,89 @@ def _gap_table(found: Sequence[Gap]) -> Table:
 
 
 def _probe_tables(arms: Arms) -> list[Table]:
+    """One table a measure: a row a kind of probe and arm."""
     tables = []
     for measure, in_words in MEASURES.items():
-        frames = {arm: [arms.probes(arm, seed) for seed in arms.seeds(arm)] for arm in arms.names}
-        first = next(iter(frames.values()))[0].filter(pl.col(measure).is_not_null())
-        kinds = first["condition"].unique(maintain_order=True).to_list()
+        frames = {
+            arm: [arms.probes(arm, seed).filter(pl.col(measure).is_not_null()) for seed in arms.seeds(arm)]
+            for arm in arms.names
+        }
+        guessing = [chance("value_choice")] if measure == "value_correct" else []
         rows = [
-            Row(
-                arm,
-                [_share(pl.concat(f.filter(condition=k)[measure] for f in some), len(some)) for k in kinds],
-                len(first),
-            )
+            Row(f"{kind}: {arm}", [_share(pl.concat(of_kind)[measure], len(some)), *guessing], len(of_kind[0]))
+            for kind in PROBE_KINDS
             for arm, some in frames.items()
+            if len((of_kind := [frame.filter(condition=kind) for frame in some])[0])
         ]
-        title = f"Probes answered {in_words}"
-        caption = "Means over seeds; intervals (Wilson) over the items of one seed."
-        tables.append(Table(title, [Column(kind, "share") for kind in kinds], rows, caption, rows_are="arm"))
+        columns = [Column("share", "share"), *(Column("chance", "share") for _ in guessing)]
+        caption = "Means over seeds; intervals (Wilson) cover the items of one seed and not what seeds differ by."
+        tables.append(Table(f"Probes, {in_words}", columns, rows, caption, rows_are="kind of probe"))
     return tables
 
 
-def _text_table(arms: Arms) -> Table:
-    """Bits per byte; which documents hold a fact is what the rewriting says, so an arm that reads facts is asked."""
-    marked = next((arm for arm in ("facts", "shuffled") if arm in arms.names), None)
-    with_facts: set[str] = set()
-    if marked:
-        text = arms.text(marked, arms.seeds(marked)[0])
-        with_facts = set(text.filter(pl.col("facts") > 0)["id"])
+def _text_tables(arms: Arms) -> list[Table]:
+    """Bits per byte of each arm, and what two arms are apart, by what a document holds."""
+    groups = _document_groups(arms)
     every = {arm: [arms.text(arm, seed) for seed in arms.seeds(arm)] for arm in arms.names}
-    groups = _document_groups(next(iter(every.values()))[0], with_facts)
     rows = [
-        Row(
-            arm,
-            [float(np.mean([_bits(text.filter(pl.col("id").is_in(ids))) for text in some])) for ids in groups.values()],
-        )
-        for arm, some in every.items()
+        Row(name, [_estimate(_bits_by_document(some, ids)) for some in every.values()], len(ids))
+        for name, ids in groups.items()
     ]
-    columns = [Column(f"{name} ({len(ids):,} documents)", "number", digits=4) for name, ids in groups.items()]
-    caption = "Bits per byte of validation documents, the same raw documents in every arm; means over seeds."
-    return Table("Bits per byte", columns, rows, caption, rows_are="arm")
+    columns = [Column(arm, "number", digits=4) for arm in every]
+    caption = (
+        "Bits per byte of validation documents, the same raw documents in every arm; n counts documents. A held-out fact is a "
+        "token that no training text has: to the arm facts it is all but impossible, and weighs on its bits per byte. "
+        "Intervals cover documents, and seeds where there are several."
+    )
+    made = [Table("Bits per byte", columns, rows, caption, rows_are="documents")]
+    apart = [
+        Row(f"{a} − {b}, {name}", [_estimate(of_a - of_b), len(of_a)], len(ids))
+        for a, b in CONTRASTS
+        if {a, b} <= every.keys() and (seeds := arms.seeds(a, b))
+        for name, ids in groups.items()
+        for of_a, of_b in [[_bits_by_document([arms.text(arm, seed) for seed in seeds], ids) for arm in (a, b)]]
+    ]
+    if apart:
+        columns = [Column("difference", "number", digits=4, signed=True), Column("seeds", "count")]
+        caption = "Less is better. Paired by document and by seed; each interval (95 %) by itself."
+        made.append(Table("Bits per byte, two arms apart", columns, apart, caption, rows_are="contrast"))
+    return made
 
 
-def _document_groups(text: pl.DataFrame, with_facts: set[str]) -> dict[str, list[str]]:
-    """{source or source with facts: ids}, those that have any document."""
-    groups: dict[str, list[str]] = {}
-    for source in text["source"].unique(maintain_order=True):
-        ids = text.filter(source=source)["id"].to_list()
-        groups[f"{source} without facts"] = [id for id in ids if id not in with_facts]
-        groups[f"{source} with facts"] = [id for id in ids if id in with_facts]
-    return {name: ids for name, ids in groups.items() if ids}
+def _bits_by_document(some: Sequence[pl.DataFrame], ids: Sequence[str]) -> np.ndarray:
+    """[seeds, documents] whose mean over documents is a seed's bits per byte, and whose spread is that of this ratio."""
+    rows = []
+    for text in some:
+        asked = text.filter(pl.col("id").is_in(ids))
+        bits, n_bytes = asked["nats"].to_numpy() / math.log(2), asked["bytes"].to_numpy()
+        ratio = bits.sum() / n_bytes.sum()
+        rows.append(ratio + (bits - ratio * n_bytes) / n_bytes.mean())
+    return np.array(rows)
+
+
+def _estimate(values: np.ndarray) -> Estimate:
+    """The mean of [seeds, items] with its interval."""
+    around = seeds_and_items(values)
+    return Estimate(float(values.mean()), around.low, around.high)
+
+
+def _document_groups(arms: Arms) -> dict[str, list[str]]:
+    """{source and what its documents hold: ids}. Which hold a fact the rewriting says, so an arm that reads facts is asked."""
+    marked = next((arm for arm in ("facts", "shuffled") if arm in arms.names), None)
+    arm = marked or arms.names[0]
+    text = arms.text(arm, arms.seeds(arm)[0])
+    held_out = pl.col("held_out_facts") if "held_out_facts" in text.columns else pl.lit(0)
+    holds = (
+        pl.when(pl.col("facts") == 0)
+        .then(pl.lit(" without facts"))
+        .when(held_out > 0)
+        .then(pl.lit(" with a held-out fact"))
+        .otherwise(pl.lit(" with facts"))
+    )
+    named = text.with_columns(group=pl.col("source") + (holds if marked else pl.lit("")))
+    return {
+        str(name): part["id"].to_list() for (name,), part in named.sort("group").group_by("group", maintain_order=True)
+    }
 
 
 def _curves(arms: Arms) -> list[Curves]:
@@ -319,23 +378,32 @@ def _curves(arms: Arms) -> list[Curves]:
     }
     made = []
     for title, (column, unit) in measures.items():
-        series = [
-            Series(f"{arm}, seed {seed}", *_logged(arms.of[arm][seed], column), control=arm != "facts")
-            for arm in arms.names
-            for seed in arms.seeds(arm)
-        ]
+        series = [_series(arms, arm, column) for arm in arms.names]
         series = [one for one in series if len(one.x)]
+        caption = "Means over the seeds of an arm; bands reach from its lowest seed to its highest."
         if series:
-            made.append(Curves(f"While training: {title}", Axis("step"), Axis(title, unit), series))
+            made.append(Curves(f"While training: {title}", Axis("step"), Axis(title, unit), series, caption))
     return made
 
 
-def _logged(record: RunRecord, column: str) -> tuple[list[int], list[float]]:
+def _series(arms: Arms, arm: str, column: str) -> Series:
+    """A curve of an arm, all its seeds together."""
+    seeds = arms.seeds(arm)
+    logged = [_logged(arms.of[arm][seed], column) for seed in seeds]
+    y = pl.col(column)
+    steps = pl.concat(logged).group_by("step").agg(mean=y.mean(), low=y.min(), high=y.max()).sort("step")
+    band = [steps[end].to_list() if len(seeds) > 1 else None for end in ("low", "high")]
+    name = f"{arm}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    return Series(name, steps["step"].to_list(), steps["mean"].to_list(), *band, control=not arm.startswith("facts"))
+
+
+def _logged(record: RunRecord, column: str) -> pl.DataFrame:
+    """Columns step and what was logged, where it was."""
     metrics = record.metrics()
     if column not in metrics.columns:
-        return [], []
+        return pl.DataFrame(schema={"step": pl.Int64, column: pl.Float64})
     kept = metrics.filter(pl.col(column).is_not_null())
-    return kept["step"].to_list(), kept[column].to_list()
+    return kept.select(pl.col("step").cast(pl.Int64), pl.col(column).cast(pl.Float64))
 
 
 def _cost_table(arms: Arms) -> Table:
