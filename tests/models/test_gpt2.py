@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -397,3 +399,21 @@ def test_our_linear_map_obeys_autocast_and_no_grad():
         assert not linear(x, weight).requires_grad
     assert linear(x, weight).requires_grad
     assert linear(torch.empty(0, 4), weight).shape == (0, 5)
+
+
+WITHOUT = """
+import types
+import torch
+torch.ops.mkldnn = types.SimpleNamespace()
+from workings.models.gpt2 import GPT2, GPT2Config
+from workings.models.inference import Inference
+model = GPT2(GPT2Config(1, 1, 8, 8, 11)).init(0)
+ids = torch.arange(8)[None]
+model.loss(ids, ids).backward()
+torch.testing.assert_close(Inference(model).read(ids), model.hidden(ids))
+"""
+
+
+def test_a_build_of_torch_without_onednn_does_without():
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

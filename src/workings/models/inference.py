@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workings.models.gpt2 import GPT2, Cache
+from workings.models.linear import onednn_is_there
 
 
 class Maps(NamedTuple):
@@ -29,7 +30,7 @@ class Maps(NamedTuple):
     adding: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-_onednn = torch.ops.mkldnn._linear_pointwise
+_onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # a build may lack it
 LARGE = 1 << 20  # multiplications: below, oneDNN takes longer to begin than it saves
 
 
@@ -72,7 +73,7 @@ ONEDNN = Maps(_linear, _gelu, _adding)
 def maps_for(weight: Tensor) -> Maps:
     """oneDNN's for fp32 on a CPU, else torch's."""
     plain = weight.device.type == "cpu" and weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return ONEDNN if plain and torch.backends.mkldnn.is_available() else TORCH
+    return ONEDNN if plain and onednn_is_there() else TORCH
 
 
 @dataclass

@@ -47,11 +47,12 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()  # which chooses for itself, and fuses what follows
         and x.numel() > 0
-        and _there()
+        and onednn_is_there()
     )
 
 
-def _there() -> bool:
+def onednn_is_there() -> bool:
+    """Not in every build of torch: those for Apple's processors lack it."""
     mkldnn = torch.backends.mkldnn
     return mkldnn.is_available() and bool(mkldnn.enabled) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
