@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -419,6 +420,20 @@ def test_a_loss_is_watched_from_the_end_of_warm_up_on():
         watched([math.nan])
     with pytest.raises(Failed, match=r"step 2: .*norm of its gradient inf"):
         watched([5.0, 5.0], {2: math.inf})
+
+
+def test_a_resume_point_that_the_system_refuses_halfway_is_explained(corpus, tmp_path):
+    train(SMALL, corpus, tmp_path, max_steps=3)
+    before = (tmp_path / "state" / "training.pt").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(BadInput, match=r"cannot write to .*state: File too large"):
+            train(SMALL, corpus, tmp_path, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "state" / "training.pt").read_bytes() == before
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["training.pt"]
 
 
 def test_a_full_disk_is_called_one_and_the_old_resume_point_stays(corpus, tmp_path):

@@ -44,6 +44,11 @@ class World:
         return self.device.partition(":")[0]
 
     @property
+    def gpus(self) -> list[str]:
+        """The one that this process computes on, or none: no other may be touched."""
+        return [self.device] if self.kind == "cuda" else []
+
+    @property
     def device_name(self) -> str:
         """The product's name where it is a GPU, else the kind."""
         return torch.cuda.get_device_name(self.device) if self.kind == "cuda" else self.kind

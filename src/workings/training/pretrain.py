@@ -168,7 +168,7 @@ class _Loop:
             model = self.trainer.copy()
             if not self.where.writes:
                 return
-            with torch.random.fork_rng(), self.trainer.computing():
+            with torch.random.fork_rng(self.where.gpus), self.trainer.computing():
                 self._judge(Language.of(model, self.corpus.tokenizer))
             if keep:
                 keep_model(model, self.corpus.tokenizer, self.folder / f"step_{step:06d}")

@@ -169,7 +169,10 @@ def trainer_of(config: PretrainConfig, model: GPT2, live_bias: Tensor | None, wh
 
 def _write(state: dict[str, Any], path: Path) -> None:
     with path.open("wb") as file:  # torch's own writer does not say why it failed
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # at the end of a file whose middle was refused
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def _random(where: World) -> dict[str, Tensor | None]:
