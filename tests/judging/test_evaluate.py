@@ -162,11 +162,39 @@ def test_every_whole_checkpoint_is_judged_and_named_after_its_training(trained):
 def test_curves_have_one_series_an_arm_with_intervals(trained, tmp_path):
     text = experiment.report([trained], tmp_path).with_suffix(".md").read_text()
     assert "step 10, the last" in text
-    (figure,) = curves.curves([("facts", trained)], [("hellaswag", "karpathy.acc_norm", "acc_norm")])
-    (series,) = figure.series
+    chosen = [("hellaswag", "karpathy.acc_norm", "acc_norm")]
+    (figure,) = curves.curves([("facts", trained)], chosen, lambda measure: 0.25)
+    series, guessing = figure.series
+    assert (guessing.name, list(guessing.x), list(guessing.y)) == ("chance", [2, 10], [0.25, 0.25])
+    assert f"n = {PROBES} items" in figure.caption
     assert (list(series.x), series.name) == ([2, 10], "facts")
     assert all(low <= y <= high for low, y, high in zip(series.low, series.y, series.high, strict=True))
     assert list(tmp_path.glob("figures/*acc-norm*.svg"))
+
+
+def test_two_trainings_of_one_recipe_are_named_after_their_corpora_and_compared_at_the_last_step(place, tmp_path):
+    asked = changed(Config(settings=settings(place), device="cpu"), {"tasks": ["hellaswag"]})
+    judged = []
+    for seed, corpus in enumerate(("digits", "facts")):
+        inputs: dict = {"corpus": tmp_path / "corpora" / corpus / "manifest.json"}
+        inputs["corpus"].parent.mkdir(parents=True)
+        inputs["corpus"].write_text("{}")
+        with Run.start(tmp_path, "pretrain-gpt2", "mini", 0, Config(model=corpus), inputs=inputs) as run:
+            for step in (2, 10):
+                save_tiny(run.folder("checkpoint") / f"step_{step:06d}", context=320, seed=step + seed)
+        judged.append(evaluate_model(changed(asked, {"checkpoints": str(run.path)}), tmp_path / "judged"))
+    text = experiment.report(judged, tmp_path / "report").with_suffix(".md").read_text()
+    assert "hellaswag_step_000010 karpathy, mini-digits → mini-facts" in text
+    assert "hellaswag_step_000002" not in text and "any of 2 paired comparisons" in text
+    other = RunRecord(judged[1].path)
+    for path in [*other.path.glob("*/*_step_000010.*")]:
+        path.rename(str(path).replace("000010", "000012"))
+    for path in [*other.path.glob("*/*_step_000002.*")]:
+        path.unlink()
+    result = other.path / "results" / "hellaswag_step_000012.json"
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"step": 12}))
+    text = experiment.report([judged[0], other], tmp_path / "other").with_suffix(".md").read_text()
+    assert "kept no step in common" in text and "Compared item by item" not in text
 
 
 def test_a_folder_without_checkpoints_is_bad_input(tmp_path):
@@ -290,7 +318,7 @@ def test_few_positions_lose_no_task_and_the_report_says_what_they_cost(tmp_path)
         Config(model=str(save_tiny(tmp_path / "model", context=96)), settings=asked, device="cpu"), tmp_path / "runs"
     )
     assert [record.result(task)["n"] for task in ("hellaswag", "gsm8k", "probes")] == [6, 3, 6]
-    assert record.outcomes("gsm8k")["n_tokens"].max() <= 48
+    assert record.outcomes("gsm8k")["n_tokens"].to_numpy().max() <= 48
     page = (experiment.report([record], tmp_path / "report").parent / "report.md").read_text()
     assert "1 of 6 items (karpathy) were not judged" in page
     assert "at most 48 new tokens where 256 were asked for" in page

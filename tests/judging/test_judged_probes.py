@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 
 import numpy as np
@@ -195,6 +196,11 @@ def test_overlap_finds_the_drills_of_the_corpus_a_model_was_trained_on(tmp_path)
     for row in found["digits"]["overlap"]:
         assert row == expected[row["kind"]]
     assert found["facts"]["overlap"] == found["digits"]["overlap"]
+    trained = tmp_path / "run" / "checkpoint" / "step_000010"  # a pretraining names its corpus by the manifest
+    trained.mkdir(parents=True)
+    places = {"corpus": str(tmp_path / "digits" / "manifest.json")}
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps({"format": 1, "input_places": places}))
+    assert contamination.report_on(trained, probes.items()) == found["digits"]
     assert all(row["n_equations"] is None for row in found["shuffled"]["overlap"])
 
 

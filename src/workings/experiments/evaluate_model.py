@@ -108,10 +108,16 @@ def evaluate_model(config: Config, root: str | Path = "runs", overrides: Sequenc
 
 
 def named_after(reference: str) -> tuple[str, int | None]:
-    """(arm, seed) of the training run that a checkpoint, or a folder of them, lies in; else the last part of the name."""
+    """(arm, seed) of the training run that a checkpoint, or a folder of them, lies in; else the last part of the name.
+
+    A pretraining's arm is its recipe, so the name of the corpus it was given is added: `mini-digits`, `mini-facts`.
+    """
+    from workings.judging.contamination import corpus_given
+
     here = Path(reference).expanduser().resolve()
     for folder in (here, *here.parents[:2]) if here.exists() else ():
         if (folder / "manifest.json").is_file() and (folder / "config.yaml").is_file():
             manifest = RunRecord(folder).manifest
-            return manifest["arm"], manifest["seed"]
+            arm, corpus = manifest["arm"], corpus_given(manifest)
+            return arm if corpus is None or corpus.name in arm else f"{arm}-{corpus.name}", manifest["seed"]
     return reference.rstrip("/").rpartition("/")[2].partition("@")[0] or "model", None

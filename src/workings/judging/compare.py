@@ -70,26 +70,32 @@ class Comparison:
     warnings: tuple[str, ...]
 
     def text(self) -> str:
-        """One line a comparison, the arms' lines over seeds after them, what runs cost, then the warnings."""
-        lines = [_in_words(row) for row in self.table.iter_rows(named=True)]
-        lines += [_over_seeds_in_words(row) for row in self.over_seeds.iter_rows(named=True)]
+        """One line a comparison, then what is said beside them."""
+        return "\n".join([*map(_in_words, self.table.iter_rows(named=True)), *self.beside()])
+
+    def beside(self) -> list[str]:
+        """The arms' lines over seeds, what runs cost, then the warnings."""
+        lines = [_over_seeds_in_words(row) for row in self.over_seeds.iter_rows(named=True)]
         lines += [in_words(row) for row in self.costs.iter_rows(named=True)]
-        return "\n".join([*lines, *(f"Warning: {warning}" for warning in self.warnings)])
+        return [*lines, *(f"Warning: {warning}" for warning in self.warnings)]
 
 
 def compare(
-    records: Sequence[Record], config_class: type | None = None, outcomes: str | None = None, seed: int = 0
+    records: Sequence[Record],
+    config_class: type | None = None,
+    outcomes: str | Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Comparison:
     """Arms with one seed are paired; runs of a single arm are compared with each other.
 
     `config_class` (the experiment's `Config`) says which fields are scientific; without it no field but the seed may
-    differ. `outcomes` names one frame; by default all that the runs share and that have a column `correct`.
+    differ. `outcomes` names one frame or several; by default all that the runs share and that have a column `correct`.
     """
     pairs = _pairs(records)
     for a, b in pairs:
         _refuse_unless_alike(a, b, config_class)
         refuse_unmatched(a, b)
-    names = [outcomes] if outcomes else _shared_outcomes(records)
+    names = [outcomes] if isinstance(outcomes, str) else outcomes or shared_outcomes(records)
     rows = [row for name in names for a, b in pairs for row in _compared(name, a, b, seed)]
     adjusted = holm([row["p"] for row in rows])
     table = pl.DataFrame(rows).with_columns(pl.Series("p_holm", adjusted, dtype=pl.Float64))
@@ -148,7 +154,8 @@ def _differing_fields(a: Record, b: Record, config_class: type | None) -> list[s
     return [name for name in one | other if one.get(name) != other.get(name)]
 
 
-def _shared_outcomes(records: Sequence[Record]) -> list[str]:
+def shared_outcomes(records: Sequence[Record]) -> list[str]:
+    """The frames of right and wrong answers that all the runs have; BadInput where there is none."""
     held = [{path.stem for path in (record.path / "outcomes").glob("*.parquet")} for record in records]
     judged = [name for name in sorted(set.intersection(*held)) if "correct" in records[0].outcomes(name).columns]
     if not judged:
@@ -281,22 +288,29 @@ def _in_words(row: dict[str, Any]) -> str:
     better = row["arm_b"] if row["difference"] > 0 else row["arm_a"]
     found = evidence(row["p_holm"], better) + " on these examples" * (row["p_holm"] <= ALPHA)
     return (
-        f"{_subject(row)} (seeds {row['seed_a']}, {row['seed_b']}): "
+        f"{subject(row)} (seeds {row['seed_a']}, {row['seed_b']}): "
         f"{number(row['accuracy_a'], 'share')} % → {number(row['accuracy_b'], 'share')} %, "
         f"difference {_points(row)}, n = {row['n']:,} paired; "
         f"right in only one: {row['only_a']} and {row['only_b']}, McNemar p {_p(row['p'])}, "
-        f"Holm {_p(row['p_holm'])}: {found} (80 % power for {number(row['detectable'], 'share')} points)"
+        f"Holm {_p(row['p_holm'])}: {found}{_power(row['detectable'])}"
     )
+
+
+def _power(detectable: float) -> str:
+    """Nothing where no difference is so large that these few examples would show it."""
+    return "" if np.isnan(detectable) else f" (80 % power for {number(detectable, 'share')} points)"
 
 
 def _over_seeds_in_words(row: dict[str, Any]) -> str:
     found = "no evidence of a difference between the arms" if row["low"] <= 0 <= row["high"] else "the arms differ"
-    return f"{_subject(row)}, over {row['n_seeds']} paired seeds: difference {_points(row)} ({row['covers']}): {found}"
+    return f"{subject(row)}, over {row['n_seeds']} paired seeds: difference {_points(row)} ({row['covers']}): {found}"
 
 
-def _subject(row: dict[str, Any]) -> str:
+def subject(row: dict[str, Any]) -> str:
+    """Which outcomes of which arms a row is about; of the runs where both are of one arm."""
     condition = f" {row['condition']}" if row["condition"] else ""
-    return f"{row['outcomes']}{condition}, {row['arm_a']} → {row['arm_b']}"
+    ends = ("arm_a", "arm_b") if row["arm_a"] != row["arm_b"] else ("a", "b")
+    return f"{row['outcomes']}{condition}, {' → '.join(row[end] for end in ends)}"
 
 
 def _points(row: dict[str, Any]) -> str:

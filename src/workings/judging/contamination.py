@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,17 @@ def corpus_of(reference: str | Path) -> Path | None:
             content = json.loads(manifest.read_text(encoding="utf-8"))
             if content.get("format") == FORMAT:
                 return folder
-            place = content.get("input_places", {}).get("corpus")
             own = folder / "corpus"  # built inside the run
-            return Path(place) if place else own if own.is_dir() else None
+            return corpus_given(content) or (own if own.is_dir() else None)
     return None
+
+
+def corpus_given(manifest: Mapping[str, Any]) -> Path | None:
+    """The folder of the corpus that a run was given, by itself or as its manifest.json; None where it was given none."""
+    place = manifest.get("input_places", {}).get("corpus")
+    if not place:
+        return None
+    return Path(place).parent if Path(place).name == "manifest.json" else Path(place)
 
 
 def _texts(corpus: Corpus, sources: Sequence[int]) -> Iterator[str]:

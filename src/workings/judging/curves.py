@@ -73,21 +73,35 @@ def results_by_step(record: RunRecord) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=kinds).sort("step", "task", maintain_order=True)
 
 
-def curves(records: Sequence[tuple[str, RunRecord]], measures: Sequence[tuple[str, str, str]]) -> list[Curves]:
-    """For each (task, measure, title) that any record has over several steps, a figure with one series a (name, record)."""
+def curves(
+    records: Sequence[tuple[str, RunRecord]],
+    measures: Sequence[tuple[str, str, str]],
+    chance: Callable[[str], float | None],
+) -> list[Curves]:
+    """For each (task, measure, title) that any record has over several steps, a figure with one series a (name, record),
+    and what guessing gives."""
     tables = [(name, results_by_step(record).filter(pl.col("step").is_not_null())) for name, record in records]
     figures: list[Curves] = []
     for task, measure, title in measures:
         parts = [(name, table.filter(task=task, measure=measure)) for name, table in tables]
         series = [_series(name, part) for name, part in parts if len(part)]
         if series:
-            figures.append(Curves(title, Axis("step"), Axis("share"), series, caption="Wilson intervals, items only."))
+            n = " and ".join(f"{n:,}" for n in sorted({n for _, part in parts for n in part["n"]}))
+            caption = f"Wilson intervals, 95 %, items only; n = {n} items at every step."
+            figures.append(
+                Curves(title, Axis("step"), Axis("share"), [*series, *_guessing(series, chance(measure))], caption)
+            )
     return figures
 
 
 def _series(name: str, part: pl.DataFrame) -> Series:
     x, y, low, high = (part[column].to_list() for column in ("step", "value", "low", "high"))
     return Series(name, x, y, low, high)
+
+
+def _guessing(series: Sequence[Series], share: float | None) -> list[Series]:
+    steps = sorted({step for one in series for step in one.x})
+    return [] if share is None else [Series("chance", steps, [share] * len(steps), control=True)]
 
 
 def _named(folder: Path) -> list[tuple[Path, re.Match[str]]]:

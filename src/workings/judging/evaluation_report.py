@@ -10,8 +10,9 @@ import polars as pl
 
 from workings.arithmetic.facts import GPT2_MUL
 from workings.errors import BadInput
-from workings.judging.compare import Comparison, compare
+from workings.judging.compare import Comparison, compare, shared_outcomes, subject
 from workings.judging.curves import curves, results_by_step
+from workings.judging.evaluate import stem_of
 from workings.judging.report import (
     Column,
     Estimate,
@@ -70,9 +71,14 @@ def report_on(records: Sequence[RunRecord], out: Path, question: str, config_cla
     named = list(zip(_names(records), records, strict=True))
     tables = {name: results_by_step(record) for name, record in named}
     last = {name: _last_step(table) for name, table in tables.items()}
-    compared = _compared(records, config_class)
-    sections: list[Section] = [*_shares(last), *_probe_tables(last), *_numbers(last), *curves(named, _drawn(tables))]
-    sections += [Text("Compared item by item", compared.text().replace("\n", "\n\n"))] if compared else []
+    compared = _compared(records, list(tables.values()), config_class)
+    sections: list[Section] = [
+        *_shares(last),
+        *_probe_tables(last),
+        *_numbers(last),
+        *curves(named, _drawn(tables), chance),
+    ]
+    sections += _comparison(compared) if compared else []
     sections += _contamination(named)
     made = Report(
         title="Language models judged item by item",
@@ -96,10 +102,14 @@ def report_on(records: Sequence[RunRecord], out: Path, question: str, config_cla
 
 
 def _names(records: Sequence[RunRecord]) -> list[str]:
-    """The arm, with the seed or the run where that does not tell them apart."""
+    """The arm, with the seed, the folder judged or the run where that does not tell them apart."""
     arms = [record.manifest["arm"] for record in records]
     seeded = [f"{record.manifest['arm']}, seed {record.manifest['seed']}" for record in records]
-    return next((names for names in (arms, seeded) if len(set(names)) == len(names)), [r.path.name for r in records])
+    placed = [
+        f"{name}, {Path(_results(record)[0]['model']).name}" for name, record in zip(seeded, records, strict=True)
+    ]
+    told_apart = (names for names in (arms, seeded, placed) if len(set(names)) == len(names))
+    return next(told_apart, [record.path.name for record in records])
 
 
 def _results(record: RunRecord) -> list[dict[str, Any]]:
@@ -226,7 +236,9 @@ def _contamination(named: Sequence[tuple[str, RunRecord]]) -> Iterator[Section]:
         if training is None:
             continue
         rows = [
-            Row(row["kind"], [row["n_questions"], row["n_equations"]], row["n"]) for row in training.get("overlap", ())
+            Row(row["kind"], [row["n_questions"], row["n_equations"]], row["n"])
+            for row in training.get("overlap", ())
+            if row["n"]
         ]
         title = f"Were the probes trained on? {name}"
         if not rows:
@@ -239,8 +251,50 @@ def _contamination(named: Sequence[tuple[str, RunRecord]]) -> Iterator[Section]:
 # ---- words -------------------------------------------------------------------------------------------------------
 
 
-def _compared(records: Sequence[RunRecord], config_class: type) -> Comparison | None:
-    return compare(records, config_class) if len(records) > 1 else None
+def _compared(records: Sequence[RunRecord], tables: Sequence[pl.DataFrame], config_class: type) -> Comparison | None:
+    """Of several models, on all they were asked; of trainings at the last step that all kept: one family of tests, not
+    one a step. None of one model, and of trainings that kept no step in common."""
+    steps = set.intersection(*(set(table["step"]) for table in tables))
+    if len(records) < 2 or not steps:
+        return None
+    names = shared_outcomes(records)
+    if None not in steps:
+        last = stem_of("", max(steps))
+        names = [name for name in names if name.endswith(last)]
+    return compare(records, config_class, names)
+
+
+def _comparison(compared: Comparison) -> Iterator[Section]:
+    """Every pair of runs on every frame of outcomes, and what is said beside them."""
+    columns = [
+        Column("before", "share"),
+        Column("after", "share"),
+        Column("difference", "points", signed=True),
+        Column("right only before", "count"),
+        Column("only after", "count"),
+        Column("p, Holm", "p"),
+    ]
+    rows = [
+        Row(
+            subject(row),
+            [
+                row["accuracy_a"],
+                row["accuracy_b"],
+                Estimate(row["difference"], row["low"], row["high"]),
+                row["only_a"],
+                row["only_b"],
+                row["p_holm"],
+            ],
+            row["n"],
+        )
+        for row in compared.table.iter_rows(named=True)
+    ]
+    caption = (
+        "Paired by item: bootstrap intervals (95 %, each by itself), exact McNemar p, adjusted for all rows (Holm)."
+    )
+    yield Table("Compared item by item", columns, rows, caption, rows_are="from → to")
+    if said := compared.beside():
+        yield Text("Beside the comparison", "\n\n".join(said))
 
 
 def _headline(last: dict[str, pl.DataFrame]) -> list[Stat]:
@@ -263,6 +317,8 @@ def _verdict(last: dict[str, pl.DataFrame], compared: Comparison | None) -> Verd
                 f"No evidence of a difference in any of {n} paired comparisons (McNemar, Holm).", "undecided"
             )
         return Verdict(f"{len(found)} of {n} paired comparisons differ beyond chance (McNemar, Holm at 5 %).", "holds")
+    if len(last) > 1:
+        return Verdict("The trainings kept no step in common, so nothing is compared.", "undecided")
     ((name, table),) = last.items()
     chosen = [row for row in table.iter_rows(named=True) if chance(row["measure"]) is not None]
     if not chosen:

@@ -52,7 +52,7 @@ def svg_of(section: Section, name: str) -> bytes | None:
     if isinstance(section, Curves):
         return _drawn(section, name, (5.6, 3.3), _draw_curves)
     if isinstance(section, Table) and section.drawn is not None:
-        return _drawn(section, name, (5.6, 0.75 + 0.3 * len(section.rows)), _draw_whiskers)
+        return _drawn(section, name, (_whisker_width(section), 0.75 + 0.3 * len(section.rows)), _draw_whiskers)
     return None
 
 
@@ -172,6 +172,11 @@ def _name_axes(axes: Axes, curves: Curves) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))  # there is no epoch 2.5
     if curves.y.log:
         axes.set_yscale("log")
+
+
+def _whisker_width(table: Table) -> float:
+    """Inches: a row's name leaves the axes half of the usual width."""
+    return max(5.6, 2.8 + 0.08 * max(len(row.name) for row in table.rows))
 
 
 def _draw_whiskers(table: Table, figure: Figure) -> None:
