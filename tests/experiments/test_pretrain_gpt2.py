@@ -14,8 +14,9 @@ import yaml
 from workings import commands
 from workings.cli import pretrain as verbs
 from workings.config import from_dict
-from workings.errors import BadInput
-from workings.experiment import report_runs, run_experiment
+from workings.errors import BadInput, Failed
+from workings.experiment import report_runs, resume_run, run_experiment
+from workings.experiments import pretrain_gpt2
 from workings.experiments.pretrain_gpt2 import Config, described_budget, inputs
 from workings.models.exchange import load_gpt2
 from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus
@@ -94,7 +95,7 @@ def test_a_corpus_without_validation_documents_still_gives_a_report(tmp_path):
 def test_training_goes_on_from_a_checkpoint_of_the_same_tokenizer_only(corpus, tmp_path):
     first = run(corpus, tmp_path / "first")
     start = first.path / "checkpoint" / "model"
-    second = run(corpus, tmp_path / "second", f"start={start}")
+    second = run(corpus, tmp_path / "second", f"start={first.path}")
     losses = [record.metrics().drop_nulls("loss")["loss"].to_list() for record in (first, second)]
     assert losses[1][0] < losses[0][0]
     other = made(tmp_path / "digits", vocabulary="digits")
@@ -110,7 +111,8 @@ def test_a_changed_shard_is_found_by_its_length_and_by_verify_by_a_single_id(cor
     ids[7] = 5 if ids[7] != 5 else 6
     ids.tofile(shard)
     with pytest.raises(BadInput, match=r"not as it was built: .*train_000000\.bin"):
-        run(Corpus.open(folder), tmp_path / "runs", "verify=true")
+        run(Corpus.open(folder), tmp_path / "runs")
+    assert run(Corpus.open(folder), tmp_path / "believed", "verify=false").status == "finished"
     ids[:-3].tofile(shard)
     with pytest.raises(BadInput, match=r"train_000000\.bin"):
         inputs(Config(corpus=str(folder)))
@@ -132,6 +134,28 @@ def test_a_dry_run_prints_the_cost_and_warns_of_repetition(corpus, tmp_path, cap
     assert "WARNING: the corpus is repeated" in said and "at 1.00e+09 FLOP/s (as given)" in said
     assert "training.steps" in said or "steps: 300" in said
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_counts_the_model_that_is_started_from(corpus, tmp_path):
+    first = run(corpus, tmp_path / "first")
+    lines = described_budget(Config(corpus=str(corpus.folder), start=str(first.path), device="cpu"), 1, 1e9)
+    assert f"parameters      {first.result('budget')['parameters']:,}" in lines
+
+
+def test_what_was_killed_before_it_could_be_closed_is_not_trained_again(corpus, tmp_path, monkeypatch):
+    def killed(*given):
+        finish(*given)
+        raise Failed("killed")
+
+    finish = pretrain_gpt2._finish
+    with monkeypatch.context() as patch, pytest.raises(Failed, match="killed"):
+        patch.setattr(pretrain_gpt2, "_finish", killed)
+        run(corpus, tmp_path)
+    [path] = (tmp_path / "pretrain-gpt2").iterdir()
+    metrics = (path / "metrics.jsonl").read_bytes()
+    record = resume_run(path, quiet=True)
+    assert (path / "metrics.jsonl").read_bytes() == metrics, "its clock would have gone on"
+    assert record.status == "finished" and record.verify() == [] and len(record.outcomes("validation"))
 
 
 def test_hours_follow_from_a_rate_that_is_measured_where_no_peak_is_known(corpus):

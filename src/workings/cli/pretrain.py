@@ -12,16 +12,18 @@ def pretrain(
     *,
     corpus: Annotated[str | None, "the folder that `workings corpus build` made"] = None,
     preset: Annotated[Literal["mini", "124M-10B", "350M-10B"], "the recipe: shape, steps, schedule"] = "mini",
-    start: Annotated[str | None, "a checkpoint folder to go on from, instead of new weights"] = None,
+    start: Annotated[str | None, "a checkpoint, or its run, to go on from, instead of new weights"] = None,
     steps: Annotated[int | None, "optimizer updates"] = None,
     tokens_per_step: Annotated[int | None, "over all processes; how often gradients are accumulated follows"] = None,
     pass_rows: Annotated[int | None, "rows that go through the model at once, on each process"] = None,
     precision: Annotated[Literal["fp32", "bf16"] | None, "bf16: autocast with fp32 weights"] = None,
     compile: Annotated[bool | None, "torch.compile"] = None,
     parallel: Annotated[Literal["ddp", "fsdp"] | None, "under torchrun: copies of the model, or shards"] = None,
-    hellaswag: Annotated[str | None, "judge on the way on these items: a file, or a hub id"] = None,
-    probes: Annotated[bool, "judge on the way on arithmetic probes"] = False,
-    verify: Annotated[bool, "hash every shard of the corpus first"] = False,
+    hellaswag: Annotated[
+        str | None, "judge on these items: a file, or a hub id; at the end, and every training.evaluate_every steps"
+    ] = None,
+    probes: Annotated[bool, "judge on arithmetic probes, likewise"] = False,
+    no_verify: Annotated[bool, "do not hash the shards of the corpus first"] = False,
     track: Annotated[list[Literal["tensorboard", "wandb", "trackio"]] | None, "echo the metrics there too"] = None,
     set_: Annotated[list[str] | None, "field=value: training.optimizer=muon, training.shape.n_layers=6"] = None,
     config: Annotated[str | None, "a YAML file of fields"] = None,
@@ -53,7 +55,7 @@ def pretrain(
         "training.compile": compile,
         "training.parallel": parallel,
         "probes": probes or None,
-        "verify": verify or None,
+        "verify": False if no_verify else None,
         "track": f"[{', '.join(track)}]" if track else None,
     }
     overrides = [f"{field}={_text(value)}" for field, value in given.items() if value is not None] + (set_ or [])

@@ -37,12 +37,12 @@ class Config:
     """Corpus, recipe, and who judges."""
 
     corpus: str = scientific("", "a folder of `workings corpus build`")
-    start: str | None = fixed(None, "a checkpoint folder to go on from, instead of new weights")
+    start: str | None = fixed(None, "a checkpoint or its run to go on from, in its shape, instead of new weights")
     training: PretrainConfig = fixed(PRESETS["mini"])
     hellaswag: str | None = fixed(None, "judge on these items: a file, or a hub id")
     probes: bool = fixed(False, "judge on arithmetic probes")
     judged: int | None = fixed(None, "at most so many items of each judge")
-    verify: bool = fixed(False, "hash every shard of the corpus before training")
+    verify: bool = fixed(True, "hash every shard of the corpus before training, and before going on")
     track: tuple[Tracker, ...] = fixed((), "echo the metrics to tensorboard, wandb or trackio")
     project: str = fixed("workings", "the name under which trackers file the run")
     device: str = fixed("auto")
@@ -81,15 +81,20 @@ def inputs(config: Config) -> dict[str, str | Path]:
 
 
 def run_arm(config: Config, run: Run) -> None:
-    """Train, judge on all validation documents, save. Under torchrun this is rank 0; the others `follow`."""
+    """Train, judge on all validation documents, save. Under torchrun this is rank 0; the others `follow`.
+
+    What was killed after it had written everything has nothing left to do.
+    """
     from workings.training.parallel import world
     from workings.training.trainer import RESUME_POINT
 
     with world(config.device) as where:
         folder = run.folder("checkpoint")
         resume = (folder / "state" / RESUME_POINT).exists()
-        where.agreed((to_dict(config), str(folder), resume))
-        train(config, folder, where, resume, run)
+        done = (folder / "model").exists() and not resume
+        where.agreed(None if done else (to_dict(config), str(folder), resume))
+        if not done:
+            train(config, folder, where, resume, run)
 
 
 def follow(config: Config) -> None:
@@ -97,8 +102,10 @@ def follow(config: Config) -> None:
     from workings.training.parallel import world
 
     with world(config.device) as where:
-        fields, folder, resume = where.agreed(None)
-        train(from_dict(Config, fields), Path(folder), where, resume, None)
+        told = where.agreed(None)
+        if told is not None:
+            fields, folder, resume = told
+            train(from_dict(Config, fields), Path(folder), where, resume, None)
 
 
 def train(config: Config, folder: Path, where: World, resume: bool, run: Run | None) -> None:
@@ -138,7 +145,8 @@ def described_budget(config: Config, n_processes: int, flops_per_second: float |
 
     where = World(0, n_processes, device_of(config.device))
     corpus = _opened(config.corpus)
-    found = budget_of_run(config, corpus, n_processes)
+    start = None if config.start is None else _start(config.start, corpus)
+    found = budget_of_run(config, corpus, n_processes, start)
     rate, because = flops_per_second, "as given"
     if rate is None:
         one, because = rate_here(where.device, where.device_name, config.training.precision)
@@ -162,9 +170,9 @@ def _verified(corpus: Corpus) -> None:
 
 
 def _start(folder: str, corpus: Corpus) -> GPT2:
-    from workings.models.exchange import load_gpt2
+    from workings.models.exchange import checkpoint_in, load_gpt2
 
-    model, tokenizer = load_gpt2(Path(folder).expanduser())
+    model, tokenizer = load_gpt2(checkpoint_in(Path(folder).expanduser()))
     if tokenizer.digest != corpus.tokenizer.digest:
         raise BadInput(
             f"the model {folder} reads {tokenizer.summary()}; the corpus {corpus.folder} was written in "
@@ -225,7 +233,7 @@ def _flat(name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finish(model: GPT2, corpus: Corpus, run: Run) -> None:
-    """All validation documents, one outcome each; the checkpoint; the resume point goes."""
+    """All validation documents, one outcome each; the checkpoint; at the very last the resume point goes."""
     import shutil
 
     from workings.models.own import Language
