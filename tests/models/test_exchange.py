@@ -116,6 +116,7 @@ def spoil(file: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
             r"wpe.weight has shape \(3, 16\), expected \(48, 16\)",
         ),
         (lambda t: t.update({"ln_f.bias": torch.zeros(16, dtype=torch.int32)}), "ln_f.bias holds torch.int32"),
+        (lambda t: t["h.1.mlp.c_fc.weight"][3, 4].fill_(torch.nan), "h.1.mlp.c_fc.weight holds .* not finite"),
     ],
 )
 def test_a_damaged_checkpoint_is_named_with_its_tensor(change, said: str, checkpoint: Path, tmp_path: Path):
@@ -319,6 +320,32 @@ def test_files_of_nanogpt_and_its_kin_are_read(kind: str, model: GPT2, checkpoin
     assert same(back, checkpoint)
 
 
+def test_files_of_an_older_torch_are_read(model: GPT2, checkpoint: Path, tmp_path: Path):
+    content = {"model": nanogpt(model), "model_args": ARGS}
+    torch.save(content, tmp_path / "model.pt", _use_new_zipfile_serialization=False)
+    back = import_gpt2(tmp_path / "model.pt", tmp_path / "back", tokenizer=checkpoint / "tokenizer")
+    assert same(back, checkpoint)
+    torch.save({"model": Shell(tmp_path / "touched")}, tmp_path / "bad.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(BadInput, match=r"no file of torch.save that can be read safely"):
+        import_gpt2(tmp_path / "bad.pt", tmp_path / "other")
+    assert left_in(tmp_path) == ["back", "bad.pt", "model.pt"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("n_layer", 3, "n_layer = 3, its tensors 2"),
+        ("block_size", 24, "= 24, its tensors 48"),
+        ("n_embd", 8, "8, .* 16"),
+    ],
+)
+def test_a_config_of_another_model_is_refused(field, value, said, model: GPT2, checkpoint: Path, tmp_path: Path):
+    """Its number of heads could not be believed either, and no tensor shows that."""
+    torch.save({"model": nanogpt(model), "model_args": ARGS | {field: value}}, tmp_path / "model.pt")
+    with pytest.raises(BadInput, match=said):
+        import_gpt2(tmp_path / "model.pt", tmp_path / "back", tokenizer=checkpoint / "tokenizer")
+
+
 def test_the_heads_are_asked_for_where_nothing_says_them(model: GPT2, checkpoint: Path, tmp_path: Path):
     torch.save(nanogpt(model), tmp_path / "model.pt")
     with pytest.raises(BadInput, match="--heads"):
@@ -333,7 +360,7 @@ def test_every_width_of_the_embedding_is_kept(rows: str, tmp_path: Path):
     tokenizer = Tokenizer.build("embedded", "digits")
     n_rows = {"base_size": tokenizer.base_size, "first_fact": tokenizer.facts.first_id, "width": tokenizer.width}[rows]
     model = loud(GPT2Config(2, 2, 16, 48, vocab=n_rows))
-    torch.save({"model": nanogpt(model), "model_args": ARGS}, tmp_path / "model.pt")
+    torch.save({"model": nanogpt(model), "model_args": ARGS | {"vocab_size": n_rows}}, tmp_path / "model.pt")
     source, options = tmp_path / "model.pt", {"tokenizer": "embedded"}
     if rows == "width":
         with pytest.raises(BadInput, match="--vocabulary"):
@@ -347,7 +374,7 @@ def test_every_width_of_the_embedding_is_kept(rows: str, tmp_path: Path):
 def test_gpt2s_own_vocabulary_goes_all_the_way_round(shared_data: Path, tmp_path: Path):
     """Its 50,257 rows, which have none for the id that pads; the wider ones are tested with the embedded vocabulary."""
     model = loud(GPT2Config(2, 2, 16, 48, vocab=50257))
-    torch.save({"model": nanogpt(model, "_orig_mod."), "config": ARGS}, tmp_path / "model.pt")
+    torch.save({"model": nanogpt(model, "_orig_mod."), "config": ARGS | {"vocab_size": 50257}}, tmp_path / "model.pt")
     ours = import_gpt2(tmp_path / "model.pt", tmp_path / "ours", tokenizer=shared_data.parent / "tokenizers" / "gpt2")
     assert same(import_gpt2(export_hf(ours, tmp_path / "theirs"), tmp_path / "back"), ours)
 
@@ -391,6 +418,10 @@ def test_a_pickle_is_refused_and_not_run(model: GPT2, checkpoint: Path, tmp_path
         ),
         (lambda t: t.pop("transformer.h.0.attn.c_attn.weight"), "lacks h.0.attn.c_attn.weight: it is no GPT-2"),
         (lambda t: t.pop("transformer.wpe.weight"), "lacks the matrix wpe.weight"),
+        (
+            lambda t: [t.pop(name) for name in list(t) if ".h.1." in name],
+            "n_layer = 2, its tensors 1: tensors are missing",
+        ),
         (dict.clear, "lacks h.0.attn.c_attn.weight: it is no GPT-2"),
     ],
 )

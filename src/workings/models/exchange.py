@@ -78,7 +78,7 @@ def check_widths(config: GPT2Config, tokenizer: Tokenizer) -> None:
 
 
 def fill(model: GPT2, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy weights in. BadInput unless every tensor of the model is there, of its shape, and floating, and no other is."""
+    """Copy weights in. BadInput unless every tensor of the model is there, of its shape, in finite numbers, and no other is."""
     wanted = model.state_dict()
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing:
@@ -91,6 +91,10 @@ def fill(model: GPT2, tensors: Mapping[str, Tensor], source: str) -> None:
             raise BadInput(f"{source}: {name} has shape {tuple(given.shape)}, expected {tuple(place.shape)}")
         if not given.is_floating_point():
             raise BadInput(f"{source}: {name} holds {given.dtype}, not floating-point numbers")
+        if not bool(given.isfinite().all()):
+            raise BadInput(
+                f"{source}: {name} holds numbers that are not finite: the training that wrote it had gone wrong"
+            )
         place.copy_(given)
 
 

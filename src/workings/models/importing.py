@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from workings.errors import BadInput
 from workings.models.checkpoint import resolve
 from workings.models.exchange import check_widths, fill, is_gpt2, read_tensors, save_gpt2
 from workings.models.gpt2 import GPT2
-from workings.models.layouts import plausible_heads, shape_of, to_own, unlike_ours, with_biases
+from workings.models.layouts import contradictions, plausible_heads, shape_of, to_own, unlike_ours, with_biases
 from workings.text.export import ABOUT as OWN_TOKENIZER
 from workings.text.tokenizer import Tokenizer, Vocabulary
 
@@ -50,7 +51,12 @@ def import_gpt2(
             f"{source} does not say how many attention heads it has, and weights do not show it: name them with --heads "
             f"(GPT-2 of width {width} has {plausible_heads(width)})"
         )
-    model = GPT2(shape_of(state, heads, str(source)))
+    shape = shape_of(state, heads, str(source))
+    for field, said, real in contradictions(about, shape):
+        raise BadInput(
+            f"{source} says {field} = {said}, its tensors {real}: tensors are missing, or the config is another model's"
+        )
+    model = GPT2(shape)
     fill(model, state, str(source))
     reader = _tokenizer(path, tokenizer, vocabulary, model.config.vocab)
     check_widths(model.config, reader)
@@ -85,7 +91,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise BadInput(f"{folder} has no config.json that can be read ({error}): it is no Hugging Face model") from None
     for name, value, ours in unlike_ours(config):
         raise BadInput(f"{folder}/config.json: {name} is {value!r}, our GPT-2 has {ours!r}")
-    return _weights_in(folder), {"n_head": config.get("n_head", 12)}
+    return _weights_in(folder), {"n_head": 12} | config
 
 
 def _weights_in(folder: Path) -> dict[str, Tensor]:
@@ -126,7 +132,8 @@ def _read_file(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _loaded(file: Path) -> Any:
     """The content of a torch.save file. BadInput where it needs code to be read, or cannot be."""
     try:
-        classes = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+        zipped = zipfile.is_zipfile(file)  # older files are read if they hold plain values only
+        classes = torch.serialization.get_unsafe_globals_in_checkpoint(str(file)) if zipped else []
         foreign = sorted(name for name in classes if not name.endswith("Config"))
         if foreign:
             raise BadInput(

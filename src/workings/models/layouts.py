@@ -86,6 +86,18 @@ def shape_of(tensors: Mapping[str, Tensor], n_heads: int, source: str) -> GPT2Co
     return GPT2Config(max(blocks) + 1, n_heads, d_model, block, vocab)
 
 
+def contradictions(about: Mapping[str, Any], shape: GPT2Config) -> list[tuple[str, Any, int]]:
+    """(field, its value, the tensors') of a config, nanoGPT's or Hugging Face's, that is of another model."""
+    real = {
+        "n_layer": shape.n_layers,
+        "n_embd": shape.d_model,
+        "vocab_size": shape.vocab,
+        "block_size": shape.block,
+        "n_positions": shape.block,
+    }
+    return [(field, about[field], n) for field, n in real.items() if about.get(field) not in (None, n)]
+
+
 def with_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What nanoGPT's `bias=False` leaves out, as the zeros that it stands for."""
     full = dict(tensors)
