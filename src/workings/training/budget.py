@@ -5,6 +5,7 @@ FLOPs are those of the model (forward and backward, attention included), as MFU 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _LOGIT_ROWS = 4096  # whose logits are held at once on a GPU (`mean_nats`); a CP
 _PEAKS: tuple[tuple[str, float, float], ...] = (
     ("H200", 989e12, 67e12),
     ("H100 PCIe", 756e12, 51e12),
+    ("H100 NVL", 835e12, 60e12),
     ("H100", 989e12, 67e12),
     ("A100", 312e12, 19.5e12),
     ("L40S", 362e12, 91.6e12),
@@ -118,7 +120,7 @@ def _memory(shape: GPT2Config, n_parameters: int, rows: Rows, config: PretrainCo
 
 def peak_flops(device: str, precision: str) -> float | None:
     """Peak FLOP/s of a device by its name; None for one that is not in the list."""
-    found = next(((bf16, fp32) for name, bf16, fp32 in _PEAKS if name in device), None)
+    found = next(((bf16, fp32) for name, bf16, fp32 in _PEAKS if re.search(rf"\b{name}\b", device)), None)
     return None if found is None else found[0 if precision == "bf16" else 1]
 
 
@@ -127,13 +129,16 @@ def rate_here(device: str, name: str, precision: Literal["fp32", "bf16"]) -> tup
     peak = peak_flops(name, precision)
     if peak is not None:
         return ASSUMED_MFU * peak, f"{ASSUMED_MFU:.0%} of {name}'s peak, assumed"
-    measured = _matmul_rate(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    # A GPU needs a larger product to be busy longer than the asking takes.
+    size = 1024 if device == "cpu" else 8192
+    measured = _matmul_rate(device, torch.bfloat16 if precision == "bf16" else torch.float32, size)
     return ASSUMED_MFU * measured, f"{ASSUMED_MFU:.0%}, assumed, of what a matrix product reaches here"
 
 
-def _matmul_rate(device: str, dtype: torch.dtype, n: int = 1024, seconds: float = 0.3) -> float:
+def _matmul_rate(device: str, dtype: torch.dtype, n: int, seconds: float = 0.3) -> float:
     """FLOP/s of n × n products, the best of those that fit into `seconds`."""
     a = torch.randn(n, n, device=device, dtype=dtype)
+    (a @ a)[0, 0].item()  # the first one finds its library
     best, until = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < until:
         began = time.perf_counter()
