@@ -99,7 +99,9 @@ def compare(
     rows = [row for name in names for a, b in pairs for row in _compared(name, a, b, seed)]
     adjusted = holm([row["p"] for row in rows])
     table = pl.DataFrame(rows).with_columns(pl.Series("p_holm", adjusted, dtype=pl.Float64))
-    return Comparison(table, _over_seeds(names, pairs), costs(_records(pairs)), tuple(_warnings(pairs)))
+    over_seeds = _over_seeds(names, pairs)
+    warnings = (*_warnings(pairs), *_each_by_itself(over_seeds))
+    return Comparison(table, over_seeds, costs(_records(pairs)), warnings)
 
 
 def shares_in_words(k1: int, n1: int, k2: int, n2: int, names: tuple[str, str] = ("the first", "the second")) -> str:
@@ -173,6 +175,11 @@ def _warnings(pairs: Sequence[tuple[Record, Record]]) -> Iterable[str]:
     code = {(r.manifest.get("commit"), r.manifest.get("diff_digest")) for pair in pairs for r in pair}
     if len(code) > 1:
         yield "The runs were made by different versions of the code."
+
+
+def _each_by_itself(over_seeds: pl.DataFrame) -> Iterable[str]:
+    if (n := len(over_seeds)) > 1:
+        yield f"Each of the {n} intervals over seeds holds in 95 % by itself; of so many, some miss."
 
 
 # ---- one pair ----------------------------------------------------------------------------------------------------

@@ -41,11 +41,8 @@ N_DIRECT = 16
 N_WORKED = 96
 CHOSEN_AMONG = ("table", "held-out facts")
 """The kinds whose right answer is one of the facts, so that a choice among them is one."""
-OTHER_FRAMES = {
-    "worked": "worked",
-    "value_choice": "value_correct",
-    "equation_choice": "equation_correct",
-}
+OTHER_FRAMES = {"worked": "worked", "value_choice": "value_correct"}
+"""What is compared between models beside the direct answer. *equation* is not: it asks every arm something else."""
 
 _FAMILIES = {"addition": "ADD", "subtraction": "SUB"}  # all others are products
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
