@@ -282,6 +282,24 @@ def test_a_mistake_is_said_in_words_and_ends_with_2(words, message, tmp_path, mo
     assert message in capsys.readouterr().err
 
 
+def test_a_run_is_resumed_as_it_was_configured_or_not_at_all(place, tmp_path, monkeypatch, capsys):
+    words = ["eval", "hellaswag", "--out", str(tmp_path), "--quiet"]
+    new = ["--model", str(place / "one"), "--data", str(place / "h.jsonl"), "--limit", "3", "--device", "cpu"]
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(judging.hellaswag, "judge", stopped)
+        assert execute(*words, *new) == 130
+    (run,) = (tmp_path / "evaluate-model").iterdir()
+    assert execute(*words, "--resume", str(run), "--limit", "2") == 2
+    assert "leave the other settings out" in capsys.readouterr().err
+    assert execute("eval", "probes", "--out", str(tmp_path), "--resume", str(run)) == 2
+    assert "that run judges hellaswag" in capsys.readouterr().err
+    assert execute(*words, "--resume", str(run)) == 0 and RunRecord(run).result("hellaswag")["n"] == 3
+
+
 def test_a_malformed_row_is_found_before_any_model_is_opened(place, tmp_path, capsys):
     broken = write_rows(tmp_path / "b.jsonl", [{"question": "How many?", "answer": "none"}])
     words = ["eval", "gsm8k", "--data", str(broken), "--model", "there-is-no-such-model", "--out", str(tmp_path)]

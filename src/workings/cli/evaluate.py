@@ -41,6 +41,7 @@ def evaluate(
     from workings.experiment import report_runs, resume_run
     from workings.experiments.evaluate_model import Config, evaluate_model
     from workings.judging.evaluate import Settings, known
+    from workings.run import RunRecord
 
     names = known(tasks)
     given: dict[str, Any] = {
@@ -51,11 +52,15 @@ def evaluate(
         "max_new_tokens": max_new_tokens,
         "customs": None if custom == "both" else [custom],
     }
-    settings = changed(
-        Settings(), {name: value for name, value in given.items() if value is not None} | _data(data, names)
-    )
+    given = {name: value for name, value in given.items() if value is not None} | _data(data, names)
+    settings = changed(Settings(), given)
     with contextlib.redirect_stderr(io.StringIO()) if quiet else contextlib.nullcontext():
         if resume:
+            asked_before = RunRecord.find(resume, out).config(Config).tasks
+            if given or model or checkpoints or seed or device != "auto" or precision != "fp32":
+                raise BadInput("--resume goes on with a run as it was configured: leave the other settings out")
+            if set(names) != set(asked_before):
+                raise BadInput(f"--resume: that run judges {' '.join(asked_before)}; name these tasks")
             records = [resume_run(resume, out, quiet, "evaluate-model")]
         else:
             if checkpoints and model:
