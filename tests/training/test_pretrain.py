@@ -28,6 +28,7 @@ from workings.training.parallel import World
 from workings.training.pretrain import live_bias, pretrain
 from workings.training.recipes import PRESETS, PretrainConfig, Shape, rows_of, shape_of
 from workings.training.schedule import Schedule
+from workings.training.trainer import Trainer
 from workings.training.watch import Band, Watch
 
 HERE = World(0, 1, "cpu")
@@ -387,7 +388,17 @@ def test_what_does_not_fit_is_refused_before_a_step_is_made(corpus, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
-    [({"steps": 0}, "steps is 0"), ({"warmup_steps": 7}, "more than steps"), ({"save_every": -1}, "save_every is -1")],
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"warmup_steps": 7}, "more than steps"),
+        ({"save_every": -1}, "save_every is -1"),
+        ({"clip": -1.0}, r"clip is -1\.0, and must be above 0"),  # which would climb
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"final_learning_rate": math.nan}, "final_learning_rate is nan"),
+        ({"weight_decay": -0.1}, r"weight_decay is -0\.1, and must be at least 0"),
+        ({"betas": (0.9, 1.0)}, r"betas are \(0\.9, 1\.0\)"),
+        ({"raw_bytes": 0}, "raw_bytes is 0"),
+    ],
 )
 def test_a_recipe_without_sense_is_refused(change, complaint):
     with pytest.raises(ValueError, match=complaint):
@@ -422,6 +433,15 @@ def test_a_loss_is_watched_from_the_end_of_warm_up_on():
         watched([math.nan])
     with pytest.raises(Failed, match=r"step 2: .*norm of its gradient inf"):
         watched([5.0, 5.0], {2: math.inf})
+
+
+def test_a_full_gpu_is_called_one(corpus, tmp_path, monkeypatch):
+    def full(self, feed, stop):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.07 GiB")
+
+    monkeypatch.setattr(Trainer, "advance", full)
+    with pytest.raises(Failed, match=r"the memory of cpu is full: .* fewer than 2 rows a pass .* no resume point"):
+        train(SMALL, corpus, tmp_path)
 
 
 def test_a_resume_point_that_the_system_refuses_halfway_is_explained(corpus, tmp_path):

@@ -1,7 +1,8 @@
 """Corpus → a GPT-2 trained on it: one loop, exact resume, one line of metrics for every logged step.
 
 Which rows a step reads, and at what learning rate, are pure functions of seed and step; weights, optimizers, step and
-random state are saved together, after the step's update. So a training that was killed goes on as if it had not been.
+random state are saved together, after the step's update. So a training that was killed goes on as if it had not been: bit for
+bit on a CPU, and on a GPU as far as its kernels give the same sums twice.
 
 Validation is in bits per byte of the raw text, which any two vocabularies have in common: Σ nats over documents / (ln 2 ·
 Σ raw bytes), for each source and for all. How long documents are read is the convention of `bits_per_byte`.
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from workings import seeds
 from workings.config import leaves
-from workings.errors import BadInput
+from workings.errors import BadInput, Failed
 from workings.models.device import device_of
 from workings.models.gpt2 import GPT2
 from workings.models.own import Language
@@ -133,13 +134,23 @@ class _Loop:
 
     def run(self, last: int) -> None:
         """Steps up to `last`, each with what is due after it."""
-        with asked_to_stop() as stop:
+        with asked_to_stop() as stop, self._memory_in_words():
             self.meter.restart()
             while self.trainer.step < last:
                 numbers = self.trainer.advance(self.feed, stop.asked)
                 step = self.trainer.step
                 self.watch.saw(step, numbers)
                 self._after(step, last)
+
+    @contextmanager
+    def _memory_in_words(self) -> Generator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise Failed(
+                f"the memory of {self.where.device_name} is full: start again with fewer than {self.rows.pass_rows} rows a "
+                f"pass (pass_rows; more passes then make a step). {self._last_good()}"
+            ) from error
 
     def _after(self, step: int, last: int) -> None:
         if self._due(self.config.log_every):

@@ -67,11 +67,17 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         at_least_one = ("steps", "tokens_per_step", "pass_rows", "sample_tokens")
-        never_negative = ("length", "warmup_steps", *(n for n in self.__dataclass_fields__ if n.endswith("_every")))
+        never_negative = ["length", "warmup_steps", "final_learning_rate", "weight_decay", "validation_documents"]
+        never_negative += [name for name in self.__dataclass_fields__ if name.endswith("_every")]
         for name in (*at_least_one, *never_negative):
             least = 1 if name in at_least_one else 0
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:
                 raise ValueError(f"{name} is {getattr(self, name)}, and must be at least {least}")
+        for name in ("learning_rate", "clip", "loss_margin", "loss_jump", "raw_bytes", "peak_flops"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, and must be above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {self.betas}, and must be at least 0 and below 1")
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps = {self.warmup_steps} is more than steps = {self.steps}")
 
