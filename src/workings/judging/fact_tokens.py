@@ -243,8 +243,11 @@ def verdict(found: Iterable[Gap]) -> Verdict:
         return Verdict(f"{says}: better, and without the arm shuffled nothing says why.", "holds")
     if content.interval.low > 0:
         return Verdict(f"{says}, and over shuffled {_points(content)}: it is the content of the tokens.", "holds")
-    found = f"{says}, but over shuffled {_points(content)}"
-    return Verdict(f"{found}: shorter text may explain it, not what the tokens say.", "explained by a control")
+    over = f"over shuffled {_points(content)}"
+    return Verdict(
+        f"{says}, but {over}: no evidence that it is the content; shorter text may explain it.",
+        "explained by a control",
+    )
 
 
 def _points(one: Gap) -> str:
