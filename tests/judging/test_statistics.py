@@ -349,6 +349,11 @@ def test_few_items_that_differ_make_no_interval_too_short(n: int, gained: float,
     assert np.mean(hold) >= 0.93
 
 
+def test_shares_are_no_further_apart_than_one():
+    found = seeds_and_items(np.array([[1.0] * 9 + [0.0], [0.0] * 10]))
+    assert (found.low, found.high) == (-1.0, 1.0)
+
+
 def test_one_item_that_differs_makes_no_interval_shorter_than_none():
     none, one = np.zeros((1, 89)), np.zeros((1, 89))
     one[0, 0] = 1.0

@@ -237,19 +237,21 @@ def seeds_and_items(differences: ArrayLike, confidence: float = 0.95) -> Interva
     is over items alone, says so in `covers`, and holds for that seed, not for the method.
 
     Differences of right and wrong (−1, 0 and 1) are given two items more, one for each side (Bonett and Price 2012):
-    where few items differ, or none does, the interval would else be too short.
+    where few items differ, or none does, the interval would else be too short. Nor does it leave −1 to 1.
     """
     values = np.asarray(differences, np.float64)
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise BadInput(f"differences are finite numbers [seeds, items], at least one; not an array of {values.shape}")
     n_seeds, n_items = values.shape
     covers = " and ".join(["seeds"] * (n_seeds > 1) + ["items"] * (n_items > 1 or n_seeds == 1))
+    furthest = np.inf
     if np.isin(values, (-1, 0, 1)).all():
+        furthest = 1.0
         values = np.hstack([values, np.ones((n_seeds, 1)), -np.ones((n_seeds, 1))])
     over_seeds = _reach(values.mean(1), confidence) if n_seeds > 1 else 0.0
     over_items = _reach_beyond_noise(values, confidence) if values.shape[1] > 1 or n_seeds == 1 else 0.0
     mean, reach = float(values.mean()), hypot(over_seeds, over_items)
-    return Interval(mean - reach, mean + reach, covers)
+    return Interval(max(mean - reach, -furthest), min(mean + reach, furthest), covers)
 
 
 def _reach_beyond_noise(values: Array, confidence: float) -> float:
