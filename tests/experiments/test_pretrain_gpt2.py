@@ -125,6 +125,11 @@ def test_a_missing_corpus_says_how_to_make_one(tmp_path):
         inputs(Config(corpus=str(tmp_path)))
 
 
+def test_a_missing_tracker_is_named_before_there_is_a_run(corpus):
+    with pytest.raises(BadInput, match=r"no_such_tracker is not installed"):
+        inputs(Config(corpus=str(corpus.folder), track=("no_such_tracker",)))  # ty: ignore[invalid-argument-type]
+
+
 def test_a_dry_run_prints_the_cost_and_warns_of_repetition(corpus, tmp_path, capsys):
     words = ["--corpus", corpus.folder, "--dry-run", "--out", tmp_path / "runs"]
     assert verb(*words, "--flops-per-second", 1e9, "--steps", 300, "--tokens-per-step", 8192) == 0

@@ -352,6 +352,9 @@ def test_the_heads_are_asked_for_where_nothing_says_them(model: GPT2, checkpoint
         import_gpt2(tmp_path / "model.pt", tmp_path / "back", tokenizer=checkpoint / "tokenizer")
     back = import_gpt2(tmp_path / "model.pt", tmp_path / "back", n_heads=2, tokenizer=checkpoint / "tokenizer")
     assert same(back, checkpoint)
+    torch.save({"model": nanogpt(model), "model_args": ARGS}, tmp_path / "model.pt")
+    with pytest.raises(BadInput, match="it has 2 attention heads, not 4: leave --heads out"):
+        import_gpt2(tmp_path / "model.pt", tmp_path / "other", n_heads=4)
 
 
 @pytest.mark.parametrize("rows", ["base_size", "first_fact", "width"])

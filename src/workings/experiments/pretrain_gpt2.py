@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from workings.config import fixed, from_dict, nuisance, scientific, to_dict
 from workings.errors import BadInput
 from workings.run import Run, RunRecord
-from workings.training.echo import Tracker, echoing
+from workings.training.echo import Tracker, check_installed, echoing
 from workings.training.journal import SAMPLES, Journal
 from workings.training.recipes import PRESETS, PretrainConfig, rows_of, shape_of
 
@@ -75,6 +75,7 @@ def inputs(config: Config) -> dict[str, str | Path]:
     if not config.corpus:
         raise BadInput("no corpus: make one with `workings corpus build` and name its folder (--corpus)")
     _opened(config.corpus)
+    check_installed(config.track)
     named = {"start": config.start, "hellaswag": config.hellaswag}
     found = {k: Path(v).expanduser() if Path(v).expanduser().exists() else v for k, v in named.items() if v is not None}
     return {"corpus": Path(config.corpus).expanduser() / "manifest.json"} | found

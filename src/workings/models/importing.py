@@ -44,7 +44,9 @@ def import_gpt2(
     state = to_own(tensors, str(source))
     if about.get("bias") is False:
         state = with_biases(state)
-    heads = n_heads or about.get("n_head")
+    heads = about.get("n_head", n_heads)
+    if n_heads not in (None, heads):
+        raise BadInput(f"{source} says that it has {heads} attention heads, not {n_heads}: leave --heads out")
     if not isinstance(heads, int):
         width = state["wte.weight"].shape[1] if "wte.weight" in state else 0
         raise BadInput(

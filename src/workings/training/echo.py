@@ -16,6 +16,13 @@ Tracker = Literal["tensorboard", "wandb", "trackio"]
 Send = Callable[[int, Mapping[str, float]], None]
 
 
+def check_installed(trackers: Sequence[Tracker]) -> None:
+    """BadInput if the package of one is missing."""
+    for tracker in trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise BadInput(f"{tracker} is not installed: pip install 'workings[track]', or leave it out of track")
+
+
 @contextmanager
 def echoing(
     trackers: Sequence[Tracker], project: str, name: str, folder: Path, config: Any
@@ -24,9 +31,7 @@ def echoing(
 
     `config` is a mapping for their tables. A resumed run goes on under the same name. BadInput if a package is missing.
     """
-    for tracker in trackers:
-        if importlib.util.find_spec(tracker) is None:
-            raise BadInput(f"{tracker} is not installed: pip install 'workings[track]', or leave it out of track")
+    check_installed(trackers)
     opened = [_OPEN[tracker](project, name, folder, config) for tracker in dict.fromkeys(trackers)]
 
     def log(step: int, **metrics: Any) -> None:
