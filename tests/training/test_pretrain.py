@@ -107,6 +107,23 @@ def test_accumulated_steps_are_those_of_a_plain_loop(corpus, tmp_path, document_
         assert torch.allclose(ours, theirs, atol=2e-5), name
 
 
+@pytest.mark.parametrize("change", [{}, {"precision": "bf16", "document_mask": True, "raw_bytes": 3333}])
+def test_a_compiled_training_is_one_graph_and_the_same_training(corpus, tmp_path, monkeypatch, change):
+    """What inductor makes of the graph is torch's affair; that there is one, and that it computes this, is ours."""
+    compile = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile(self, backend="aot_eager", fullgraph=True))
+    config = replace(SMALL, keep_every=3, **change)
+    plain, told = train(config, corpus, tmp_path / "plain")
+    compiled, others = train(replace(config, compile=True), corpus, tmp_path / "compiled")
+    within = 2e-2 if config.precision == "bf16" else 1e-5
+    assert [line["loss"] for line in others] == pytest.approx([line["loss"] for line in told], abs=within)
+    assert list(compiled.state_dict()) == list(plain.state_dict()), "no wrapper leaves its prefix"
+    assert same_weights(load_gpt2(tmp_path / "compiled" / "step_000006")[0], compiled)
+    train(replace(config, compile=True), corpus, tmp_path / "broken", max_steps=3)
+    resumed, _ = train(replace(config, compile=True), corpus, tmp_path / "broken", resume=True)
+    assert same_weights(resumed, compiled)
+
+
 def test_the_first_loss_is_that_of_guessing_among_live_ids(corpus, tmp_path):
     _, told = train(SMALL, corpus, tmp_path)
     assert told[0]["loss"] == pytest.approx(math.log(sum(map(len, corpus.tokenizer.live))), abs=0.05)
