@@ -307,6 +307,13 @@ def test_a_malformed_row_is_found_before_any_model_is_opened(place, tmp_path, ca
     assert "b.jsonl:1" in capsys.readouterr().err
 
 
+def test_missing_worked_examples_are_found_before_any_model_is_opened(tmp_path, capsys):
+    alone = write_rows(tmp_path / "only.jsonl", test_gsm8k.rows(3))
+    words = ["eval", "probes", "gsm8k", "--data", f"gsm8k={alone}", "--num-fewshot", "2", "--model", "no-such-model"]
+    assert execute(*words, "--out", str(tmp_path)) == 2
+    assert "no train.jsonl lies beside" in capsys.readouterr().err
+
+
 def test_a_model_is_named_after_its_run_or_the_end_of_its_name(training):
     assert named_after(str(training / "checkpoint" / "step_000002")) == ("facts", 3)
     assert named_after(str(training)) == ("facts", 3)

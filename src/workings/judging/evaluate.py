@@ -233,6 +233,13 @@ def _write_files(
 # ---- the tasks ---------------------------------------------------------------------------------------------------
 
 
+def _gsm8k_items(settings: Settings) -> list[gsm8k.Item]:
+    gsm8k.examples_for(
+        settings.gsm8k_data, 1, settings.n_fewshot
+    )  # BadInput before anything is judged, if there are none
+    return gsm8k.items(settings.gsm8k_data)
+
+
 def _judge_gsm8k(model: LanguageModel, some: Sequence[gsm8k.Item], settings: Settings, start: int) -> pl.DataFrame:
     # Examples are one stream over all items: those of a chunk are the ones behind the items before it.
     shown = gsm8k.examples_for(settings.gsm8k_data, start + len(some), settings.n_fewshot)[start:]
@@ -253,7 +260,7 @@ TASKS: dict[str, Task] = {
         lambda kept, settings: f"{settings.hellaswag_data} ({hellaswag.variant_of(kept)})",
     ),
     "gsm8k": Task(
-        lambda settings: gsm8k.items(settings.gsm8k_data),
+        _gsm8k_items,
         _judge_gsm8k,
         gsm8k.summary,
         lambda frame: {},

@@ -208,7 +208,8 @@ def report_on(records: Sequence[RunRecord], out: Path, docstring: str, config_cl
 
 LIMITS = [
     "Rewriting forgets how an equation was written, so an arm that reads facts has less to predict in a document that has any: "
-    "its bits per byte compare on documents without facts, and are a bound on the others.",
+    "its bits per byte compare on documents without facts. On others they are low by what is forgotten, and high where a fact is "
+    "held out.",
     "Arms read the same raw bytes in the same number of steps; an arm with fact tokens does so in fewer tokens and FLOPs.",
     "The small scale says what a small model on drills does; it is no statement about GPT-2 on ten billion tokens.",
 ]
