@@ -18,6 +18,7 @@ from transformers import GPT2LMHeadModel
 from workings.errors import BadInput
 from workings.models import nats
 from workings.models.gpt2 import GPT2, PRESETS, GPT2Config, restarting
+from workings.models.inference import Inference
 from workings.models.layouts import to_hf
 from workings.models.linear import linear
 
@@ -107,8 +108,9 @@ def test_a_shape_that_cannot_be_is_refused(wrong: dict[str, int]):
 
 
 def test_a_row_longer_than_the_block_is_refused():
-    with pytest.raises(BadInput, match=r"25 tokens .* 24 positions"):
-        GPT2(TINY)(some_ids(1, 25))
+    for read in (GPT2(TINY), Inference(GPT2(TINY)).read):
+        with pytest.raises(BadInput, match=r"25 tokens .* 24 positions"):
+            read(some_ids(1, 25))
 
 
 # ── Hugging Face's numbers ───────────────────────────────────────────────────────────────────────────────────────────

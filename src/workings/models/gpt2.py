@@ -83,8 +83,7 @@ class GPT2(nn.Module):
     def hidden(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
         """[B, T] int64 → [B, T, d] after the final norm. `documents` [B, T]: which document of its row a token belongs to."""
         length = ids.shape[1]
-        if length > self.config.block:
-            raise BadInput(f"a row of {length} tokens is longer than the {self.config.block} positions of this model")
+        self.check_length(length)
         if documents is None:
             positions, visible = self.wpe.weight[:length], None
         else:
@@ -93,6 +92,11 @@ class GPT2(nn.Module):
         for block in self.h:
             x = block(x, visible)
         return self.ln_f(x)
+
+    def check_length(self, length: int) -> None:
+        """BadInput for a row of more tokens than there are positions; a GPU would only stop."""
+        if length > self.config.block:
+            raise BadInput(f"a row of {length} tokens is longer than the {self.config.block} positions of this model")
 
     def forward(self, ids: Tensor, documents: Tensor | None = None) -> Tensor:
         """Logits [B, T, vocab] of the token that follows each."""

@@ -103,7 +103,8 @@ class Inference:
         ]  # looking them up through modules takes as long as a product
 
     def read(self, ids: Tensor) -> Tensor:
-        """Whole rows, Long [n, t], padding only on the right → [n, t, d]."""
+        """Whole rows, Long [n, t], padding only on the right → [n, t, d]. BadInput where they are longer than the model."""
+        self.model.check_length(ids.shape[1])
         return self._states(ids, torch.arange(ids.shape[1], device=ids.device), None, repeat(None), 0)
 
     def begin(self, ids: Tensor, padding: Tensor, capacity: int) -> tuple[Tensor, Running]:
