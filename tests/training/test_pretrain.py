@@ -307,6 +307,7 @@ def test_speed_is_stated_as_a_share_of_a_given_peak_and_not_of_an_unknown_one(co
     assert all(line["mfu"] is None for line in unknown)
     assert peak_flops("NVIDIA H100 80GB HBM3", "bf16") == 989e12 and peak_flops("NVIDIA H100 PCIe", "bf16") == 756e12
     assert peak_flops("NVIDIA H100 NVL", "bf16") == 835e12 and peak_flops("NVIDIA A100-SXM4-80GB", "fp32") == 19.5e12
+    assert peak_flops("NVIDIA GH200 480GB", "bf16") == 989e12
     assert peak_flops("NVIDIA L4", "bf16") == 121e12 and peak_flops("NVIDIA L40", "bf16") is None
 
 

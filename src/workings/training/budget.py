@@ -22,6 +22,7 @@ _GB = 1e9
 _LOGIT_ROWS = 4096  # whose logits are held at once on a GPU (`mean_nats`); a CPU holds fewer
 # Dense peak FLOP/s (bf16 on tensor cores, fp32 without TF32) from NVIDIA's data sheets; the first name that fits counts.
 _PEAKS: tuple[tuple[str, float, float], ...] = (
+    ("GH200", 989e12, 67e12),
     ("H200", 989e12, 67e12),
     ("H100 PCIe", 756e12, 51e12),
     ("H100 NVL", 835e12, 60e12),
