@@ -366,6 +366,8 @@ def _summary(experiment: Experiment, failures: dict[str, Exception], records: li
     lines = [f"{experiment.name}: {len(failures)} of {len(failures) + len(records)} runs failed"]
     lines += [f"  {label}: {type(error).__name__}: {error}" for label, error in failures.items()]
     lines += [f"  finished: {record.path}" for record in records]
+    if records:
+        lines.append("a report on what finished: workings report, with these directories")
     mistakes_only = all(isinstance(error, BadInput) for error in failures.values())
     return (BadInput if mistakes_only else Failed)("\n".join(lines))
 

@@ -88,7 +88,8 @@ class Run:
             "overrides": list(overrides),
             "config_digest": digest(config),
             "inputs": {name: input_digest(value) for name, value in inputs.items()},
-            "input_places": {name: str(value) for name, value in inputs.items()},
+            # Absolute: a run is read from other folders than the one it was started in.
+            "input_places": {k: str(v.absolute() if isinstance(v, Path) else v) for k, v in inputs.items()},
             "started": _now(),
             "spent": {"tokens": 0, "bytes": 0, "flops": 0, "seconds": 0.0},
             "earlier": [],

@@ -30,6 +30,13 @@ def test_there_are_as_many_of_each_kind_as_promised_and_no_two_ask_the_same() ->
     assert len({probe.question for probe in asked}) == len({probe.id for probe in asked}) == len(asked)
 
 
+@pytest.mark.parametrize("n", [12, 50, 200])
+def test_the_first_few_hold_each_kind_in_proportion(n: int) -> None:
+    asked = probes(SPEC)
+    whole, some = (Counter(probe.kind for probe in part) for part in (asked, asked[:n]))
+    assert all(abs(some[kind] - n * whole[kind] / len(asked)) <= 1 for kind in PROBE_KINDS)
+
+
 def test_answers_are_what_the_operands_give() -> None:
     for probe in probes(SPEC, n=500):
         a, b = probe.operands

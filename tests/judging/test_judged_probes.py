@@ -11,6 +11,7 @@ import torch
 
 from workings.arithmetic.drills import DrillSpec, drill_documents
 from workings.arithmetic.facts import GPT2_MUL, Fact
+from workings.arithmetic.probes import PROBE_KINDS
 from workings.judging import contamination, probes
 from workings.judging.prompts import ids_of
 from workings.models.gpt2 import GPT2, GPT2Config
@@ -166,7 +167,7 @@ def test_no_question_is_asked_twice_and_every_kind_is_there():
     judged = probes.items()
     assert len({(probe.kind, probe.question) for probe in judged}) == len(judged) == len({probe.id for probe in judged})
     kinds = [probe.kind for probe in judged]
-    assert [kinds.count(kind) for kind in dict.fromkeys(kinds)][:4] == [81, 100, 100, 100]
+    assert [kinds.count(kind) for kind in PROBE_KINDS][:4] == [81, 100, 100, 100]
 
 
 def test_the_measures_beside_the_direct_answer_can_be_compared_like_it(frame):

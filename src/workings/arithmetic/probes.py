@@ -65,15 +65,19 @@ class Overlap:
 def probes(spec: DrillSpec | None = None, n: int = 100, seed: int = 0) -> list[Probe]:
     """The whole table (81), `n` of each other kind, and the held-out facts of `spec` in both orders and all wordings.
 
-    No two questions are the same. The seed chooses operands; the spec says which of the probes are held out.
+    No two questions are the same. The seed chooses operands; the spec says which of the probes are held out. The kinds are
+    spread through the list: the first few hold some of each, in proportion.
     """
     spec = spec or DrillSpec()
-    found = [_probe(spec, "table", "*", operands) for operands in TABLE]
+    draw = seeds.python("probes table", seed).random
+    kinds = [[_probe(spec, "table", "*", operands) for operands in sorted(TABLE, key=lambda _: draw())]]
     for kind, mark, among in _DRAWN:
-        found += [_probe(spec, kind, mark, operands) for operands in islice(_shuffled(among, kind, mark, seed), n)]
+        kinds.append([_probe(spec, kind, mark, operands) for operands in islice(_shuffled(among, kind, mark, seed), n)])
     held_out = [operands for operands, fact in TABLE.items() if fact in spec.held_out_facts]
     wordings = range(1, len(QUESTIONS["MUL"]))  # the first is that of the table
-    return found + [_probe(spec, "held-out facts", "*", both, wording) for both in held_out for wording in wordings]
+    kinds.append([_probe(spec, "held-out facts", "*", both, wording) for wording in wordings for both in held_out])
+    places = {probe: (i + 0.5) / len(kind) for kind in kinds for i, probe in enumerate(kind)}
+    return sorted(places, key=places.__getitem__)
 
 
 def overlap(asked: Sequence[Probe], texts: Iterable[str]) -> list[Overlap]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workings.text.corpus import Corpus
     from workings.text.manifest import CorpusConfig
 
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def corpus_build(
@@ -155,7 +155,7 @@ def _sources(
 
 def _n_bytes(text: str) -> int:
     """500M, 45GB, 1e9: decimal units."""
-    found = re.fullmatch(r"([\d.]+(?:e\d+)?) ?([kMGT]?)B?", text.replace("_", "").replace(",", ""))
+    found = re.fullmatch(r"([\d.]+(?:e\d+)?) ?([kKMGT]?)B?", text.replace("_", "").replace(",", ""))
     try:
         return round(float(found[1]) * _UNITS[found[2]]) if found else int(text)
     except ValueError:
