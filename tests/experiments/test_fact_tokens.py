@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,7 @@ import polars as pl
 import pytest
 
 from workings.errors import BadInput
-from workings.experiment import report_runs, run_experiment
+from workings.experiment import report_runs, resume_run, run_experiment
 from workings.experiments import fact_rate, fact_tokens
 from workings.judging.compare import compare
 from workings.judging.fact_tokens import MEASURES, TRAINED, Gap, gap, verdict
@@ -56,6 +60,49 @@ def test_runs_of_another_cost_are_refused(arms: list[RunRecord], tmp_path: Path)
     digits = next(r for r in arms if r.manifest["arm"] == "digits")
     with pytest.raises(BadInput, match="not matched in steps"):
         report_runs([digits, *longer], tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["evaluate", "headline"])
+def test_a_run_killed_after_its_training_is_judged_and_not_trained_again(
+    arms: list[RunRecord], tmp_path: Path, moment: str
+) -> None:
+    root = tmp_path / "runs"
+    code = KILLED.format(moment=moment)
+    killed = subprocess.run([sys.executable, "-c", code, str(root)], timeout=600, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    [path] = root.glob("*/*")
+    before = [(file, file.stat().st_mtime_ns) for file in (path / "checkpoint").rglob("*") if file.is_file()]
+    resumed = resume_run(path, quiet=True)
+    assert [(file, file.stat().st_mtime_ns) for file in (path / "checkpoint").rglob("*") if file.is_file()] == before
+    digits = next(r for r in arms if r.manifest["arm"] == "digits")
+    assert resumed.outcomes("probes").equals(digits.outcomes("probes")) and resumed.verify() == []
+
+
+KILLED = """
+import os, signal, sys
+from workings.experiment import run_experiment
+from workings.judging import evaluate, fact_tokens
+
+def die(*given, **more):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+for module in (evaluate, fact_tokens):
+    if hasattr(module, "{moment}"):
+        module.{moment} = die
+run_experiment("fact-tokens", ["digits"], "smoke", [0], root=sys.argv[1], quiet=True)
+"""
+
+
+def test_a_changed_corpus_is_not_trained_on(arms: list[RunRecord], tmp_path: Path) -> None:
+    named = tmp_path / "facts"
+    shutil.copytree(next(r for r in arms if r.manifest["arm"] == "facts").path / "corpus", named)
+    shard = next(file for file in sorted(named.rglob("*")) if "train" in file.name and file.suffix == ".bin")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(BadInput, match="is not as it was built"):
+        overrides = [f"text.corpus={tmp_path}/{{vocabulary}}"]
+        run_experiment("fact-tokens", ["facts"], "smoke", root=tmp_path / "r", quiet=True, overrides=overrides)
 
 
 def test_rates_are_compared_rate_by_rate(tmp_path: Path) -> None:

@@ -128,10 +128,7 @@ def run_arm(config: Config, run: Run) -> None:
     """Build the corpus, train, judge the last weights. Under torchrun this is rank 0; the others `follow`."""
     from workings.judging.evaluate import evaluate
     from workings.judging.fact_tokens import headline, text_outcomes
-    from workings.models.exchange import save_gpt2
     from workings.models.own import Language
-    from workings.training.parallel import world
-    from workings.training.trainer import RESUME_POINT
 
     _limit_threads(config)
     corpus = corpus_of(config, run)
@@ -139,17 +136,30 @@ def run_arm(config: Config, run: Run) -> None:
     run.results("budget", cost.matched())
     seen = facts_in(corpus) * cost.epochs
     run.results("text", {"epochs": cost.epochs, "sightings_per_fact": seen / len(corpus.tokenizer.facts)})
-    folder = run.folder("checkpoint")
-    resume = (folder / "state" / RESUME_POINT).exists()
-    with world(config.device) as where:
-        where.agreed((str(corpus.folder), str(folder), resume))
-        model = train(config, corpus, folder, where, resume, run)
+    model = trained(config, corpus, run)
     language = Language.of(model, corpus.tokenizer, f"{config.vocabulary}, seed {config.seed}")
     run.outcomes("text", text_outcomes(language, corpus, config.training.validation_documents))
     results = evaluate(language, tasks_of(config), run, settings_of(config), reference=run.path)
     run.results("headline", headline(results, run.path))
-    save_gpt2(model, corpus.tokenizer, folder / "model")
-    shutil.rmtree(folder / "state")
+
+
+def trained(config: Config, corpus: Corpus, run: Run) -> GPT2:
+    """The model, kept in the run; a run that was killed after its training is not trained again."""
+    from workings.models.exchange import load_gpt2
+    from workings.training.measures import keep_model
+    from workings.training.parallel import world
+    from workings.training.trainer import RESUME_POINT
+
+    folder = run.folder("checkpoint")
+    resume = (folder / "state" / RESUME_POINT).exists()
+    done = (folder / "model").exists() and not resume
+    with world(config.device) as where:
+        where.agreed(None if done else (str(corpus.folder), str(folder), resume))
+        if not done:
+            keep_model(train(config, corpus, folder, where, resume, run), corpus.tokenizer, folder / "model")
+            shutil.rmtree(folder / "state", ignore_errors=True)
+    model, _ = load_gpt2(folder / "model", where.device)
+    return model
 
 
 def follow(config: Config) -> None:
@@ -159,8 +169,10 @@ def follow(config: Config) -> None:
 
     _limit_threads(config)
     with world(config.device) as where:
-        corpus, folder, resume = where.agreed(None)
-        train(config, Corpus.open(corpus), Path(folder), where, resume, None)
+        told = where.agreed(None)
+        if told is not None:
+            corpus, folder, resume = told
+            train(config, Corpus.open(corpus), Path(folder), where, resume, None)
 
 
 def train(config: Config, corpus: Corpus, folder: Path, where: World, resume: bool, run: Run | None) -> GPT2:
@@ -183,12 +195,21 @@ def _limit_threads(config: Config) -> None:
 
 
 def corpus_of(config: Config, run: Run) -> Corpus:
-    """The one named, or one built inside the run: the same bytes for every seed, for they follow from the config."""
+    """The one named, or one built inside the run: the same bytes for every seed, for they follow from the config.
+
+    What was there before is read whole first, for a shard may have changed.
+    """
     from workings.text.corpus import Corpus, build_corpus
 
+    own = run.path / "corpus"
+    is_new = not config.text.corpus and not own.exists()
     if config.text.corpus:
-        return Corpus.open(config.text.corpus.format(vocabulary=config.vocabulary))
-    return build_corpus(corpus_config(config), run.path / "corpus", processes=1)
+        corpus = Corpus.open(Path(config.text.corpus.format(vocabulary=config.vocabulary)).expanduser())
+    else:
+        corpus = build_corpus(corpus_config(config), own, processes=1)
+    if not is_new:
+        corpus.check()
+    return corpus
 
 
 def corpus_config(config: Config) -> CorpusConfig:

@@ -121,7 +121,7 @@ def train(config: Config, folder: Path, where: World, resume: bool, run: Run | N
         pretrain(config.training, corpus, folder, tell_nobody, **told)
         return
     if config.verify:
-        _verified(corpus)
+        corpus.check()
     run.results("budget", budget_of_run(config, corpus, where.size, start).matched())
     with _logging(config, run) as log:
         judges, journal = evaluations(config, run), Journal.of(run, _progress)
@@ -162,12 +162,6 @@ def _opened(corpus: str) -> Corpus:
     from workings.text.corpus import Corpus
 
     return Corpus.open(Path(corpus).expanduser())
-
-
-def _verified(corpus: Corpus) -> None:
-    wrong = corpus.verify()
-    if wrong:
-        raise BadInput(f"the corpus {corpus.folder} is not as it was built: {'; '.join(wrong[:3])}. Build it again.")
 
 
 def _start(folder: str, corpus: Corpus) -> GPT2:

@@ -189,6 +189,12 @@ class Corpus:
         """What is not as it was written, one line each: hashes, counts, ids, document bounds, training apart from validation."""
         return verify(self.folder)
 
+    def check(self) -> None:
+        """BadInput unless `verify` finds everything as it was written."""
+        wrong = self.verify()
+        if wrong:
+            raise BadInput(f"the corpus {self.folder} is not as it was built: {'; '.join(wrong[:3])}. Build it again.")
+
 
 def verify(folder: str | Path) -> list[str]:
     """`Corpus.verify` of a folder that may be too damaged to open. BadInput where there is no manifest."""
