@@ -58,21 +58,20 @@ class _MeanNats(torch.autograd.Function):
         narrow, bias = _narrowed(hidden, head, bias)
         n_rows = min(ROWS if hidden.device.type == "cpu" else 8 * ROWS, len(hidden))
         counts = (targets != IGNORED)[:, None]
-        some_ignored = not bool(counts.all())
         total = torch.zeros((), device=hidden.device)
         p = torch.empty(n_rows, len(head), device=hidden.device)
+        minus_one = -torch.ones(1, 1, device=hidden.device)
         d_hidden, d_head = torch.empty_like(hidden), torch.zeros_like(head.T, dtype=torch.float32)
         for group in _spans(0, len(hidden), n_rows):
             for here in _spans(group.start, group.stop, rows_of_a_piece(len(head), hidden.device)):
                 logits = product(hidden[here].to(narrow.dtype), narrow, bias).float()
                 at = p[here.start - group.start : here.stop - group.start]
                 total += _nats_and_p(logits, targets[here], at).sum()
-                at.scatter_add_(1, _at(targets[here]), -counts[here].to(at.dtype))
-            if some_ignored:
-                p[: group.stop - group.start].mul_(counts[group])
-            d_logits = p[: group.stop - group.start].to(narrow.dtype)
-            d_hidden[group] = product(d_logits, narrow.T)
-            d_head += product(hidden[group].T.to(narrow.dtype), d_logits.T)
+                at.scatter_add_(1, _at(targets[here]), minus_one.expand(at.shape[0], 1))
+            # A row that does not count is taken out of the small factors; asking whether there is one would halt a GPU.
+            d_logits, rows = p[: group.stop - group.start].to(narrow.dtype), counts[group].to(narrow.dtype)
+            d_hidden[group] = product(d_logits, narrow.T) * rows
+            d_head += product((hidden[group].to(narrow.dtype) * rows).T, d_logits.T)
         count = counts.sum()
         ctx.save_for_backward(d_hidden, d_head, count)
         ctx.head_dtype = head.dtype

@@ -22,20 +22,11 @@ from workings.models.exchange import fill
 from workings.models.gpt2 import GPT2, Cache
 from workings.models.hub import LOGITS, left_padded
 from workings.models.inference import ONEDNN, Inference, Running, is_large, maps_for, onednn, packed
-from workings.models.layouts import shape_of, to_own
+from workings.models.layouts import shape_of, to_own, unlike_ours
 from workings.text.tokenizer import Tokenizer
 
 SAME = 2e-5  # of the largest logit: what two orders of summing fp32 numbers differ by
 PACKED_AFTER = 16  # choices: packing the head takes as long as it then saves in some ten of them
-SETTINGS = {
-    "model_type": ("gpt2",),
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-    "layer_norm_epsilon": (1e-5,),
-    "n_inner": (None,),
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "tie_word_embeddings": (True,),
-}  # of transformers' config, with the values that ours stands for
 
 
 class Language(LanguageModel):
@@ -116,8 +107,7 @@ def as_own(model: Any, name: str) -> GPT2 | None:
 
     Known settings are compared, since a wrong GELU would hardly show; then the logits of a row, for settings not known here.
     """
-    about = model.config.to_dict()
-    if any(about.get(field) not in values for field, values in SETTINGS.items()):
+    if unlike_ours(model.config.to_dict()):
         return None
     state = to_own(model.state_dict(), name)
     own = GPT2(shape_of(state, model.config.n_head, name))
