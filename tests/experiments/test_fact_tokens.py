@@ -16,7 +16,8 @@ from workings.errors import BadInput
 from workings.experiment import report_runs, resume_run, run_experiment
 from workings.experiments import fact_rate, fact_tokens
 from workings.judging.compare import compare
-from workings.judging.fact_tokens import MEASURES, TRAINED, Gap, gap, verdict
+from workings.judging.fact_arms import MEASURES, TRAINED, Gap, gap
+from workings.judging.fact_tokens import verdict
 from workings.judging.statistics import Interval
 from workings.run import RunRecord
 from workings.text.corpus import Corpus
@@ -53,6 +54,11 @@ def test_the_report_has_a_verdict_curves_costs_and_the_pairs(arms: list[RunRecor
         assert part in page
 
 
+def test_two_runs_of_one_arm_and_seed_are_refused(arms: list[RunRecord], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="the same arm and seed: leave one out"):
+        report_runs([*arms, RunRecord(arms[0].path)], tmp_path)
+
+
 def test_runs_of_another_cost_are_refused(arms: list[RunRecord], tmp_path: Path) -> None:
     longer = run_experiment(
         "fact-tokens", ["facts"], "smoke", root=tmp_path, quiet=True, overrides=["training.steps=10", "limit=4"]
@@ -81,12 +87,12 @@ def test_a_run_killed_after_its_training_is_judged_and_not_trained_again(
 KILLED = """
 import os, signal, sys
 from workings.experiment import run_experiment
-from workings.judging import evaluate, fact_tokens
+from workings.judging import evaluate, fact_arms
 
 def die(*given, **more):
     os.kill(os.getpid(), signal.SIGKILL)
 
-for module in (evaluate, fact_tokens):
+for module in (evaluate, fact_arms):
     if hasattr(module, "{moment}"):
         module.{moment} = die
 run_experiment("fact-tokens", ["digits"], "smoke", [0], root=sys.argv[1], quiet=True)

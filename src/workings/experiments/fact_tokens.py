@@ -127,7 +127,7 @@ def inputs(config: Config) -> dict[str, str | Path]:
 def run_arm(config: Config, run: Run) -> None:
     """Build the corpus, train, judge the last weights. Under torchrun this is rank 0; the others `follow`."""
     from workings.judging.evaluate import evaluate
-    from workings.judging.fact_tokens import headline, text_outcomes
+    from workings.judging.fact_arms import headline, text_outcomes
     from workings.models.own import Language
 
     _limit_threads(config)

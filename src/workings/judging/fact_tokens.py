@@ -1,27 +1,20 @@
-"""Runs of the fact-token experiments → probes and validation text paired by item and by seed, a verdict, a report.
-
-Every run has the same probes and the same validation documents. A difference is taken item by item between two arms of one seed;
-its interval covers items and seeds where there are several seeds, and items alone (with a warning) where there is one.
-"""
+"""Runs that read digits, facts, and their controls → a verdict and a report."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from workings.arithmetic.drill_spec import DrillSpec
 from workings.arithmetic.probes import PROBE_KINDS
-from workings.config import changed
 from workings.judging.compare import ONE_SEED
-from workings.judging.costs import MATCHED, REPORTED, refuse_unmatched
+from workings.judging.costs import MATCHED, REPORTED
 from workings.judging.evaluation_report import chance
+from workings.judging.fact_arms import HELD_OUT, MEASURES, TRAINED, Arms, Gap, adjusted, asked, gap, share
 from workings.judging.report import (
     Axis,
     Column,
@@ -38,147 +31,11 @@ from workings.judging.report import (
     write_report,
 )
 from workings.judging.report.wording import interval, number
-from workings.judging.statistics import Interval, holm, seeds_and_items, sign_flip, wilson
-from workings.models.scoring import bits_per_byte
+from workings.judging.statistics import seeds_and_items
 from workings.run import RunRecord
-
-if TYPE_CHECKING:
-    from workings.models.causal import LanguageModel
-    from workings.text.corpus import Corpus
 
 CONTRASTS = (("facts", "digits"), ("facts", "shuffled"), ("shuffled", "digits"), ("reserved", "digits"))
 """What is asked of pairs of arms: the whole effect, its content, its saving, the dead rows."""
-MEASURES = {"worked": "work shown", "correct": "at once", "value_correct": "choice of product"}
-TRAINED, HELD_OUT = "drilled", "held out"
-
-
-# ---- what a run keeps --------------------------------------------------------------------------------------------
-
-
-def text_outcomes(model: LanguageModel, corpus: Corpus, most: int) -> pl.DataFrame:
-    """One row a validation document: id, source, nats, bytes (raw), tokens, facts, held_out_facts; at most `most` of each source.
-
-    `held_out_facts` are tokens that no training text has, and so none where their meaning is shuffled.
-    """
-    documents = [one for source in corpus.sources for one in islice(corpus.validation(source), most)]
-    held_out = changed(DrillSpec(), corpus.manifest["config"]["drills"] or {}).held_out_facts
-    read = [corpus.tokenizer.facts.of_ids(one.ids.tolist()) for one in documents]
-    unseen = [sum(fact in held_out for fact in some) * (corpus.tokenizer.vocabulary == "facts") for some in read]
-    place = pl.int_range(pl.len()).over("source").cast(pl.String)
-    return bits_per_byte(model, documents).with_columns(
-        id=pl.col("source") + "/" + place,
-        facts=pl.Series([len(some) for some in read], dtype=pl.Int64),
-        held_out_facts=pl.Series(unseen, dtype=pl.Int64),
-    )
-
-
-def headline(results: dict[str, dict[str, Any]], path: Path) -> dict[str, Any]:
-    """What `show` prints of a run."""
-    table = results["probes"]["summary"]["table"]
-    text = pl.read_parquet(path / "outcomes" / "text.parquet")
-    return {
-        "table, with the work shown": round(table["worked"]["value"], 4),
-        "table, at once": round(table["direct"]["value"], 4),
-        "bits per byte": round(_bits(text), 4),
-    }
-
-
-def _bits(text: pl.DataFrame) -> float:
-    """Of all these documents together."""
-    return float(text["nats"].to_numpy().sum() / (math.log(2) * text["bytes"].to_numpy().sum()))
-
-
-# ---- what two arms are apart -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Gap:
-    """a − b: the mean over seeds and items, its interval, p with one seed, and how many seeds and items it rests on."""
-
-    arms: tuple[str, str]
-    what: str
-    difference: float
-    interval: Interval
-    p: float | None
-    n_seeds: int
-    n_items: int
-
-
-def gap(arms: tuple[str, str], what: str, differences: np.ndarray) -> Gap:
-    """`differences` [seeds, items]. With one seed p is by sign flips over items; with a few seeds the interval must do: three
-    signs cannot give a p below .25."""
-    p = sign_flip(differences[0], np.zeros_like(differences[0])) if len(differences) == 1 else None
-    return Gap(arms, what, float(differences.mean()), seeds_and_items(differences), p, *differences.shape)
-
-
-class Arms:
-    """Finished runs by arm and seed; refuses runs that are not matched in parameters, steps and raw bytes."""
-
-    def __init__(self, records: Sequence[RunRecord]) -> None:
-        self.of: dict[str, dict[int, RunRecord]] = {}
-        for record in records:
-            refuse_unmatched(records[0], record)
-            self.of.setdefault(record.manifest["arm"], {})[record.manifest["seed"]] = record
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.of)
-
-    def seeds(self, *arms: str) -> list[int]:
-        """Those that all these arms have."""
-        return sorted(set.intersection(*(set(self.of[arm]) for arm in arms)))
-
-    def probes(self, arm: str, seed: int) -> pl.DataFrame:
-        return self.of[arm][seed].outcomes("probes").sort("id")
-
-    def text(self, arm: str, seed: int) -> pl.DataFrame:
-        return self.of[arm][seed].outcomes("text").sort("id")
-
-    def differences(self, arms: tuple[str, str], measure: str, held_out: bool) -> np.ndarray:
-        """[seeds, probes] of −1, 0, 1."""
-        rows = []
-        for seed in self.seeds(*arms):
-            a, b = (_asked(self.probes(arm, seed), measure, held_out) for arm in arms)
-            paired = a.join(b, on="id", suffix="_b", maintain_order="left")
-            rows.append((paired[measure].cast(pl.Int64) - paired[f"{measure}_b"].cast(pl.Int64)).to_numpy())
-        return np.array(rows, dtype=float)
-
-    def answered(self, arm: str, measure: str) -> Estimate:
-        """What was drilled, over all seeds of an arm."""
-        frames = [_asked(self.probes(arm, seed), measure, False) for seed in self.seeds(arm)]
-        return _share(pl.concat(frames)[measure], len(frames))
-
-    def sightings(self, arm: str) -> float:
-        """How often training showed a fact, the mean over all there are and over seeds."""
-        return float(np.mean([record.result("text")["sightings_per_fact"] for record in self.of[arm].values()]))
-
-
-def _asked(frame: pl.DataFrame, measure: str, held_out: bool) -> pl.DataFrame:
-    """The probes a measure applies to; held-out ones rest on a fact that the drills never show."""
-    return frame.filter(pl.col(measure).is_not_null(), held_out=held_out).select("id", measure)
-
-
-def gaps(arms: Arms) -> list[Gap]:
-    """Every contrast of arms that are there, on every measure."""
-    found = []
-    for pair in CONTRASTS:
-        if not set(pair) <= set(arms.names) or not arms.seeds(*pair):
-            continue
-        for measure, in_words in MEASURES.items():
-            for held_out, which in ((False, TRAINED), (True, HELD_OUT)):
-                differences = arms.differences(pair, measure, held_out)
-                if differences.size:
-                    found.append(gap(pair, f"{in_words}, {which}", differences))
-    return adjusted(found)
-
-
-def adjusted(found: Sequence[Gap]) -> list[Gap]:
-    """p-values, where there are any, adjusted for all of them (Holm)."""
-    ps = iter(holm([one.p for one in found if one.p is not None]))
-    return [one if one.p is None else replace(one, p=next(ps)) for one in found]
-
-
-# ---- the report --------------------------------------------------------------------------------------------------
 
 
 def report_on(records: Sequence[RunRecord], out: Path, docstring: str, config_class: type) -> Path:
@@ -193,12 +50,12 @@ def report_on(records: Sequence[RunRecord], out: Path, docstring: str, config_cl
         headline=_headline(arms),
         sections=[
             *([_gap_table(found)] if found else []),
-            *_probe_tables(arms),
+            *probe_tables(arms),
             *_text_tables(arms),
-            *_curves(arms),
-            _cost_table(arms),
+            *curves(arms),
+            cost_table(arms),
         ],
-        record=_record(records),
+        record=record_of(records),
         warnings=[ONE_SEED] if one_seed else [],
         facts=_facts(arms, config_class),
         limits=[*LIMITS, *_few_seeds(records)],
@@ -227,6 +84,20 @@ FEW_SEEDS = (
 )
 
 
+def gaps(arms: Arms) -> list[Gap]:
+    """Every contrast of arms that are there, on every measure."""
+    found = []
+    for pair in CONTRASTS:
+        if not set(pair) <= set(arms.names) or not arms.seeds(*pair):
+            continue
+        for measure, in_words in MEASURES.items():
+            for held_out, which in ((False, TRAINED), (True, HELD_OUT)):
+                differences = arms.differences(pair, measure, held_out)
+                if differences.size:
+                    found.append(gap(pair, f"{in_words}, {which}", differences))
+    return adjusted(found)
+
+
 def verdict(found: Iterable[Gap]) -> Verdict:
     """From the interval of facts − digits with the work shown, on what was drilled; shuffled says what it is due to."""
     main = {one.arms: one for one in found if one.what == f"{MEASURES['worked']}, {TRAINED}"}
@@ -234,7 +105,7 @@ def verdict(found: Iterable[Gap]) -> Verdict:
     if effect is None:
         return Verdict("One arm alone shows no difference: run digits and facts.", "undecided")
     of = f"{effect.n_items:,} probes, {effect.n_seeds} training seed{'s' * (effect.n_seeds > 1)}"
-    says = f"With the work shown, facts − digits is {_points(effect)} ({of})"
+    says = f"With the work shown, facts − digits is {points(effect)} ({of})"
     if effect.interval.low <= 0 <= effect.interval.high:
         return Verdict(f"{says}: no evidence of a difference.", "undecided")
     if effect.interval.high < 0:
@@ -243,15 +114,15 @@ def verdict(found: Iterable[Gap]) -> Verdict:
     if content is None:
         return Verdict(f"{says}: better, and without the arm shuffled nothing says why.", "holds")
     if content.interval.low > 0:
-        return Verdict(f"{says}, and over shuffled {_points(content)}: it is the content of the tokens.", "holds")
-    over = f"over shuffled {_points(content)}"
+        return Verdict(f"{says}, and over shuffled {points(content)}: it is the content of the tokens.", "holds")
+    over = f"over shuffled {points(content)}"
     return Verdict(
         f"{says}, but {over}: no evidence that it is the content; shorter text may explain it.",
         "explained by a control",
     )
 
 
-def _points(one: Gap) -> str:
+def points(one: Gap) -> str:
     return f"{number(one.difference, 'points')} points {interval(one.interval.low, one.interval.high, 'share')}"
 
 
@@ -259,17 +130,10 @@ def _headline(arms: Arms) -> list[Stat]:
     stats = []
     for arm in arms.names:
         seeds = arms.seeds(arm)
-        n = len(_asked(arms.probes(arm, seeds[0]), "worked", False))
+        n = len(asked(arms.probes(arm, seeds[0]), "worked", False))
         note = f"of what was drilled, with the work shown; n = {n:,}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
         stats.append(Stat(arm, arms.answered(arm, "worked"), "share", note))
     return stats
-
-
-def _share(right: pl.Series, n_seeds: int) -> Estimate:
-    """Over all seeds; the interval is that of the items of one (Wilson): several seeds see the same items."""
-    p, n = float(right.cast(pl.Float64).to_numpy().mean()), len(right) // n_seeds
-    around = wilson(p * n, n)
-    return Estimate(p, around.low, around.high)
 
 
 def _gap_table(found: Sequence[Gap]) -> Table:
@@ -295,25 +159,25 @@ def _gap_table(found: Sequence[Gap]) -> Table:
     return Table("What two arms are apart", columns, rows, caption, rows_are="contrast", drawn="difference")
 
 
-def _probe_tables(arms: Arms) -> list[Table]:
-    """One table a measure: a row a kind of probe and arm."""
-    tables = []
-    for measure, in_words in MEASURES.items():
-        frames = {
-            arm: [arms.probes(arm, seed).filter(pl.col(measure).is_not_null()) for seed in arms.seeds(arm)]
-            for arm in arms.names
-        }
-        guessing = [chance("value_choice")] if measure == "value_correct" else []
-        rows = [
-            Row(f"{kind}: {arm}", [_share(pl.concat(of_kind)[measure], len(some)), *guessing], len(of_kind[0]))
-            for kind in PROBE_KINDS
-            for arm, some in frames.items()
-            if len((of_kind := [frame.filter(condition=kind) for frame in some])[0])
-        ]
-        columns = [Column("share", "share"), *(Column("chance", "share") for _ in guessing)]
-        caption = "Means over seeds; intervals (Wilson) cover the items of one seed and not what seeds differ by."
-        tables.append(Table(f"Probes, {in_words}", columns, rows, caption, rows_are="kind of probe"))
-    return tables
+def probe_tables(arms: Arms) -> list[Table]:
+    """One table a measure: a row a kind of probe, a column an arm."""
+    return [_probe_table(arms, measure) for measure in MEASURES]
+
+
+def _probe_table(arms: Arms, measure: str) -> Table:
+    frames = {
+        arm: [arms.probes(arm, seed).filter(pl.col(measure).is_not_null()) for seed in arms.seeds(arm)]
+        for arm in arms.names
+    }
+    guessing = [chance("value_choice")] if measure == "value_correct" else []
+    rows = []
+    for kind in PROBE_KINDS:
+        right = [[frame.filter(condition=kind)[measure] for frame in some] for some in frames.values()]
+        if len(right[0][0]):
+            rows.append(Row(kind, [*(share(pl.concat(of), len(of)) for of in right), *guessing], len(right[0][0])))
+    columns = [*(Column(arm, "share") for arm in frames), *(Column("chance", "share") for _ in guessing)]
+    caption = "Means over seeds; intervals (Wilson) cover the items of one seed and not what seeds differ by."
+    return Table(f"Probes, {MEASURES[measure]}", columns, rows, caption, rows_are="kind of probe")
 
 
 def _text_tables(arms: Arms) -> list[Table]:
@@ -381,7 +245,7 @@ def _document_groups(arms: Arms) -> dict[str, list[str]]:
     }
 
 
-def _curves(arms: Arms) -> list[Curves]:
+def curves(arms: Arms) -> list[Curves]:
     measures = {
         "validation bits per byte": ("bits_per_byte", "bits per byte"),
         "the 81 products, with the work shown": ("table_worked", "share"),
@@ -417,7 +281,7 @@ def _logged(record: RunRecord, column: str) -> pl.DataFrame:
     return kept.select(pl.col("step").cast(pl.Int64), pl.col(column).cast(pl.Float64))
 
 
-def _cost_table(arms: Arms) -> Table:
+def cost_table(arms: Arms) -> Table:
     names = (*MATCHED, *REPORTED)
     rows = []
     for arm in arms.names:
@@ -439,7 +303,7 @@ def _facts(arms: Arms, config_class: type) -> list[Facts]:
     return [Facts("Every arm", items)]
 
 
-def _record(records: Sequence[RunRecord]) -> Record:
+def record_of(records: Sequence[RunRecord]) -> Record:
     name = records[0].manifest["experiment"]
     seeds = " ".join(map(str, sorted({r.manifest["seed"] for r in records})))
     return Record(
@@ -448,82 +312,4 @@ def _record(records: Sequence[RunRecord]) -> Record:
         records[0].manifest["versions"],
         [f"workings run {name} --scale {records[0].manifest['scale']} --seeds {seeds}"],
         records[0].manifest["started"],
-    )
-
-
-# ---- how often a fact must be seen -------------------------------------------------------------------------------
-
-
-def report_on_rates(records: Sequence[RunRecord], out: Path, docstring: str, config_class: type) -> Path:
-    """facts − digits at every rate of facts, beside how often a fact was seen; arms are named <vocabulary>-<rate>."""
-    arms = Arms(records)
-    rates = list(dict.fromkeys(name.partition("-")[2] for name in arms.names))
-    found = {rate: _at_rate(arms, rate) for rate in rates}
-    one_by_one = iter(adjusted([one for some in found.values() for one in some.values()]))
-    found = {rate: {measure: next(one_by_one) for measure in some} for rate, some in found.items()}
-    made = Report(
-        title="How often a fact must be seen",
-        question=docstring.partition("\n")[0],
-        verdict=_verdict_on_rates(arms, found),
-        sections=[
-            *(_rate_table(arms, measure, found) for measure in MEASURES),
-            *_probe_tables(arms),
-            *_curves(arms),
-            _cost_table(arms),
-        ],
-        record=_record(records),
-        warnings=[ONE_SEED] if len({r.manifest["seed"] for r in records}) == 1 else [],
-        limits=["Where drills are more frequent there is less English in the same number of bytes.", *LIMITS[-1:]],
-    )
-    return write_report(made, out)
-
-
-def _at_rate(arms: Arms, rate: str) -> dict[str, Gap]:
-    """{measure: facts − digits} on what was drilled."""
-    pair = (f"facts-{rate}", f"digits-{rate}")
-    if not set(pair) <= set(arms.names) or not arms.seeds(*pair):
-        return {}
-    differences = {measure: arms.differences(pair, measure, held_out=False) for measure in MEASURES}
-    return {measure: gap(pair, measure, values) for measure, values in differences.items() if values.size}
-
-
-def _rate_table(arms: Arms, measure: str, found: dict[str, dict[str, Gap]]) -> Table:
-    rows = []
-    for rate, some in found.items():
-        if measure not in some:
-            continue
-        one = some[measure]
-        shares = [arms.answered(arm, measure) for arm in reversed(one.arms)]
-        estimate = Estimate(one.difference, one.interval.low, one.interval.high)
-        rows.append(Row(rate, [arms.sightings(one.arms[0]), *shares, estimate, one.n_seeds, one.p], one.n_items))
-    columns = [
-        Column("sightings of each fact", "number", digits=0),
-        Column("digits", "share"),
-        Column("facts", "share"),
-        Column("facts − digits", "points", signed=True),
-        Column("seeds", "count"),
-        Column("p, Holm", "p"),
-    ]
-    caption = f"Probes answered {MEASURES[measure]}, {TRAINED}; sightings in training, the mean over facts."
-    return Table(f"Answered {MEASURES[measure]}", columns, rows, caption, rows_are="rate", drawn="facts − digits")
-
-
-def _verdict_on_rates(arms: Arms, found: dict[str, dict[str, Gap]]) -> Verdict:
-    main = {rate: some["worked"] for rate, some in found.items() if "worked" in some}
-    if not main:
-        return Verdict("No rate has both arms: run digits and facts at one.", "undecided")
-    helps = [rate for rate, one in main.items() if one.interval.low > 0]
-    seen = {rate: f"{arms.sightings(one.arms[0]):,.0f}" for rate, one in main.items()}
-    if helps:
-        one = main[helps[0]]
-        return Verdict(
-            f"The lowest rate at which tokens help is {helps[0]} ({seen[helps[0]]} sightings of each fact): {_points(one)}, "
-            f"{one.n_seeds} training seed{'s' * (one.n_seeds > 1)} (each of {len(main)} rates has its own 95 % interval).",
-            "holds",
-        )
-    every = "; ".join(f"{rate} ({seen[rate]} sightings) {_points(one)}" for rate, one in main.items())
-    fails = all(one.interval.high < 0 for one in main.values())
-    return Verdict(
-        f"No evidence at any rate that fact tokens help with the work shown: {every}.",
-        "fails" if fails else "undecided",
     )
