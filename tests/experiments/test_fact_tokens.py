@@ -143,7 +143,7 @@ def test_every_row_of_probes_has_its_own_n(arms: list[RunRecord], tmp_path: Path
     page = (report_runs(arms, tmp_path).parent / "report.md").read_text(encoding="utf-8")
     probes = arms[0].outcomes("probes")
     for kind, part in probes.group_by("condition"):
-        row = next(row for row in page.splitlines() if row.startswith(f"| {kind[0]}: facts "))
+        row = next(row for row in page.splitlines() if row.startswith(f"| {kind[0]} "))
         assert row.rstrip(" |").endswith(f" {len(part)}")
 
 
