@@ -49,14 +49,19 @@ def echoing(
 def _tensorboard(project: str, name: str, folder: Path, config: Any) -> tuple[Send, Callable[[], None]]:
     from torch.utils.tensorboard import SummaryWriter
 
-    # Hidden, because a run vouches for every other file in its directory.
-    writer = SummaryWriter(str(folder / ".tensorboard"))
+    writers: list[SummaryWriter] = []
 
     def send(step: int, numbers: Mapping[str, float]) -> None:
+        if not writers:  # hidden, because a run vouches for every other file; what a killed run had told from here on goes
+            writers.append(SummaryWriter(str(folder / ".tensorboard"), purge_step=step))
         for key, value in numbers.items():
-            writer.add_scalar(key, value, step)
+            writers[0].add_scalar(key, value, step)
 
-    return send, writer.close
+    def close() -> None:
+        for writer in writers:
+            writer.close()
+
+    return send, close
 
 
 def _wandb(project: str, name: str, folder: Path, config: Any) -> tuple[Send, Callable[[], None]]:
