@@ -52,7 +52,8 @@ def _tensorboard(project: str, name: str, folder: Path, config: Any) -> tuple[Se
     writers: list[SummaryWriter] = []
 
     def send(step: int, numbers: Mapping[str, float]) -> None:
-        if not writers:  # hidden, because a run vouches for every other file; what a killed run had told from here on goes
+        # Hidden, because a run vouches for every other file; what a killed run had told from here on goes.
+        if not writers:
             writers.append(SummaryWriter(str(folder / ".tensorboard"), purge_step=step))
         for key, value in numbers.items():
             writers[0].add_scalar(key, value, step)
