@@ -7,7 +7,7 @@ from pathlib import Path
 
 from workings.judging.compare import ONE_SEED
 from workings.judging.fact_arms import MEASURES, TRAINED, Arms, Gap, adjusted, gap
-from workings.judging.fact_tokens import LIMITS, cost_table, curves, points, probe_tables, record_of
+from workings.judging.fact_tokens import LIMITS, cost_table, curves, points, probe_rows, probe_table, record_of
 from workings.judging.report import Column, Estimate, Report, Row, Table, Verdict, write_report
 from workings.run import RunRecord
 
@@ -25,7 +25,7 @@ def report_on_rates(records: Sequence[RunRecord], out: Path, docstring: str, con
         verdict=_verdict_on_rates(arms, found),
         sections=[
             *(_rate_table(arms, measure, found) for measure in MEASURES),
-            *probe_tables(arms),
+            *(_probe_table(arms, measure, rates) for measure in MEASURES),
             *curves(arms),
             cost_table(arms),
         ],
@@ -45,7 +45,21 @@ def _at_rate(arms: Arms, rate: str) -> dict[str, Gap]:
     return {measure: gap(pair, measure, values) for measure, values in differences.items() if values.size}
 
 
+def _probe_table(arms: Arms, measure: str, rates: Sequence[str]) -> Table:
+    """A row a rate and kind of probe, of the rates that have both arms."""
+    names = ("digits", "facts")
+    pairs = {rate: [f"{name}-{rate}" for name in names] for rate in rates}
+    rows = [
+        row
+        for rate, pair in pairs.items()
+        if set(pair) <= set(arms.names)
+        for row in probe_rows(arms, measure, pair, f", {rate}")
+    ]
+    return probe_table(measure, rows, names)
+
+
 def _rate_table(arms: Arms, measure: str, found: dict[str, dict[str, Gap]]) -> Table:
+    tested = any(one.p is not None for some in found.values() for one in some.values())
     rows = []
     for rate, some in found.items():
         if measure not in some:
@@ -53,16 +67,17 @@ def _rate_table(arms: Arms, measure: str, found: dict[str, dict[str, Gap]]) -> T
         one = some[measure]
         shares = [arms.answered(arm, measure) for arm in reversed(one.arms)]
         estimate = Estimate(one.difference, one.interval.low, one.interval.high)
-        rows.append(Row(rate, [arms.sightings(one.arms[0]), *shares, estimate, one.n_seeds, one.p], one.n_items))
+        seen = arms.sightings(one.arms[0])
+        rows.append(Row(rate, [seen, *shares, estimate, one.n_seeds, *([one.p] * tested)], one.n_items))
     columns = [
-        Column("sightings of each fact", "number", digits=1),
+        Column("sightings", "number", digits=1),
         Column("digits", "share"),
         Column("facts", "share"),
         Column("facts − digits", "points", signed=True),
         Column("seeds", "count"),
-        Column("p, Holm", "p"),
+        *([Column("p, Holm", "p")] * tested),
     ]
-    caption = f"Probes answered {MEASURES[measure]}, {TRAINED}; sightings in training, the mean over facts."
+    caption = f"Probes answered {MEASURES[measure]}, {TRAINED}; sightings of a fact in training, the mean over facts."
     return Table(f"Answered {MEASURES[measure]}", columns, rows, caption, rows_are="rate", drawn="facts − digits")
 
 

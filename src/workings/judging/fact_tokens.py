@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,21 +161,25 @@ def _gap_table(found: Sequence[Gap]) -> Table:
 
 def probe_tables(arms: Arms) -> list[Table]:
     """One table a measure: a row a kind of probe, a column an arm."""
-    return [_probe_table(arms, measure) for measure in MEASURES]
+    return [probe_table(measure, list(probe_rows(arms, measure, arms.names)), arms.names) for measure in MEASURES]
 
 
-def _probe_table(arms: Arms, measure: str) -> Table:
-    frames = {
-        arm: [arms.probes(arm, seed).filter(pl.col(measure).is_not_null()) for seed in arms.seeds(arm)]
-        for arm in arms.names
-    }
+def probe_rows(arms: Arms, measure: str, names: Sequence[str], suffix: str = "") -> Iterator[Row]:
+    """A row a kind of probe: the shares of these arms, chance where there is one, and n."""
+    frames = [
+        [arms.probes(arm, seed).filter(pl.col(measure).is_not_null()) for seed in arms.seeds(arm)] for arm in names
+    ]
     guessing = [chance("value_choice")] if measure == "value_correct" else []
-    rows = []
     for kind in PROBE_KINDS:
-        right = [[frame.filter(condition=kind)[measure] for frame in some] for some in frames.values()]
+        right = [[frame.filter(condition=kind)[measure] for frame in some] for some in frames]
         if len(right[0][0]):
-            rows.append(Row(kind, [*(share(pl.concat(of), len(of)) for of in right), *guessing], len(right[0][0])))
-    columns = [*(Column(arm, "share") for arm in frames), *(Column("chance", "share") for _ in guessing)]
+            shares = [share(pl.concat(of), len(of)) for of in right]
+            yield Row(f"{kind}{suffix}", [*shares, *guessing], len(right[0][0]))
+
+
+def probe_table(measure: str, rows: Sequence[Row], names: Sequence[str]) -> Table:
+    """Rows of `probe_rows` under the names of their arms."""
+    columns = [*(Column(name, "share") for name in names), *[Column("chance", "share")] * (measure == "value_correct")]
     caption = "Means over seeds; intervals (Wilson) cover the items of one seed and not what seeds differ by."
     return Table(f"Probes, {MEASURES[measure]}", columns, rows, caption, rows_are="kind of probe")
 
