@@ -147,11 +147,8 @@ def run_experiment(
         return []
     if jobs < 1:
         raise BadInput(f"jobs is {jobs}, and at least one is needed")
-    if processes_here() > 1:
-        _together(experiment, len(planned), launcher, jobs)
-        if rank_here():
-            experiment.module.follow(planned[0].config)
-            return []
+    if _followed(experiment, planned[0].config, len(planned), launcher, jobs):
+        return []
     if launcher == "local" and (jobs == 1 or len(planned) == 1):
         ended = _in_turn(experiment, planned, scale, root, quiet)
     else:
@@ -164,11 +161,8 @@ def carry_out(job: Job) -> Path:
     experiment = load(job.experiment)
     config = from_dict(experiment.module.Config, job.config)
     one = Planned(job.arm, job.seed, config, job.departures)
-    if processes_here() > 1:
-        _together(experiment)
-        if rank_here():
-            experiment.module.follow(config)
-            return Path()  # the first process's answer is the one that counts
+    if _followed(experiment, config):
+        return Path()  # the first process's answer is the one that counts
     return _run_one(experiment, one, job.scale, job.root, job.quiet).path
 
 
@@ -182,11 +176,8 @@ def resume_run(
     if not recorded.is_file() or sha256_of(recorded) != sha256_of(experiment.file):
         raise BadInput(f"{experiment.file} is not what {record.path.name} began with (its source/): start a new run")
     config = record.config(experiment.module.Config)
-    if processes_here() > 1:
-        _together(experiment)
-        if rank_here():
-            experiment.module.follow(config)
-            return record
+    if _followed(experiment, config):
+        return record
     with Run.resume(record.path) as run:
         _say(f"{experiment.name}: going on with {run.path}", quiet)
         experiment.module.run_arm(config, run)
@@ -280,8 +271,15 @@ def _run_one(experiment: Experiment, one: Planned, scale: Scale, root: str | Pat
     return RunRecord(run.path)
 
 
-def _together(experiment: Experiment, n_runs: int = 1, launcher: Launcher = "local", jobs: int = 1) -> None:
-    """BadInput where several processes (torchrun) cannot carry out together what is asked for."""
+def _followed(
+    experiment: Experiment, config: Any, n_runs: int = 1, launcher: Launcher = "local", jobs: int = 1
+) -> bool:
+    """Whether this process (torchrun) has taken its part in a run that the first process keeps, and is done.
+
+    BadInput where several processes cannot carry out together what is asked for.
+    """
+    if processes_here() == 1:
+        return False
     if not hasattr(experiment.module, "follow"):
         raise BadInput(f"a run of {experiment.name} is carried out by one process: start it without torchrun")
     if n_runs > 1 or jobs > 1 or launcher != "local":
@@ -289,6 +287,9 @@ def _together(experiment: Experiment, n_runs: int = 1, launcher: Launcher = "loc
             f"under torchrun all processes carry out one run, and {n_runs} are asked for, {jobs} at once, by {launcher}: "
             "name one arm and one seed (--arm facts --seeds 0), and leave --jobs and --launcher out"
         )
+    if rank_here():
+        experiment.module.follow(config)
+    return rank_here() > 0
 
 
 def _in_turn(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from workings.cli.options import AsJson, Device, Precision, Quiet
+from workings.cli.options import AsJson, Device, Precision, Quiet, refuse_beside_resume
 from workings.errors import BadInput
 
 
@@ -57,8 +57,7 @@ def evaluate(
     with contextlib.redirect_stderr(io.StringIO()) if quiet else contextlib.nullcontext():
         if resume:
             asked_before = RunRecord.find(resume, out).config(Config).tasks
-            if given or model or checkpoints or seed or device != "auto" or precision != "fp32":
-                raise BadInput("--resume goes on with a run as it was configured: leave the other settings out")
+            refuse_beside_resume(given, model, checkpoints, seed, device != "auto", precision != "fp32")
             if set(names) != set(asked_before):
                 raise BadInput(f"--resume: that run judges {' '.join(asked_before)}; name these tasks")
             records = [resume_run(resume, out, quiet, "evaluate-model")]

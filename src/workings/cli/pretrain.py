@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from workings.cli.options import Quiet
-from workings.errors import BadInput
+from workings.cli.options import Quiet, refuse_beside_resume
 
 
 def pretrain(
@@ -60,8 +59,7 @@ def pretrain(
     }
     overrides = [f"{field}={_text(value)}" for field, value in given.items() if value is not None] + (set_ or [])
     if resume:
-        if overrides or config or seed is not None or preset != "mini" or dry_run:
-            raise BadInput("--resume goes on with a run as it was configured: leave the other settings out")
+        refuse_beside_resume(overrides, config, seed is not None, preset != "mini", dry_run)
         resumed = resume_run(resume, out, quiet, "pretrain-gpt2")
         if not rank_here():
             print(report_runs([resumed]))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from workings.cli.options import AsJson, Quiet, Root
+from workings.cli.options import AsJson, Quiet, Root, refuse_beside_resume
 from workings.errors import BadInput
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def run(
     }
     overrides = [f"{field}={value}" for field, value in shortcuts.items() if value is not None] + (set_ or [])
     if resume:
-        if arm or seeds or config or overrides:
-            raise BadInput("--resume goes on with a run as it was configured: leave the other settings out")
+        refuse_beside_resume(arm, seeds, config, overrides)
         records = [resume_run(resume, out, quiet, experiment)]
     else:
         job = job_settings(slurm or [])

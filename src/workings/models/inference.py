@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workings.models.gpt2 import GPT2, Cache
-from workings.models.linear import onednn_is_there
+from workings.models.linear import POINTWISE, onednn, onednn_is_there
 
 
 class Maps(NamedTuple):
@@ -30,18 +30,12 @@ class Maps(NamedTuple):
     adding: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-_onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # a build may lack it
 LARGE = 1 << 20  # multiplications: below, oneDNN takes longer to begin than it saves
 
 
 def is_large(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN is worth its beginning."""
     return x.numel() * weight.shape[0] >= LARGE
-
-
-def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` without a gradient, fp32, on a CPU; the weight may be `packed`."""
-    return _onednn.default(x, weight, bias, "none", [], "")
 
 
 def packed(weight: Tensor, n_rows: int) -> Tensor:
@@ -54,12 +48,14 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return _onednn.default(x, weight, bias, "gelu", [], "tanh") if is_large(x, weight) else TORCH.gelu(x, weight, bias)
+    return (
+        POINTWISE.default(x, weight, bias, "gelu", [], "tanh") if is_large(x, weight) else TORCH.gelu(x, weight, bias)
+    )
 
 
 def _adding(x: Tensor, weight: Tensor, bias: Tensor, stream: Tensor) -> Tensor:
     large = is_large(x, weight)
-    return _onednn.binary(x, stream, weight, bias, "add") if large else TORCH.adding(x, weight, bias, stream)
+    return POINTWISE.binary(x, stream, weight, bias, "add") if large else TORCH.adding(x, weight, bias, stream)
 
 
 TORCH = Maps(

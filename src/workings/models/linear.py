@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# oneDNN's product, alone or with what follows it; a build may lack it.
+POINTWISE: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
 
 class Linear(nn.Linear):
     """`nn.Linear` on `linear`: the same parameters, arbitrary until they are filled. torch's own generator is not asked."""
@@ -35,9 +38,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`linear` without a gradient, of matrices in any layout."""
-    if _by_onednn(x, weight):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)
+    return onednn(x, weight, bias) if _by_onednn(x, weight) else F.linear(x, weight, bias)
+
+
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear` without a gradient, fp32, on a CPU where `onednn_is_there`; the weight may be `inference.packed`."""
+    return POINTWISE.default(x, weight, bias, "none", [], "")
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -54,7 +60,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
 def onednn_is_there() -> bool:
     """Not in every build of torch: those for Apple's processors lack it."""
     mkldnn = torch.backends.mkldnn
-    return mkldnn.is_available() and bool(mkldnn.enabled) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return mkldnn.is_available() and bool(mkldnn.enabled) and POINTWISE is not None
 
 
 class _Linear(torch.autograd.Function):

@@ -17,8 +17,8 @@ from torch import Tensor
 from workings.models.linear import product
 
 IGNORED = -100  # a target of this value counts for nothing: torch's own convention
-# Whose probabilities are held at once, eight times so many on a GPU: the gradient of the head is summed over as many.
-ROWS = 512
+# Whose probabilities are held at once: the gradient of the head is summed over as many.
+ROWS, ROWS_ON_GPU = 512, 4096
 # Logits made at once, in bytes. On a CPU a larger tensor is taken by glibc from the system, page by page, and given back, each
 # time; a GPU would read the head as often as there are pieces.
 PIECE, PIECE_ON_GPU = 1 << 25, 1 << 29
@@ -56,7 +56,7 @@ class _MeanNats(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
         narrow, bias = _narrowed(hidden, head, bias)
-        n_rows = min(ROWS if hidden.device.type == "cpu" else 8 * ROWS, len(hidden))
+        n_rows = min(ROWS if hidden.device.type == "cpu" else ROWS_ON_GPU, len(hidden))
         counts = (targets != IGNORED)[:, None]
         total = torch.zeros((), device=hidden.device)
         p = torch.empty(n_rows, len(head), device=hidden.device)

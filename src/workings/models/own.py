@@ -21,8 +21,9 @@ from workings.models.checkpoint import fingerprint_of
 from workings.models.exchange import fill
 from workings.models.gpt2 import GPT2, Cache
 from workings.models.hub import LOGITS, left_padded
-from workings.models.inference import ONEDNN, Inference, Running, is_large, maps_for, onednn, packed
+from workings.models.inference import ONEDNN, Inference, Running, is_large, maps_for, packed
 from workings.models.layouts import shape_of, to_own, unlike_ours
+from workings.models.linear import onednn
 from workings.text.tokenizer import Tokenizer
 
 SAME = 2e-5  # of the largest logit: what two orders of summing fp32 numbers differ by

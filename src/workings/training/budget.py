@@ -14,12 +14,12 @@ from typing import Any, Literal
 import torch
 
 from workings.models.gpt2 import GPT2, GPT2Config
+from workings.models.nats import ROWS_ON_GPU
 from workings.training.recipes import PretrainConfig
 from workings.training.schedule import Rows
 
 ASSUMED_MFU = 0.4
 _GB = 1e9
-_LOGIT_ROWS = 4096  # whose logits are held at once on a GPU (`mean_nats`); a CPU holds fewer
 # Dense peak FLOP/s (bf16 on tensor cores, fp32 without TF32) from NVIDIA's data sheets; the first name that fits counts.
 _PEAKS: tuple[tuple[str, float, float], ...] = (
     ("GH200", 989e12, 67e12),
@@ -114,7 +114,7 @@ def _memory(shape: GPT2Config, n_parameters: int, rows: Rows, config: PretrainCo
     head = (
         tokens * shape.vocab * (6 if bf16 else 8)
         if config.compile
-        else 4 * shape.vocab * (shape.d_model + min(tokens, _LOGIT_ROWS))
+        else 4 * shape.vocab * (shape.d_model + min(tokens, ROWS_ON_GPU))
     )
     return states + (2 * n_parameters if bf16 else 0) + tokens * kept + head
 
