@@ -22,7 +22,7 @@ from workings.arithmetic.generator import PRESETS, generate
 from workings.arithmetic.problems import Problem
 from workings.models.checkpoint import open_model
 from workings.models.codi import CODI
-from workings.reading.collect import collect
+from workings.reading.collection import collect
 
 MAX_NEW_TOKENS = 16
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from workings.evals import hellaswag
 from workings.files import write_atomic
-from workings.judging import hellaswag
 from workings.models.gpt2 import GPT2, PRESETS
 from workings.models.language import HubModel, Language, LanguageModel, open_language
 from workings.text.documents import docstrings

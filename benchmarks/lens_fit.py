@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from workings.models.anatomy import Unembedding
 from workings.reading.fit import FitConfig, fit_tuned_lens
 from workings.reading.lens import TunedLens
+from workings.reading.store import StatesInMemory
 from workings.reading.targets import Targets
-from workings.reading.thoughts import StatesInMemory
 
 POSITIONS = 6
 TOKENS_IN_USE = 300

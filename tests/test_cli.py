@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 import pytest
 
-from workings import commands
 from workings.cli import VERBS, main
+from workings.cli import program as commands
 from workings.run import RunRecord
 
 HEAVY = ("torch", "transformers", "polars", "matplotlib", "numpy", "pandas", "scipy", "datasets", "pyarrow", "rich")

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from workings import commands
 from workings.cli import facts
+from workings.cli import program as commands
 
 VERBS = {"facts table": facts.table, "facts rewrite": facts.rewrite, "facts expand": facts.expand}
 GROUPS = {"": "", "facts": "facts as tokens"}

@@ -12,7 +12,7 @@ from tests.models.conftest import *  # noqa: F403  (the small models)
 from tests.models.test_checkpoint import ALPHA, Released
 from workings.cli import main
 from workings.models.codi import CODI
-from workings.reading.thoughts import ThoughtStore
+from workings.reading.store import ThoughtStore
 
 
 def said(capsys, *words: str) -> str:

@@ -80,7 +80,7 @@ def available() -> dict[str, Path]:
     package = importlib.util.find_spec("workings.experiments")
     folders = list(package.submodule_search_locations or []) if package else []
     modules = [(module.name, folder) for folder in folders for module in pkgutil.iter_modules([folder])]
-    public = [(name, folder) for name, folder in modules if not name.startswith("_")]
+    public = [(name, folder) for name, folder in modules if not name.endswith("_report") and name != "fact_arms"]
     return {name.replace("_", "-"): Path(folder) / f"{name}.py" for name, folder in public}
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from workings.config import from_yaml
+from workings.config import from_dict, from_yaml
 from workings.errors import BadInput
 from workings.files import is_locked
 from workings.provenance import digests_in
@@ -72,9 +72,26 @@ class RunRecord:
 
         return pl.read_parquet(self._existing("outcomes", f"{name}.parquet"))
 
-    def result(self, name: str) -> Any:
-        """What `Run.results` wrote, as JSON gives it back."""
-        return json.loads(self._existing("results", f"{name}.json").read_text(encoding="utf-8"))
+    @overload
+    def result(self, name: str) -> Any: ...
+    @overload
+    def result(self, name: str, cls: type[C]) -> C: ...
+    def result(self, name: str, cls: type | None = None) -> Any:
+        """What `Run.results` wrote: an instance of the dataclass `cls`, or, without one, what JSON gives back.
+
+        BadInput where there is no such file, or it does not hold what `cls` asks for (a run of another version).
+        """
+        path = self._existing("results", f"{name}.json")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if cls is None:
+            return content
+        try:
+            return from_dict(cls, content)
+        except BadInput as error:
+            raise BadInput(
+                f"{path} was not written by this version of workings ({error}): run the experiment again, or open the run "
+                "with the version in its manifest"
+            ) from None
 
     def verify(self) -> list[str]:
         """One line for every file that is not as it was when the run finished; no line means the record is whole."""

@@ -134,7 +134,7 @@ class Run:
         return write_with(self._inside("outcomes", f"{name}.parquet"), frame.write_parquet)
 
     def results(self, name: str, result: Any) -> Path:
-        """Write results/<name>.json."""
+        """Write results/<name>.json; a dataclass is read back by `RunRecord.result(name, its class)`."""
         return write_atomic(self._inside("results", f"{name}.json"), to_json(result))
 
     def folder(self, name: Folder) -> Path:

@@ -48,6 +48,12 @@ def _read(annotation: Any, value: Any, where: str) -> Any:
             return build(annotation, value, f"{where}.")
     elif origin is tuple and isinstance(value, list | tuple):
         return _read_tuple(annotation, arguments, value, where)
+    elif origin is list and isinstance(value, list | tuple):
+        return [_read(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value)]
+    elif origin is dict and isinstance(value, Mapping):
+        return {str(name): _read(arguments[1], one, f"{where}.{name}") for name, one in value.items()}
+    elif annotation is Any:
+        return value
     elif origin is Literal:
         for choice in arguments:
             if type(choice) is type(value) and choice == value:
@@ -111,6 +117,8 @@ def in_words(annotation: Any) -> str:
         return "one of " + ", ".join(map(str, arguments))
     if origin is tuple:
         return f"a list of {in_words(arguments[0])}" if ... in arguments else f"a list of {len(arguments)} values"
+    if origin in (list, dict):
+        return f"a {'list' if origin is list else 'mapping'} of {in_words(arguments[-1])}"
     names = {
         bool: "true or false",
         int: "a whole number",

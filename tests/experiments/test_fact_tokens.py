@@ -15,9 +15,9 @@ import pytest
 from workings.errors import BadInput
 from workings.experiment import report_runs, resume_run, run_experiment
 from workings.experiments import fact_rate, fact_tokens
-from workings.judging.compare import compare
-from workings.judging.fact_arms import MEASURES, TRAINED, Gap, gap
-from workings.judging.fact_tokens import verdict
+from workings.experiments.fact_arms import MEASURES, TRAINED, Gap, gap
+from workings.experiments.fact_tokens_report import verdict
+from workings.judging.comparison import compare
 from workings.judging.statistics import Interval
 from workings.run import RunRecord
 from workings.text.corpus import Corpus
@@ -87,7 +87,8 @@ def test_a_run_killed_after_its_training_is_judged_and_not_trained_again(
 KILLED = """
 import os, signal, sys
 from workings.experiment import run_experiment
-from workings.judging import evaluate, fact_arms
+from workings.evals import evaluation as evaluate
+from workings.experiments import fact_arms
 
 def die(*given, **more):
     os.kill(os.getpid(), signal.SIGKILL)

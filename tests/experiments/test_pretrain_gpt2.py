@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from workings import commands
 from workings.cli import pretrain as verbs
+from workings.cli import program as commands
 from workings.config import from_dict
 from workings.errors import BadInput, Failed
 from workings.experiment import report_runs, resume_run, run_experiment

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 from transformers import GPT2Config as TheirConfig
 
-from workings import commands
 from workings.cli import exchange as verbs
+from workings.cli import program as commands
 from workings.errors import BadInput, Failed
 from workings.models import exchange, export, layouts
 from workings.models.exchange import load_gpt2, pull, push, save_gpt2

@@ -18,8 +18,8 @@ from workings.reading.fit import FitConfig, fit_each, fit_tuned_lens
 from workings.reading.head import FrozenHead
 from workings.reading.lens import LogitLens, TunedLens
 from workings.reading.readings import read_all, top_tokens
+from workings.reading.store import StatesInMemory
 from workings.reading.targets import split_problems, step_result
-from workings.reading.thoughts import StatesInMemory
 
 CONFIG = FitConfig(lr=3e-3, max_epochs=30, precision="fp32")
 

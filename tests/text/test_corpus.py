@@ -17,9 +17,10 @@ from textwrap import dedent
 import numpy as np
 import pytest
 
-from workings import commands, files
+from workings import files
 from workings.arithmetic.facts import Fact
 from workings.cli import corpus as verbs
+from workings.cli import program as commands
 from workings.config import to_yaml
 from workings.errors import BadInput, Failed
 from workings.text import journal, mixing

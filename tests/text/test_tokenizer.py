@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2Config
 
-from workings import commands
 from workings.arithmetic.facts import Fact, FactVocabulary
+from workings.cli import program as commands
 from workings.cli import tokenizer as verbs
 from workings.errors import BadInput
 from workings.text.bpe import END_OF_TEXT, open_bpe, tiktoken_ranks, train_bpe

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from tests.training.test_pretrain import SMALL, Told
+
 from workings.config import to_dict
 from workings.launch import rank_here
 from workings.models.exchange import load_gpt2
 from workings.run import RunRecord
 from workings.text.corpus import Corpus
 from workings.training.parallel import World, world
-from workings.training.pretrain import pretrain
+from workings.training.pretraining import pretrain
 
 CONFIG = replace(SMALL, save_every=3, validate_every=6, validation_documents=3, keep_every=6)
 SETTINGS = {
@@ -46,7 +46,7 @@ from workings.config import from_dict
 from workings.experiment import run_experiment
 from workings.text.corpus import Corpus
 from workings.training.parallel import spread, synchronising, world
-from workings.training.pretrain import PretrainConfig, pretrain
+from workings.training.pretraining import PretrainConfig, pretrain
 
 given = json.loads(sys.argv[1])
 folder, out, config = Path(given["corpus"]), Path(given["out"]), from_dict(PretrainConfig, given["config"])

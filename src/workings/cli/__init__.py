@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sys
 
-from workings import __version__, commands
+from workings import __version__
 from workings.cli import corpus, evaluate, exchange, facts, pretrain, runs, thoughts, tokenizer
+from workings.cli import program as commands
 
 VERBS: dict[str, commands.Verb] = {
     "demo": runs.demo,

@@ -38,9 +38,9 @@ def evaluate(
 ) -> None:
     """Judge a model, or all checkpoints of trainings, item by item; prints the path of report.html."""
     from workings.config import changed
+    from workings.evals.evaluation import Settings, known
     from workings.experiment import report_runs, resume_run
     from workings.experiments.evaluate_model import Config, evaluate_model
-    from workings.judging.evaluate import Settings, known
     from workings.run import RunRecord
 
     names = known(tasks)

@@ -128,7 +128,7 @@ def report(
 def compare(runs: Annotated[list[str], "two finished runs or more"], /, *, root: Root = "runs") -> None:
     """Compare finished runs, paired by example; refuses what cannot be compared."""
     from workings.experiment import experiment_of, finished
-    from workings.judging.compare import compare as compare_records
+    from workings.judging.comparison import compare as compare_records
 
     records = [_record(run, root) for run in runs]
     finished(records)

@@ -118,7 +118,7 @@ def thoughts_collect(
     quiet: Quiet = False,
 ) -> None:
     """Think about problems and store every hidden state; prints the path of the store."""
-    from workings.reading.collect import collect
+    from workings.reading.collection import collect
     from workings.reading.targets import split_problems
     from workings.text.datasets import load_problems
 
@@ -161,7 +161,7 @@ def lens_fit(
     from workings.reading.fit import FitConfig, fit_tuned_lens
     from workings.reading.lens import TunedLens
     from workings.reading.rules import targets_of
-    from workings.reading.thoughts import ThoughtStore
+    from workings.reading.store import ThoughtStore
 
     def show(epoch: int, **metrics: Any) -> None:
         if not quiet:
@@ -193,7 +193,7 @@ def lens_score(
     from workings.judging.verdict import verdict
     from workings.reading.lens import TunedLens
     from workings.reading.rules import targets_of
-    from workings.reading.thoughts import ThoughtStore
+    from workings.reading.store import ThoughtStore
 
     store = ThoughtStore.open(thoughts)
     thinker = _model(model, base, lora_alpha, seed, device, precision)

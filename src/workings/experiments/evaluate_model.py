@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput
+from workings.evals.evaluation import Settings
 from workings.experiment import Experiment, load
-from workings.judging.evaluate import Settings
 from workings.run import Run, RunRecord
 
 Tasks = tuple[Literal["hellaswag", "gsm8k", "probes"], ...]
@@ -57,9 +57,9 @@ def inputs(config: Config) -> dict[str, str | Path]:
 
 def run_arm(config: Config, run: Run) -> None:
     """Items first, so that a mistake in them is found before a model is opened; then every task."""
-    from workings.judging.curves import checkpoints_in, evaluate_all
-    from workings.judging.evaluate import evaluate
-    from workings.judging.evaluate import load as load_items
+    from workings.evals.curves import checkpoints_in, evaluate_all
+    from workings.evals.evaluation import evaluate
+    from workings.evals.evaluation import load as load_items
     from workings.models.language import open_language
 
     if config.checkpoints is not None:
@@ -79,7 +79,7 @@ def run_arm(config: Config, run: Run) -> None:
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Every measure of every model with its interval, what chance gives, and the models against each other."""
-    from workings.judging.evaluation_report import report_on
+    from workings.experiments.evaluate_model_report import report_on
 
     return report_on(records, out, (__doc__ or "").partition("\n")[0], Config)
 
@@ -112,7 +112,7 @@ def named_after(reference: str) -> tuple[str, int | None]:
 
     A pretraining's arm is its recipe, so the name of the corpus it was given is added: `mini-digits`, `mini-facts`.
     """
-    from workings.judging.contamination import corpus_given
+    from workings.evals.contamination import corpus_given
 
     here = Path(reference).expanduser().resolve()
     for folder in (here, *here.parents[:2]) if here.exists() else ():

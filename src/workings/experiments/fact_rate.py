@@ -36,6 +36,6 @@ ARMS = {
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
     """facts − digits at every rate, over sightings of each fact."""
-    from workings.judging.fact_rates import report_on_rates
+    from workings.experiments.fact_rate_report import report_on_rates
 
     return report_on_rates(records, out, __doc__ or "", Config)

@@ -126,8 +126,8 @@ def inputs(config: Config) -> dict[str, str | Path]:
 
 def run_arm(config: Config, run: Run) -> None:
     """Build the corpus, train, judge the last weights. Under torchrun this is rank 0; the others `follow`."""
-    from workings.judging.evaluate import evaluate
-    from workings.judging.fact_arms import headline, text_outcomes
+    from workings.evals.evaluation import evaluate
+    from workings.experiments.fact_arms import headline, text_outcomes
     from workings.models.own import Language
 
     _limit_threads(config)
@@ -177,9 +177,9 @@ def follow(config: Config) -> None:
 
 def train(config: Config, corpus: Corpus, folder: Path, where: World, resume: bool, run: Run | None) -> GPT2:
     """This process's part of the training; `run` is rank 0's, which alone judges and writes."""
-    from workings.training.distil import progress_line
+    from workings.training.distillation import progress_line
     from workings.training.journal import Journal
-    from workings.training.pretrain import pretrain, tell_nobody
+    from workings.training.pretraining import pretrain, tell_nobody
 
     told: dict[str, Any] = {"resume": resume, "seed": config.seed, "where": where}
     if run is not None:
@@ -255,7 +255,7 @@ def tasks_of(config: Config) -> list[str]:
 
 
 def settings_of(config: Config) -> Any:
-    from workings.judging.evaluate import Settings
+    from workings.evals.evaluation import Settings
 
     asked = Settings(limit=config.limit, drills=config.text.drills)
     named = {"hellaswag_data": config.hellaswag, "gsm8k_data": config.gsm8k}
@@ -264,7 +264,7 @@ def settings_of(config: Config) -> Any:
 
 def table_accuracy(config: Config) -> Callable[[LanguageModel, int], dict[str, float]]:
     """What training asks of its model: how many of the 81 products it gets right when it may show its work."""
-    from workings.judging import probes
+    from workings.evals import probes
 
     asked = [probe for probe in probes.items(config.text.drills) if probe.kind == "table"][: config.limit]
 
@@ -280,6 +280,6 @@ def table_accuracy(config: Config) -> Callable[[LanguageModel, int], dict[str, f
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
     """All arms beside each other, paired by probe, document and seed."""
-    from workings.judging.fact_tokens import report_on
+    from workings.experiments.fact_tokens_report import report_on
 
     return report_on(records, out, __doc__ or "", Config)

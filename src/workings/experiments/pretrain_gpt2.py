@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from workings.text.corpus import Corpus
     from workings.training.budget import Budget
     from workings.training.parallel import World
-    from workings.training.pretrain import Evaluation
+    from workings.training.pretraining import Evaluation
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def follow(config: Config) -> None:
 
 def train(config: Config, folder: Path, where: World, resume: bool, run: Run | None) -> None:
     """This process's part of a training; `run` is rank 0's."""
-    from workings.training.pretrain import pretrain, tell_nobody
+    from workings.training.pretraining import pretrain, tell_nobody
 
     corpus, start = _opened(config.corpus), None
     if config.start is not None:
@@ -191,14 +191,14 @@ def _logging(config: Config, run: Run) -> Generator[Callable[..., None]]:
 
 
 def _progress(step: int, n_steps: int, text: str) -> None:
-    from workings.training.distil import progress_line
+    from workings.training.distillation import progress_line
 
     progress_line(step, n_steps, text)
 
 
 def evaluations(config: Config, run: Run) -> list[Evaluation]:
     """Judges as `pretrain` asks them; the items' outcomes of the last time stay in the run."""
-    from workings.judging import hellaswag, probes
+    from workings.evals import hellaswag, probes
 
     def hellaswag_now(language: LanguageModel, step: int) -> dict[str, Any]:
         frame = hellaswag.judge(language, hellaswag_items, ("karpathy",))
@@ -261,7 +261,7 @@ def _estimate(read: Any) -> dict[str, float]:
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Bits per byte and cost of each run, curves, samples."""
-    from workings.judging.report import Axis, Curves, Record, Report, write_report
+    from workings.report import Axis, Curves, Record, Report, write_report
 
     made = Report(
         title="Pretraining a GPT-2",
@@ -282,7 +282,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
 
 def _verdict(record: RunRecord) -> Any:
     """Whether it learned its language at all: the trained model against the same one before its first step."""
-    from workings.judging.report import Verdict
+    from workings.report import Verdict
 
     logged, budget = record.metrics(), record.result("budget")
     if "bits_per_byte" not in logged.columns:
@@ -298,7 +298,7 @@ def _verdict(record: RunRecord) -> Any:
 
 
 def _bits_table(records: Sequence[RunRecord]) -> Any:
-    from workings.judging.report import Column, Estimate, Row, Table
+    from workings.report import Column, Estimate, Row, Table
 
     rows = [
         Row(f"{record.path.name}: {source}", [Estimate(one["value"], one["low"], one["high"])], one["n"])
@@ -312,7 +312,7 @@ def _bits_table(records: Sequence[RunRecord]) -> Any:
 
 
 def _costs(records: Sequence[RunRecord]) -> Any:
-    from workings.judging.report import Column, Row, Table
+    from workings.report import Column, Row, Table
 
     names = ("parameters", "steps", "raw_bytes", "tokens", "flops")
     rows = [Row(record.path.name, [record.result("budget")[name] for name in names]) for record in records]
@@ -320,7 +320,7 @@ def _costs(records: Sequence[RunRecord]) -> Any:
 
 
 def _curves(records: Sequence[RunRecord], column: str) -> Any:
-    from workings.judging.report import Series
+    from workings.report import Series
 
     series = []
     for record in records:
@@ -332,7 +332,7 @@ def _curves(records: Sequence[RunRecord], column: str) -> Any:
 
 
 def _written(record: RunRecord) -> Any:
-    from workings.judging.report import Text
+    from workings.report import Text
 
     path = record.path / SAMPLES
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

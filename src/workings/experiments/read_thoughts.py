@@ -80,7 +80,7 @@ def inputs(config: Config) -> dict[str, str | Path]:
 
 def run_arm(config: Config, run: Run) -> None:
     """Think, store, ask, fit, read; every outcome is kept, so that the report needs no model."""
-    from workings.judging.necessity import judge
+    from workings.judging.ablation import judge
     from workings.judging.readings import readings_beside_controls
     from workings.reading.rules import can_be_asked, targets_of
     from workings.reading.samples import sample_grids
@@ -118,7 +118,7 @@ def run_arm(config: Config, run: Run) -> None:
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
     """The reading of one run (the last, where several are given), judged."""
-    from workings.judging.thoughts import write_reading_report
+    from workings.experiments.read_thoughts_report import write_reading_report
 
     return write_reading_report(records[-1], (__doc__ or "").partition("\n")[0], records[-1].config(Config), out)
 
@@ -179,7 +179,7 @@ def _collected(
     subjects: Mapping[str, Any], problems: list[Any], splits: Mapping[str, str], config: Config, run: Run
 ) -> dict[str, Any]:
     """A store per subject. The others think about exactly the problems that the model could think about."""
-    from workings.reading.collect import collect
+    from workings.reading.collection import collect
 
     stores: dict[str, Any] = {}
     for name, subject in subjects.items():

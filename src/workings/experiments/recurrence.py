@@ -25,7 +25,7 @@ from workings.arithmetic.generator import PRESETS, ProblemSpec, generate, vocabu
 from workings.arithmetic.problems import Problem
 from workings.config import fixed, nuisance, scientific
 from workings.run import Run, RunRecord
-from workings.training.distil import DistilConfig, distil, progress_line
+from workings.training.distillation import DistilConfig, distil, progress_line
 from workings.training.objectives import examples_of
 
 
@@ -83,7 +83,7 @@ def run_arm(config: Config, run: Run) -> None:
     """Generate, train, judge on fresh problems, save the checkpoint with its card."""
     import torch
 
-    from workings.judging.necessity import CONDITIONS, accuracy, cell, judge
+    from workings.judging.ablation import CONDITIONS, accuracy, cell, judge
 
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -159,7 +159,7 @@ def untrained(config: Config) -> Any:
 
 def card(config: Config, table: Any, model: Any) -> str:
     """The model card: what it is, how to make it again, and what it can do, with intervals."""
-    from workings.judging.necessity import IN_WORDS
+    from workings.judging.ablation import IN_WORDS
     from workings.models.anatomy import count_parameters
 
     fed = (
@@ -201,7 +201,7 @@ def card(config: Config, table: Any, model: Any) -> str:
 
 
 def _percent(table: Any, n_steps: int, condition: str, measure: str = "accuracy") -> str:
-    from workings.judging.necessity import cell
+    from workings.judging.ablation import cell
 
     row = cell(table, n_steps, condition)
     prefix = "" if measure == "accuracy" else f"{measure}_"
@@ -210,8 +210,8 @@ def _percent(table: Any, n_steps: int, condition: str, measure: str = "accuracy"
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Both arms beside each other, by chain length and by what was done to the thoughts."""
-    from workings.judging.necessity import CONDITIONS, IN_WORDS, accuracy, cell
-    from workings.judging.report import (
+    from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy, cell
+    from workings.report import (
         Axis,
         Column,
         Curves,
@@ -311,8 +311,8 @@ def _gap(records: Sequence[RunRecord], n_steps: int) -> Any:
 def _differences(records: Sequence[RunRecord], lengths: Sequence[int]) -> Any:
     import polars as pl
 
-    from workings.judging.report import Column, Estimate, Row, Table
     from workings.judging.statistics import holm, mcnemar
+    from workings.report import Column, Estimate, Row, Table
 
     rows, ps = [], []
     for k in lengths:
@@ -336,9 +336,9 @@ def _differences(records: Sequence[RunRecord], lengths: Sequence[int]) -> Any:
 
 
 def _verdict(records: Sequence[RunRecord], lengths: Sequence[int]) -> Any:
-    from workings.judging.report import Verdict
-    from workings.judging.report.wording import interval as in_brackets
-    from workings.judging.report.wording import number
+    from workings.report import Verdict
+    from workings.report.wording import interval as in_brackets
+    from workings.report.wording import number
 
     if len({r.manifest["arm"] for r in records}) < 2:
         return Verdict("One arm alone shows no difference: run both.", "undecided")

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput
 from workings.run import Run, RunRecord
-from workings.training.distil import RECIPES, DistilConfig, distil, progress_line
+from workings.training.distillation import RECIPES, DistilConfig, distil, progress_line
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def inputs(config: Config) -> dict[str, str | Path]:
 
 def run_arm(config: Config, run: Run) -> None:
     """Wrap, train, judge on validation, save."""
-    from workings.judging.necessity import judge
+    from workings.judging.ablation import judge
 
     train, validation = _problems(config, run)
     model = _wrapped(config)
@@ -148,8 +148,9 @@ def _card(config: Config, accuracy: dict[str, float], n: int) -> str:
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Accuracy and curves of each run."""
-    from workings.judging.necessity import CONDITIONS, IN_WORDS
-    from workings.judging.report import (
+    from workings.judging.ablation import CONDITIONS, IN_WORDS
+    from workings.judging.statistics import wilson
+    from workings.report import (
         Axis,
         Column,
         Curves,
@@ -161,7 +162,6 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
         Table,
         write_report,
     )
-    from workings.judging.statistics import wilson
 
     rows, curves = [], []
     for record in records:
@@ -192,9 +192,9 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
 
 def _verdict(record: RunRecord) -> Any:
     """Whether the answers need the thoughts: own against zeroed, paired by problem."""
-    from workings.judging.report import Verdict
-    from workings.judging.report.wording import interval, number
     from workings.judging.statistics import paired_bootstrap
+    from workings.report import Verdict
+    from workings.report.wording import interval, number
 
     of = {name: frame.sort("problem") for (name,), frame in record.outcomes("answers").group_by("condition")}
     own, zero = (of[name]["correct"].cast(float).to_numpy() for name in ("own", "zero"))

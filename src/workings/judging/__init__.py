@@ -1,1 +1,8 @@
-"""Readings and outcomes → controls, scores, intervals, verdicts. Nothing is read that a control reads as well."""
+"""Outcomes and readings to verdicts: statistics, controls, comparisons of runs, ablations.
+
+The public names are listed in `__init__.pyi` and imported when they are first used (docs/decisions/0009).
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,7 +10,7 @@ import polars as pl
 from workings.errors import BadInput
 
 if TYPE_CHECKING:
-    from workings.judging.compare import Record
+    from workings.judging.comparison import Record
 
 BUDGET = "budget"
 """The result in which a run records what it cost."""

@@ -13,8 +13,8 @@ from workings.judging.controls import Asked, read_controls
 from workings.models.thinking import ThoughtModel
 from workings.reading.lens import Lens, LogitLens
 from workings.reading.readings import read_all
+from workings.reading.store import ThoughtStore
 from workings.reading.targets import Targets
-from workings.reading.thoughts import ThoughtStore
 
 
 def readings_beside_controls(

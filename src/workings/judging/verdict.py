@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import polars as pl
 
-from workings.judging.report.wording import interval, number
 from workings.judging.scores import CONTROLS, at_one_layer, choose_layer, score, skill
+from workings.report.wording import interval, number
 
 Kind = Literal["read", "explained by a control", "nothing read", "undecided"]
 MARGIN = 0.05  # a smaller skill would not be worth having: 5 points

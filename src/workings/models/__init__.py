@@ -1,1 +1,8 @@
-"""Models that think before they answer: the shared engine, the families built on it, and how they are loaded and saved."""
+"""Models: those that think in continuous vectors, and ordinary language models; loading, saving, exchange.
+
+The public names are listed in `__init__.pyi` and imported when they are first used (docs/decisions/0009).
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

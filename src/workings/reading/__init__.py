@@ -1,1 +1,8 @@
-"""Thoughts → what a lens reads in them. See `thoughts`, `collect`, `targets`, `lens`, `fit`."""
+"""Stored hidden states of thoughts, the targets a lens is asked for, and the lenses that read them.
+
+The public names are listed in `__init__.pyi` and imported when they are first used (docs/decisions/0009).
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

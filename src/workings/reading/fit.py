@@ -19,8 +19,8 @@ from workings.config import fixed, nuisance, to_dict
 from workings.errors import BadInput, Failed
 from workings.reading.head import FrozenHead, Precision, resolved
 from workings.reading.lens import TunedLens
+from workings.reading.store import HiddenStates
 from workings.reading.targets import Targets
-from workings.reading.thoughts import HiddenStates
 
 Log = Callable[..., Any]
 """Called once an epoch as `log(epoch, fit=…, train=…, validation=…, lr=…)`; a run's `log` is one."""

@@ -22,7 +22,7 @@ from workings.errors import BadInput
 from workings.files import to_json, write_atomic, write_with
 from workings.models.anatomy import Unembedding
 from workings.provenance import sha256_of, versions
-from workings.reading.thoughts import FINAL_NORM
+from workings.reading.store import FINAL_NORM
 from workings.reading.writer import explaining
 
 FORMAT = 1

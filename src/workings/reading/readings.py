@@ -14,8 +14,8 @@ from torch import Tensor
 
 from workings.errors import BadInput
 from workings.reading.lens import Lens
+from workings.reading.store import HiddenStates
 from workings.reading.targets import Targets
-from workings.reading.thoughts import HiddenStates
 
 if TYPE_CHECKING:
     import polars as pl

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from workings.errors import BadInput
 from workings.models.thinking import ThoughtModel
+from workings.reading.store import ThoughtStore
 from workings.reading.targets import SPLITS, Targets, step_result, uniform_split
-from workings.reading.thoughts import ThoughtStore
 
 
 def targets_of(rule: str, model: ThoughtModel, store: ThoughtStore) -> Targets:

@@ -10,8 +10,8 @@ import polars as pl
 from workings.models.thinking import ThoughtModel
 from workings.reading.lens import Lens
 from workings.reading.readings import read_all, top_tokens
+from workings.reading.store import ThoughtStore
 from workings.reading.targets import Targets
-from workings.reading.thoughts import ThoughtStore
 
 Grid = dict[str, Any]
 

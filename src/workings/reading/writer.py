@@ -20,7 +20,7 @@ from torch import Tensor
 
 from workings.errors import BadInput, Failed
 from workings.files import drop_half_written, explained, lock, to_json, write_atomic, write_with
-from workings.reading.thoughts import FORMAT, file_entry, read_manifest
+from workings.reading.store import FORMAT, file_entry, read_manifest
 
 PROBLEMS = pa.schema(
     {

@@ -1,1 +1,8 @@
-"""Training: objectives and the loops that minimise them."""
+"""Training: one loop, and what it is given: pretraining on a corpus, self-distillation on problems.
+
+The public names are listed in `__init__.pyi` and imported when they are first used (docs/decisions/0009).
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

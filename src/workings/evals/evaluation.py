@@ -1,0 +1,280 @@
+"""model × tasks → outcomes item by item, summaries, files for lm-eval's readers: all of them in one Run.
+
+Every model is asked the same items in the same words. Items that a limit leaves out are the last ones, and the summary
+says how many there were.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from workings.arithmetic.drill_spec import DrillSpec
+from workings.config import fixed, nuisance
+from workings.errors import BadInput
+from workings.evals import contamination, gsm8k, hellaswag, lm_eval_files, probes
+from workings.evals.lm_eval_files import LmEvalTask
+from workings.evals.prompts import LAYOUTS, room
+from workings.models.language import LanguageModel
+from workings.run import Run
+from workings.values import suggestion
+
+_CHUNK = 500  # items between two lines of progress
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is asked; the same for all models that are to be compared."""
+
+    hellaswag_data: str = fixed(hellaswag.HUB, "a hub id, a JSON-lines file, or a folder with one")
+    customs: tuple[Literal["karpathy", "lm-eval"], ...] = fixed(("karpathy", "lm-eval"), "of scoring HellaSwag")
+    gsm8k_data: str = fixed(gsm8k.HUB, "a hub id, a file, a folder with test.jsonl, or generated[:preset]")
+    prompt: Literal["chat", "lm-eval"] = fixed("chat", "User:/Assistant: or Question:/Answer:, for GSM8K and probes")
+    num_fewshot: int | None = fixed(
+        None, "worked examples before a GSM8K question; by default 0, and 5 as lm-eval asks"
+    )
+    max_new_tokens: int = fixed(256, "of an answer to GSM8K")
+    limit: int | None = fixed(None, "at most so many items of each task, the first ones")
+    drills: DrillSpec = fixed(DrillSpec(), "whose held-out facts the probes ask for")
+    probe_seed: int = fixed(0, "of the operands of the probes")
+    batch_size: int = nuisance(32, "answers generated at once")
+    batch_tokens: int = nuisance(8192, "tokens scored at once")
+
+    def __post_init__(self) -> None:
+        least = {"limit": 1, "num_fewshot": 0, "max_new_tokens": 1, "batch_size": 1, "batch_tokens": 1}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise BadInput(f"{name} is {value}; give {lowest} or more")
+
+    @property
+    def n_fewshot(self) -> int:
+        return LAYOUTS[self.prompt].n_fewshot if self.num_fewshot is None else self.num_fewshot
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark: where its items come from, how they are judged, what is said of them."""
+
+    items: Callable[[Settings], list[Any]]
+    judge: Callable[[LanguageModel, Sequence[Any], Settings, int], pl.DataFrame]
+    summary: Callable[[pl.DataFrame], dict[str, Any]]
+    frames: Callable[[pl.DataFrame], dict[str, pl.DataFrame]]
+    files: Callable[[Sequence[Any], pl.DataFrame, int, Settings], list[LmEvalTask]]
+    source: Callable[[Sequence[Any], Settings], str]
+
+
+def evaluate(
+    model: LanguageModel,
+    tasks: Iterable[str],
+    run: Run,
+    settings: Settings,
+    *,
+    step: int | None = None,
+    items: dict[str, list[Any]] | None = None,
+    reference: str | Path = "",
+) -> dict[str, dict[str, Any]]:
+    """Judge a model and write everything into the run; the results by task.
+
+    With a `step`, names end in it (`hellaswag_step_002000`), so that the checkpoints of a training lie side by side. What a
+    run that was stopped has already is not judged again. `items`: what `load` gave, for several models. `reference` is
+    the model as the user named it: where it lies, the corpus it was trained on may be found.
+    """
+    loaded = load(tasks, settings) if items is None else items
+    found: dict[str, dict[str, Any]] = {}
+    files: list[LmEvalTask] = []
+    for name in known(tasks):
+        kept, n_all = loaded[name][: settings.limit], len(loaded[name])
+        frame = _kept_or_judged(run, name, model, kept, settings, step)
+        found[name] = _result(name, model, kept, frame, n_all, settings, step)
+        if name == "probes" and str(reference):
+            found[name]["training"] = contamination.report_on(reference, kept)
+        run.results(stem_of(name, step), found[name])
+        files += TASKS[name].files(kept, frame, n_all, settings)
+    _write_files(run, model, files, settings, step)
+    return found
+
+
+def _kept_or_judged(
+    run: Run, name: str, model: LanguageModel, kept: Sequence[Any], settings: Settings, step: int | None
+) -> pl.DataFrame:
+    """A task's outcomes: those the run has, or new ones, which it has from then on."""
+    stem = stem_of(name, step)
+    done = run.path / "outcomes" / f"{stem}.parquet"
+    if done.is_file():
+        return pl.read_parquet(done)
+    frame = _judged(name, model, kept, settings, stem)
+    for other, one in TASKS[name].frames(frame).items():
+        run.outcomes(stem_of(f"{name}_{other}", step), one)
+    run.outcomes(stem, frame)  # last: what is there is complete
+    return frame
+
+
+def stem_of(name: str, step: int | None) -> str:
+    """The name of a task's outcomes and results, of a model or of a checkpoint."""
+    return name if step is None else f"{name}_step_{step:06d}"
+
+
+def load(tasks: Iterable[str], settings: Settings) -> dict[str, list[Any]]:
+    """{task: all its items}. Before any model is opened: a mistake in the data is found in a second."""
+    return {name: TASKS[name].items(settings) for name in known(tasks)}
+
+
+def known(tasks: Iterable[str]) -> list[str]:
+    """The tasks named, each once. BadInput for one that does not exist."""
+    names = list(dict.fromkeys(tasks))
+    if not names:
+        raise BadInput(f"no task: name one or several of {', '.join(TASKS)}")
+    for name in names:
+        if name not in TASKS:
+            raise BadInput(f"no task '{name}'{suggestion(name, TASKS) or '; there are ' + ', '.join(TASKS)}")
+    return names
+
+
+def evaluation(
+    task: str, settings: Settings, measures: Callable[[str], bool] = lambda name: True
+) -> Callable[[LanguageModel, int], dict[str, Any]]:
+    """What a training asks of its model every so many steps: {"hellaswag.karpathy.acc_norm": …, with _low, _high and n}."""
+    (name,) = known([task])
+    asked = TASKS[name].items(settings)[: settings.limit]
+
+    def judge(model: LanguageModel, step: int) -> dict[str, Any]:
+        summary = TASKS[name].summary(TASKS[name].judge(model, asked, settings, 0))
+        found: dict[str, Any] = {f"{name}.n": len(asked)}
+        for measure, estimate in estimates(summary):
+            if measures(measure):
+                key = f"{name}.{measure}"
+                found |= {key: estimate["value"], f"{key}_low": estimate["low"], f"{key}_high": estimate["high"]}
+        return found
+
+    return judge
+
+
+def estimates(summary: dict[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """("karpathy.acc_norm", {value, low, high, n}) for every number of a summary that has an interval."""
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            if {"value", "low", "high"} <= value.keys():
+                yield before + name, value
+            else:
+                yield from estimates(value, f"{before}{name}.")
+
+
+def _judged(name: str, model: LanguageModel, kept: Sequence[Any], settings: Settings, stem: str) -> pl.DataFrame:
+    """In chunks, with a line of progress after each; chunks decide nothing."""
+    frames = []
+    for start in range(0, len(kept), _CHUNK):
+        chunk = kept[start : start + _CHUNK]
+        frames.append(TASKS[name].judge(model, chunk, settings, start))
+        print(f"{stem}: {start + len(chunk):,} of {len(kept):,}", file=sys.stderr, flush=True)
+    return pl.concat(frames)
+
+
+def _result(
+    name: str,
+    model: LanguageModel,
+    kept: Sequence[Any],
+    frame: pl.DataFrame,
+    n_all: int,
+    settings: Settings,
+    step: int | None,
+) -> dict[str, Any]:
+    return {
+        "task": name,
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "step": step,
+        "n": len(kept),
+        "n_all": n_all,
+        "limit": settings.limit,
+        "data": TASKS[name].source(kept, settings),
+        "notes": list(_notes(name, model, frame, settings)),
+        "summary": TASKS[name].summary(frame),
+    }
+
+
+def _notes(name: str, model: LanguageModel, frame: pl.DataFrame, settings: Settings) -> Iterator[str]:
+    """What the positions of a small model did to a task, in sentences for the report."""
+    if name == "gsm8k" and (most := room(model, settings.max_new_tokens)) < settings.max_new_tokens:
+        yield (
+            f"answers have at most {most} new tokens where {settings.max_new_tokens} were asked for: the model has "
+            f"{model.context} positions, half of them for the prompt."
+        )
+    if name == "hellaswag":
+        for (custom,), rows in frame.group_by("condition", maintain_order=True):
+            if n := hellaswag.n_not_judged(rows):
+                yield (
+                    f"{n:,} of {len(rows):,} items ({custom}) were not judged, for an ending is longer than the model's "
+                    f"{model.context} positions; they count as wrong."
+                )
+
+
+def _write_files(
+    run: Run, model: LanguageModel, tasks: Sequence[LmEvalTask], settings: Settings, step: int | None
+) -> None:
+    folder = run.path / "lm_eval" / stem_of("", step).strip("_")
+    for earlier in folder.glob("*_*.json*"):  # of a run that was stopped: the same items, under another time
+        earlier.unlink()
+    about = {
+        "model_sha": model.fingerprint,
+        "batch_size": settings.batch_size,
+        "limit": settings.limit,
+        "device": str(model.device),
+        "gen_kwargs": {"do_sample": False, "max_gen_toks": room(model, settings.max_new_tokens)},
+    }
+    lm_eval_files.write(folder, model.name, tasks, about)
+
+
+# ---- the tasks ---------------------------------------------------------------------------------------------------
+
+
+def _gsm8k_items(settings: Settings) -> list[gsm8k.Item]:
+    gsm8k.examples_for(
+        settings.gsm8k_data, 1, settings.n_fewshot
+    )  # BadInput before anything is judged, if there are none
+    return gsm8k.items(settings.gsm8k_data)
+
+
+def _judge_gsm8k(model: LanguageModel, some: Sequence[gsm8k.Item], settings: Settings, start: int) -> pl.DataFrame:
+    # Examples are one stream over all items: those of a chunk are the ones behind the items before it.
+    shown = gsm8k.examples_for(settings.gsm8k_data, start + len(some), settings.n_fewshot)[start:]
+    return gsm8k.judge(model, some, settings.prompt, shown, settings.max_new_tokens, settings.batch_size)
+
+
+def _gsm8k_files(kept: Sequence[gsm8k.Item], frame: pl.DataFrame, n_all: int, settings: Settings) -> list[LmEvalTask]:
+    return [gsm8k.for_lm_eval(kept, frame, n_all, settings.prompt, settings.n_fewshot, settings.max_new_tokens)]
+
+
+TASKS: dict[str, Task] = {
+    "hellaswag": Task(
+        lambda settings: hellaswag.items(settings.hellaswag_data),
+        lambda model, some, settings, _: hellaswag.judge(model, some, settings.customs, settings.batch_tokens),
+        hellaswag.summary,
+        lambda frame: {},
+        lambda kept, frame, n_all, _: list(hellaswag.for_lm_eval(kept, frame, n_all)),
+        lambda kept, settings: f"{settings.hellaswag_data} ({hellaswag.variant_of(kept)})",
+    ),
+    "gsm8k": Task(
+        _gsm8k_items,
+        _judge_gsm8k,
+        gsm8k.summary,
+        lambda frame: {},
+        _gsm8k_files,
+        lambda kept, settings: f"{settings.gsm8k_data}, {settings.prompt} prompt, {settings.n_fewshot} worked examples",
+    ),
+    "probes": Task(
+        lambda settings: probes.items(settings.drills, seed=settings.probe_seed),
+        lambda model, some, settings, _: probes.judge(
+            model, some, settings.prompt, settings.batch_size, settings.batch_tokens
+        ),
+        probes.summary,
+        probes.other_frames,
+        lambda kept, frame, n_all, settings: [probes.for_lm_eval(kept, frame, n_all, settings.prompt)],
+        lambda kept, settings: f"arithmetic probes, {settings.prompt} prompt",
+    ),
+}

@@ -1,0 +1,67 @@
+"""References to the Hugging Face Hub (`owner/name[:config][@revision]`), and what its libraries raise as our errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from workings.errors import BadInput, Failed
+
+_REFERENCE = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
+_FILE_ENDINGS = (".json", ".jsonl", ".gz", ".zst", ".parquet", ".txt", ".csv")
+
+
+@dataclass(frozen=True)
+class HubReference:
+    """A repository on the hub: its id, a data set's config, and a revision (a tag, branch or commit)."""
+
+    name: str
+    config: str | None = None
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> HubReference | None:
+        """The reference that `text` spells; None where it cannot be one, as with a path or the name of a data file.
+
+        Example:
+            >>> HubReference.parse("openai/gsm8k:main@e53f048")
+            HubReference(name='openai/gsm8k', config='main', revision='e53f048')
+        """
+        found = _REFERENCE.fullmatch(text)
+        if found is None or text.endswith(_FILE_ENDINGS):
+            return None
+        return cls(found["name"], found["config"], found["revision"])
+
+
+@contextmanager
+def hub_errors(reference: str) -> Generator[None]:
+    """Inside, what the hub's libraries raise about `reference` becomes BadInput or Failed, in one plain sentence.
+
+    BadInput where the user can mend it (a name, a revision, a login, being offline), Failed where the hub or the network
+    refuses.
+    """
+    from huggingface_hub import errors as hub
+
+    try:
+        yield
+    except (hub.OfflineModeIsEnabled, hub.LocalEntryNotFoundError) as error:
+        raise BadInput(
+            f"'{reference}' is not a local path, and the hub cannot be reached: HF_HUB_OFFLINE is set or there is no network, "
+            "and the local cache does not hold it. Check the spelling, or give a local path."
+        ) from error
+    except hub.LocalTokenNotFoundError as error:
+        raise BadInput("you are not logged in to the hub: run 'hf auth login', or set HF_TOKEN") from error
+    except (hub.HFValidationError, hub.RepositoryNotFoundError, hub.RevisionNotFoundError) as error:
+        raise BadInput(
+            f"'{reference}' is not a local path, and the hub has nothing of that name that you may use: "
+            f"{first_line(error)}. Check the spelling and the revision."
+        ) from error
+    except (hub.HfHubHTTPError, ConnectionError) as error:
+        raise Failed(f"the hub refused '{reference}': {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none; at most 300 characters."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
