@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from tests.evals.tiny import save_tiny, write_rows
-from tests.judging import test_gsm8k, test_hellaswag
+from tests.evals import test_gsm8k, test_hellaswag
 from workings.cli import evaluate as verbs
 from workings.cli import program as commands
 from workings.cli import runs

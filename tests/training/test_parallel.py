@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.test_pretrain import SMALL, Told
+from tests.training.test_pretraining import SMALL, Told
 
 from workings.config import to_dict
 from workings.launch import rank_here
