@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from workings.errors import BadInput, Failed
-from workings.experiment import available, load, plan, question_of, report_runs, resume_run, run_experiment
+from workings.experiment import available, load, plan, report_runs, resume_run, run_experiment
+from workings.record import question_of
 from workings.run import RunRecord
 
 

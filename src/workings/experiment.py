@@ -7,7 +7,6 @@ several processes can carry out one run (torchrun), `follow(config)`: what all b
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import importlib.util
@@ -15,7 +14,7 @@ import json
 import pkgutil
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +28,7 @@ from workings.run import Run, RunRecord
 from workings.values import suggestion
 
 Scale = Literal["smoke", "mini", "full"]
-_PARTS = ("Config", "ARMS", "SCALES", "inputs", "run_arm", "report")
+_PARTS = ("Config", "ARMS", "SCALES", "inputs", "run_arm")
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Experiment:
     @property
     def question(self) -> str:
         """The first line of the docstring."""
-        return _first_line(self.module.__doc__)
+        return (self.module.__doc__ or "").strip().partition("\n")[0]
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,6 @@ def available() -> dict[str, Path]:
     modules = [(module.name, folder) for folder in folders for module in pkgutil.iter_modules([folder])]
     public = [(name, folder) for name, folder in modules if not name.endswith("_report") and name != "fact_arms"]
     return {name.replace("_", "-"): Path(folder) / f"{name}.py" for name, folder in public}
-
-
-def question_of(file: Path) -> str:
-    """The first line of a file's docstring, read without running it."""
-    return _first_line(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
 
 
 def load(name: str | Path) -> Experiment:
@@ -193,7 +187,17 @@ def report_runs(records: Sequence[RunRecord], out: str | Path | None = None) -> 
     experiment = experiment_of(records[0])
     folder = Path(out) if out else _report_folder(records)
     folder.mkdir(parents=True, exist_ok=True)
-    return Path(experiment.module.report(list(records), folder))
+    return Path(_reporter(experiment)(list(records), folder))
+
+
+def _reporter(experiment: Experiment) -> Callable[[list[RunRecord], Path], Path]:
+    """`report(records, out)`: the experiment's own, or that of the <name>_report.py beside it."""
+    if hasattr(experiment.module, "report"):
+        return experiment.module.report
+    beside = experiment.file.with_name(f"{experiment.file.stem}_report.py")
+    if not beside.is_file():
+        raise BadInput(f"{experiment.file} has no report(records, out), and there is no {beside.name} beside it")
+    return importlib.import_module(f"workings.experiments.{beside.stem}").report
 
 
 def finished(records: Sequence[RunRecord]) -> None:
@@ -409,7 +413,3 @@ def _complete(experiment: Experiment) -> Experiment:
     if "seed" not in names_of(experiment.module.Config):
         raise BadInput(f"{experiment.file}: its Config needs a field 'seed'")
     return experiment
-
-
-def _first_line(docstring: str | None) -> str:
-    return (docstring or "").strip().partition("\n")[0]

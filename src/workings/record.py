@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -52,6 +53,12 @@ class RunRecord:
         """What the manifest says, but "killed" where it says "running" and nobody holds the lock."""
         status = self.manifest["status"]
         return "killed" if status == "running" and not is_locked(self.path) else status
+
+    @property
+    def question(self) -> str:
+        """The first line of the experiment's docstring, as the run's copy of its file has it."""
+        sources = sorted((self.path / "source").glob("*.py"))
+        return question_of(sources[0]) if sources else ""
 
     def config(self, cls: type[C]) -> C:
         """The resolved config, as an instance of the experiment's `Config`."""
@@ -113,6 +120,12 @@ class RunRecord:
                 f"{self.path} has no {folder}/{name}; it has {', '.join(there) or 'none'} (status {self.status})"
             )
         return path
+
+
+def question_of(file: Path) -> str:
+    """The first line of the docstring of an experiment's file, read without running it."""
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return docstring.strip().partition("\n")[0]
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

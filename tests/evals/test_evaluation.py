@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.evals.tiny import save_tiny, write_rows
 from tests.evals import test_gsm8k, test_hellaswag
+from tests.evals.tiny import save_tiny, write_rows
 from workings.cli import evaluate as verbs
 from workings.cli import program as commands
 from workings.cli import runs
@@ -18,8 +18,8 @@ from workings.errors import BadInput
 from workings.evals import curves
 from workings.evals import evaluation as judging
 from workings.evals.evaluation import Settings
-from workings.experiments import evaluate_model as experiment
 from workings.experiments.evaluate_model import Config, evaluate_model, named_after
+from workings.experiments.evaluate_model_report import report
 from workings.run import Run, RunRecord
 
 PROBES = 12
@@ -125,7 +125,7 @@ def runs_compared(*records: RunRecord):
 
 
 def test_the_report_says_how_many_items_a_limit_left(records, tmp_path):
-    page = experiment.report(records, tmp_path)
+    page = report(records, tmp_path)
     text = page.with_suffix(".md").read_text()
     assert f"limited to its first {PROBES} of 444 items" in text and f"{PROBES} of 15 items" in text
     assert "25.0" in text and "Compared item by item" in text and "names no corpus" in text
@@ -160,7 +160,7 @@ def test_every_whole_checkpoint_is_judged_and_named_after_its_training(trained):
 
 
 def test_curves_have_one_series_an_arm_with_intervals(trained, tmp_path):
-    text = experiment.report([trained], tmp_path).with_suffix(".md").read_text()
+    text = report([trained], tmp_path).with_suffix(".md").read_text()
     assert "step 10, the last" in text
     chosen = [("hellaswag", "karpathy.acc_norm", "acc_norm")]
     (figure,) = curves.curves([("facts", trained)], chosen, lambda measure: 0.25)
@@ -183,7 +183,7 @@ def test_two_trainings_of_one_recipe_are_named_after_their_corpora_and_compared_
             for step in (2, 10):
                 save_tiny(run.folder("checkpoint") / f"step_{step:06d}", context=320, seed=step + seed)
         judged.append(evaluate_model(changed(asked, {"checkpoints": str(run.path)}), tmp_path / "judged"))
-    text = experiment.report(judged, tmp_path / "report").with_suffix(".md").read_text()
+    text = report(judged, tmp_path / "report").with_suffix(".md").read_text()
     assert "hellaswag_step_000010 karpathy, mini-digits → mini-facts" in text
     assert "hellaswag_step_000002" not in text and "any of 2 paired comparisons" in text
     other = RunRecord(judged[1].path)
@@ -193,7 +193,7 @@ def test_two_trainings_of_one_recipe_are_named_after_their_corpora_and_compared_
         path.unlink()
     result = other.path / "results" / "hellaswag_step_000012.json"
     result.write_text(json.dumps(json.loads(result.read_text()) | {"step": 12}))
-    text = experiment.report([judged[0], other], tmp_path / "other").with_suffix(".md").read_text()
+    text = report([judged[0], other], tmp_path / "other").with_suffix(".md").read_text()
     assert "kept no step in common" in text and "Compared item by item" not in text
 
 
@@ -344,6 +344,6 @@ def test_few_positions_lose_no_task_and_the_report_says_what_they_cost(tmp_path)
     )
     assert [record.result(task)["n"] for task in ("hellaswag", "gsm8k", "probes")] == [6, 3, 6]
     assert record.outcomes("gsm8k")["n_tokens"].to_numpy().max() <= 48
-    page = (experiment.report([record], tmp_path / "report").parent / "report.md").read_text()
+    page = (report([record], tmp_path / "report").parent / "report.md").read_text()
     assert "1 of 6 items (karpathy) were not judged" in page
     assert "at most 48 new tokens where 256 were asked for" in page

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.test_pretraining import SMALL, Told
 
+from tests.training.test_pretraining import SMALL, Told
 from workings.config import to_dict
 from workings.launch import rank_here
 from workings.models.exchange import load_gpt2

@@ -23,7 +23,8 @@ def demo(*, out: Annotated[str, "the folder that the run goes into"] = "runs", q
 
 def list_all(*, root: Root = "runs", json_: AsJson = False) -> None:
     """List the experiments there are, each with its question, and the runs so far."""
-    from workings.experiment import available, question_of
+    from workings.experiment import available
+    from workings.record import question_of
 
     experiments = {name: question_of(file) for name, file in available().items()}
     runs = {str(path.parent): _status(path.parent) for path in sorted(Path(root).glob("*/*/manifest.json"))}
@@ -172,7 +173,7 @@ def _status(path: Path) -> str:
 
 def _about(record: RunRecord) -> dict[str, Any]:
     """What `show` prints, in its order."""
-    from workings.experiment import question_of
+    from workings.record import question_of
 
     manifest = record.manifest
     about: dict[str, Any] = {"experiment": manifest["experiment"], "status": record.status}

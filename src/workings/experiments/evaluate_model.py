@@ -77,13 +77,6 @@ def run_arm(config: Config, run: Run) -> None:
     evaluate(model, config.tasks, run, config.settings, items=items, reference=config.model or "")
 
 
-def report(records: Sequence[RunRecord], out: Path) -> Path:
-    """Every measure of every model with its interval, what chance gives, and the models against each other."""
-    from workings.experiments.evaluate_model_report import report_on
-
-    return report_on(records, out, (__doc__ or "").partition("\n")[0], Config)
-
-
 def evaluate_model(config: Config, root: str | Path = "runs", overrides: Sequence[str] = ()) -> RunRecord:
     """One run, named after the model; of a model that lies in a run of ours, after that run's arm and seed."""
     from workings.config import changed

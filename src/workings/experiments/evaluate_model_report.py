@@ -12,6 +12,7 @@ from workings.arithmetic.facts import GPT2_MUL
 from workings.errors import BadInput
 from workings.evals.curves import curves, results_by_step
 from workings.evals.evaluation import stem_of
+from workings.experiments.evaluate_model import Config
 from workings.judging.comparison import Comparison, compare, shared_outcomes, subject
 from workings.report import (
     Column,
@@ -66,12 +67,12 @@ def chance(measure: str) -> float | None:
     return 1 / len(GPT2_MUL) if measure.endswith("equation_choice") else None
 
 
-def report_on(records: Sequence[RunRecord], out: Path, question: str, config_class: type) -> Path:
+def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Write the report of these runs into `out`; the path of its report.html."""
     named = list(zip(_names(records), records, strict=True))
     tables = {name: results_by_step(record) for name, record in named}
     last = {name: _last_step(table) for name, table in tables.items()}
-    compared = _compared(records, list(tables.values()), config_class)
+    compared = _compared(records, list(tables.values()))
     sections: list[Section] = [
         *_shares(last),
         *_probe_tables(last),
@@ -82,7 +83,7 @@ def report_on(records: Sequence[RunRecord], out: Path, question: str, config_cla
     sections += _contamination(named)
     made = Report(
         title="Language models judged item by item",
-        question=question,
+        question=records[0].question,
         verdict=_verdict(last, compared),
         headline=_headline(last),
         sections=sections,
@@ -251,7 +252,7 @@ def _contamination(named: Sequence[tuple[str, RunRecord]]) -> Iterator[Section]:
 # ---- words -------------------------------------------------------------------------------------------------------
 
 
-def _compared(records: Sequence[RunRecord], tables: Sequence[pl.DataFrame], config_class: type) -> Comparison | None:
+def _compared(records: Sequence[RunRecord], tables: Sequence[pl.DataFrame]) -> Comparison | None:
     """Of several models, on all they were asked; of trainings at the last step that all kept: one family of tests, not
     one a step. None of one model, and of trainings that kept no step in common."""
     steps = set.intersection(*(set(table["step"]) for table in tables))
@@ -261,7 +262,7 @@ def _compared(records: Sequence[RunRecord], tables: Sequence[pl.DataFrame], conf
     if None not in steps:
         last = stem_of("", max(steps))
         names = [name for name in names if name.endswith(last)]
-    return compare(records, config_class, names)
+    return compare(records, Config, names)
 
 
 def _comparison(compared: Comparison) -> Iterator[Section]:

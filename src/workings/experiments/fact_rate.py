@@ -11,15 +11,12 @@ Matched, measured and stopped as in `fact-tokens`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from workings.arithmetic.drill_spec import DrillSpec
 from workings.experiments.fact_tokens import SCALES, Config, Text, follow, inputs, run_arm
-from workings.run import RunRecord
 
-__all__ = ["ARMS", "RATES", "SCALES", "Config", "follow", "inputs", "report", "run_arm"]
+__all__ = ["ARMS", "RATES", "SCALES", "Config", "follow", "inputs", "run_arm"]
 
 RATES = {"0.001%": 0.00001, "0.1%": 0.001, "1%": 0.01, "2%": 0.02}
 """Facts over training tokens, in the arm that has facts."""
@@ -32,10 +29,3 @@ ARMS = {
     for name, rate in RATES.items()
     for vocabulary in ("digits", "facts")
 }
-
-
-def report(records: Sequence[RunRecord], out: Path) -> Path:
-    """facts − digits at every rate, over sightings of each fact."""
-    from workings.experiments.fact_rate_report import report_on_rates
-
-    return report_on_rates(records, out, __doc__ or "", Config)

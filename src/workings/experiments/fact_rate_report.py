@@ -20,7 +20,7 @@ from workings.report import Column, Estimate, Report, Row, Table, Verdict, write
 from workings.run import RunRecord
 
 
-def report_on_rates(records: Sequence[RunRecord], out: Path, docstring: str, config_class: type) -> Path:
+def report(records: Sequence[RunRecord], out: Path) -> Path:
     """facts − digits at every rate of facts, beside how often a fact was seen; arms are named <vocabulary>-<rate>."""
     arms = Arms(records)
     rates = list(dict.fromkeys(name.partition("-")[2] for name in arms.names))
@@ -29,7 +29,7 @@ def report_on_rates(records: Sequence[RunRecord], out: Path, docstring: str, con
     found = {rate: {measure: next(one_by_one) for measure in some} for rate, some in found.items()}
     made = Report(
         title="How often a fact must be seen",
-        question=docstring.partition("\n")[0],
+        question=records[0].question,
         verdict=_verdict_on_rates(arms, found),
         sections=[
             *(_rate_table(arms, measure, found) for measure in MEASURES),

@@ -17,7 +17,7 @@ steps is fixed beforehand; the last weights are judged; nothing is selected.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from workings.arithmetic.drill_spec import DrillSpec
 from workings.config import changed, fixed, nuisance, scientific, to_dict
 from workings.launch import processes_here
-from workings.run import Run, RunRecord
+from workings.run import Run
 from workings.text.tokenizer import Mode, Vocabulary
 from workings.training.recipes import PRESETS, PretrainConfig
 
@@ -276,10 +276,3 @@ def table_accuracy(config: Config) -> Callable[[LanguageModel, int], dict[str, f
         }
 
     return judge
-
-
-def report(records: Sequence[RunRecord], out: Path) -> Path:
-    """All arms beside each other, paired by probe, document and seed."""
-    from workings.experiments.fact_tokens_report import report_on
-
-    return report_on(records, out, __doc__ or "", Config)

@@ -13,6 +13,7 @@ import polars as pl
 from workings.arithmetic.probes import PROBE_KINDS
 from workings.experiments.evaluate_model_report import chance
 from workings.experiments.fact_arms import HELD_OUT, MEASURES, TRAINED, Arms, Gap, adjusted, asked, gap, share
+from workings.experiments.fact_tokens import Config
 from workings.judging.comparison import ONE_SEED
 from workings.judging.costs import MATCHED, REPORTED
 from workings.judging.statistics import seeds_and_items
@@ -38,14 +39,14 @@ CONTRASTS = (("facts", "digits"), ("facts", "shuffled"), ("shuffled", "digits"),
 """What is asked of pairs of arms: the whole effect, its content, its saving, the dead rows."""
 
 
-def report_on(records: Sequence[RunRecord], out: Path, docstring: str, config_class: type) -> Path:
+def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Of runs of the four arms, or some of them, with one seed or several."""
     arms = Arms(records)
     found = gaps(arms)
     one_seed = len({r.manifest["seed"] for r in records}) == 1
     made = Report(
         title="Facts as tokens",
-        question=docstring.partition("\n")[0],
+        question=records[0].question,
         verdict=verdict(found),
         headline=_headline(arms),
         sections=[
@@ -57,7 +58,7 @@ def report_on(records: Sequence[RunRecord], out: Path, docstring: str, config_cl
         ],
         record=record_of(records),
         warnings=[ONE_SEED] if one_seed else [],
-        facts=_facts(arms, config_class),
+        facts=_facts(arms),
         limits=[*LIMITS, *_few_seeds(records)],
     )
     return write_report(made, out)
@@ -295,9 +296,9 @@ def cost_table(arms: Arms) -> Table:
     return Table("What each arm cost", columns, rows, "Parameters, steps and raw bytes are matched.", rows_are="arm")
 
 
-def _facts(arms: Arms, config_class: type) -> list[Facts]:
+def _facts(arms: Arms) -> list[Facts]:
     record = next(iter(arms.of[arms.names[0]].values()))
-    config: Any = record.config(config_class)
+    config: Any = record.config(Config)
     shape = config.training.shape
     items = {
         "model": f"GPT-2, {shape.n_layers} layers of {shape.d_model}, {record.result('budget')['parameters']:,} parameters",

@@ -116,13 +116,6 @@ def run_arm(config: Config, run: Run) -> None:
     run.results("headline", _headline(run, headline))
 
 
-def report(records: Sequence[RunRecord], out: Path) -> Path:
-    """The reading of one run (the last, where several are given), judged."""
-    from workings.experiments.read_thoughts_report import write_reading_report
-
-    return write_reading_report(records[-1], (__doc__ or "").partition("\n")[0], records[-1].config(Config), out)
-
-
 # What is read --------------------------------------------------------------------------------------------------------
 
 

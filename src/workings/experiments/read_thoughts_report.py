@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from workings.experiments.read_thoughts import Config
 from workings.files import write_with
 from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
 from workings.judging.scores import LENSES, at_one_layer, new_values, score, skill
@@ -47,8 +48,10 @@ SCORE_COLUMNS = (
 )
 
 
-def write_reading_report(record: RunRecord, question: str, config: Any, out: Path) -> Path:
-    """report.html, report.md and figures of one run, in `out`."""
+def report(records: Sequence[RunRecord], out: Path) -> Path:
+    """The reading of one run (the last, where several are given), judged: report.html, report.md and figures, in `out`."""
+    record = records[-1]
+    config = record.config(Config)
     about, rules = record.result("model"), list(record.result("model")["targets"])
     readings = {rule: record.outcomes(f"readings_{rule}") for rule in rules}
     verdicts = {rule: verdict(readings[rule]) for rule in rules}
@@ -61,7 +64,7 @@ def write_reading_report(record: RunRecord, question: str, config: Any, out: Pat
     sections.append(_samples(record.result("samples")))
     made = Report(
         title=f"Reading the thoughts of {_short(config.model)}",
-        question=question,
+        question=records[0].question,
         verdict=Verdict(f"{_asked(rules[0], about)}: {found.sentence}", found.kind),
         sections=sections,
         record=_record(record, config),

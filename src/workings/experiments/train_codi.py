@@ -11,14 +11,13 @@ Wilson intervals. Stop rule: the number of epochs. Nothing is selected on valida
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput
-from workings.run import Run, RunRecord
+from workings.run import Run
 from workings.training.distillation import RECIPES, DistilConfig, distil, progress_line
 
 
@@ -143,70 +142,4 @@ def _card(config: Config, accuracy: dict[str, float], n: int) -> str:
     return (
         f"# CODI from {config.base}\n\nTrained by `workings codi train` on {config.problems}, seed {config.seed}.\n"
         f"Validation accuracy, n = {n}: {accuracy['own']:.1%} by thinking, {accuracy['written']:.1%} writing the chain.\n"
-    )
-
-
-def report(records: Sequence[RunRecord], out: Path) -> Path:
-    """Accuracy and curves of each run."""
-    from workings.judging.ablation import CONDITIONS, IN_WORDS
-    from workings.judging.statistics import wilson
-    from workings.report import (
-        Axis,
-        Column,
-        Curves,
-        Estimate,
-        Record,
-        Report,
-        Row,
-        Series,
-        Table,
-        write_report,
-    )
-
-    rows, curves = [], []
-    for record in records:
-        name = record.path.name
-        of = {condition: frame for (condition,), frame in record.outcomes("answers").group_by("condition")}
-        cells = []
-        for condition in CONDITIONS:
-            right, n = int(of[condition]["correct"].sum()), len(of[condition])
-            cells.append(Estimate(right / n, wilson(right, n).low, wilson(right, n).high))
-        rows.append(Row(name, cells, len(of["own"])))
-        logged = record.metrics()
-        for column in ("student", "teacher", "distil"):
-            kept = logged.filter(logged[column].is_not_null())
-            curves.append(Series(f"{name}: {column}", kept["step"].to_list(), kept[column].to_list()))
-    made = Report(
-        title="Training a CODI",
-        question=(__doc__ or "").partition("\n")[0],
-        verdict=_verdict(records[-1]),
-        sections=[
-            Table("Validation accuracy", [Column(IN_WORDS[c], "share") for c in CONDITIONS], rows, rows_are="run"),
-            Curves("Losses", Axis("step"), Axis("loss"), curves),
-        ],
-        record=Record([str(r.path) for r in records], versions=records[0].manifest["versions"]),
-        warnings=["One training seed: the intervals are over items only and say nothing about other seeds."],
-    )
-    return write_report(made, out)
-
-
-def _verdict(record: RunRecord) -> Any:
-    """Whether the answers need the thoughts: own against zeroed, paired by problem."""
-    from workings.judging.statistics import paired_bootstrap
-    from workings.report import Verdict
-    from workings.report.wording import interval, number
-
-    of = {name: frame.sort("problem") for (name,), frame in record.outcomes("answers").group_by("condition")}
-    own, zero = (of[name]["correct"].cast(float).to_numpy() for name in ("own", "zero"))
-    gap = paired_bootstrap(own, zero)
-    says = (
-        f"By thinking it answers {number(own.mean(), 'share')} % of {len(own):,} validation problems; "
-        f"with its thoughts zeroed {number(zero.mean(), 'share')} %, "
-        f"a difference of {number((own - zero).mean(), 'points')} points {interval(gap.low, gap.high, 'share')}"
-    )
-    if gap.low > 0:
-        return Verdict(f"{says}: its answers use the thoughts.", "holds")
-    unseen = gap.high + 3 / len(own)  # what never happened in n problems may still happen in 3 / n of them
-    return Verdict(
-        f"{says}: nothing shows that its answers use the thoughts.", "fails" if unseen < 0.05 else "undecided"
     )
