@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from workings.arithmetic.answers import answer_in
 from workings.arithmetic.drills import Drill, DrillSpec, Weights, drill_documents, drill_items
+from workings.arithmetic.exercises import LAYOUTS, QUESTIONS, RECITALS
 from workings.arithmetic.facts import GPT2_MUL, Fact
-from workings.arithmetic.questions import LAYOUTS, QUESTIONS, RECITALS
 from workings.arithmetic.rewrite import expand, rewrite_counted
 from workings.config import from_yaml, to_yaml
 from workings.errors import BadInput

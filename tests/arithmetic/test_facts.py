@@ -15,8 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.arithmetic.meaning import WORTH, same
-from workings.arithmetic.facts import GPT2_MUL, Fact, FactVocabulary, embedding_width
-from workings.arithmetic.families import EQUALS, FAMILIES, MUL, Family, Form
+from workings.arithmetic.facts import (
+    EQUALS,
+    FAMILIES,
+    GPT2_MUL,
+    MUL,
+    Fact,
+    FactVocabulary,
+    Family,
+    Form,
+    embedding_width,
+)
 from workings.arithmetic.rewrite import expand, rewrite
 from workings.errors import BadInput
 

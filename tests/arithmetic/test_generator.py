@@ -12,10 +12,9 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from workings.arithmetic.chain import write_chain
-from workings.arithmetic.generator import PRESETS, ProblemSpec, generate, split_pieces, vocabulary
+from workings.arithmetic.generator import MOST_STEPS, PRESETS, ProblemSpec, generate, split_pieces, vocabulary
 from workings.arithmetic.problems import Problem
-from workings.arithmetic.spec import MOST_STEPS
-from workings.arithmetic.stories import FAMILIES, NUMBER_WORDS, RINGS, RUNNING, STRUCTURED
+from workings.arithmetic.stories import NUMBER_WORDS, RINGS, RUNNING, STRUCTURED, THEMES
 from workings.errors import BadInput
 
 EVERY_STORY = replace(PRESETS["varied"], templates=(*RUNNING, *STRUCTURED, "plain"))
@@ -30,7 +29,7 @@ def specs(draw: st.DrawFn) -> ProblemSpec:
     high = draw(st.integers(low + 20, 300))
     modulus = draw(st.integers(5, 97)) if ring else None
     marks = "+-*" if ring else "+-*/"
-    families = [name for name, family in FAMILIES.items() if family.ring == ring and name not in STRUCTURED]
+    families = [name for name, family in THEMES.items() if family.ring == ring and name not in STRUCTURED]
     return ProblemSpec(
         n_steps=tuple(draw(st.lists(st.integers(1, MOST_STEPS), min_size=1, max_size=3))),
         low=low,
@@ -97,7 +96,7 @@ def test_any_spec_gives_true_stories_or_says_it_has_none(spec: ProblemSpec, seed
 
 @pytest.mark.parametrize("name", [*RUNNING, *RINGS, "plain", "ring plain"])
 def test_each_step_of_a_running_story_acts_on_the_result_before_it(name: str) -> None:
-    base = PRESETS["ring20"] if FAMILIES[name].ring else PRESETS["hundred"]
+    base = PRESETS["ring20"] if THEMES[name].ring else PRESETS["hundred"]
     for problem in generate(300, replace(base, templates=(name,), n_steps=(2, 3, 4, 8)), seed=2):
         starts = [re.match(r"\d+", step.expression) for step in problem.steps[1:]]
         assert [m.group() for m in starts if m] == [step.result for step in problem.steps[:-1]]
@@ -228,7 +227,7 @@ def test_every_sentence_of_every_family_reaches_some_problem() -> None:
         for spec in (EVERY_STORY, EVERY_RING)
         for p in generate(6000, replace(spec, multipliers=(2, 3, 7)), 11)
     )
-    for family in FAMILIES.values():
+    for family in THEMES.values():
         sentences = [s for said in (*family.acts.values(), *family.words.values(), family.questions) for s in said]
         for sentence in [*sentences, *(o.text for o in family.openings)]:
             shape = "".join(
@@ -254,9 +253,9 @@ BROKEN = [
     ({"addends": (5, 100)}, "addends are (5, 100)"),
     ({"distractor_rate": 1.5}, "distractor_rate is 1.5"),
     ({"style": "poem"}, "style is 'poem'"),
-    ({"templates": ("zoo",)}, "no family 'zoo'; there are collection, "),
-    ({"templates": ("ring dial",)}, "the family 'ring dial' needs a modulus"),
-    ({"templates": ("bus",), "modulus": 7, "operations": ("+",)}, "the family 'bus' does not go with a modulus"),
+    ({"templates": ("zoo",)}, "no theme 'zoo'; there are collection, "),
+    ({"templates": ("ring dial",)}, "the theme 'ring dial' needs a modulus"),
+    ({"templates": ("bus",), "modulus": 7, "operations": ("+",)}, "the theme 'bus' does not go with a modulus"),
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from workings.arithmetic.families import FAMILIES
+from workings.arithmetic.facts import FAMILIES
 from workings.errors import BadInput
 from workings.text.bpe import sample_texts
 from workings.text.bulk import BulkEncoder

@@ -58,17 +58,21 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 
 _MOST_STATEMENTS = 16
 _REACH = 2 * LONGEST_NUMBER
-"""Of a degenerate text that repeats a marker for ever, only so many from the end, and so many characters after each."""
+"""Limits for a degenerate text that repeats a marker for ever: so many markers from its end, so many characters after each."""
 
 
 def answer_in(text: str) -> Fraction | None:
-    """The number `text` gives as its answer, exact; None where it gives none (`"fifty-four"` has no digit).
+    """Read the number that a text gives as its answer, exactly; None where it gives none ("fifty-four" has no digit).
 
     Currency, thousands commas, bold, units and percent signs are dressing: `**$1,234.00**`, `54 km²` and `50%` are
     1234, 54 and 50. `1/2`, `2 1/2`, `\\frac{1}{2}`, `1.5e3` and `2 million` are one number; `1,2,3` is three.
     In `5-10` the hyphen joins, in `-5` it is a sign. A date, a time or a range gives its last number. A comma is never
     a decimal point. A fact's token is the number its equation ends with: `<MUL_6_9_54>` is 54; one whose result is wrong
     is plain text. A number of more than 4,000 digits is a runaway, and the text gives none.
+
+    Example:
+        >>> answer_in("6*9=54, so she pays **$54.00**."), answer_in("#### 1/2")
+        (Fraction(54, 1), Fraction(1, 2))
     """
     said = _undressed(_TURN.split(_BEGINNING.sub("", text, count=1), maxsplit=1)[0])
     for stated in (_after_marker, _in_box, _after_answer_is):
@@ -81,7 +85,7 @@ def answer_in(text: str) -> Fraction | None:
 
 
 def same_answer(a: Fraction | None, b: Fraction | None) -> bool:
-    """Equal as numbers; no answer equals nothing, not even another missing one."""
+    """Whether two answers are equal as numbers. A missing answer equals nothing, not even another missing one."""
     return a is not None and a == b
 
 
@@ -118,7 +122,7 @@ def _after_answer_is(text: str) -> Iterator[str]:
 
 
 def _after_each(pattern: re.Pattern[str], text: str) -> Iterator[str]:
-    """What follows each match, the last one first."""
+    """The text after each match, from the last match to the first."""
     last = deque(pattern.finditer(text), maxlen=_MOST_STATEMENTS)
     return (text[match.end() : match.end() + _REACH] for match in reversed(last))
 
@@ -133,7 +137,7 @@ def _to_closing_brace(text: str) -> str:
 
 
 def _first_number(statement: str) -> re.Match[str] | None:
-    """What a statement states: the number after its last `=`, of a range the far end; a leading `- 5` is negative."""
+    """The number a statement gives: after its last `=`; the far end of a range; a leading `- 5` is negative."""
     result = re.sub(r"^-\s+", "-", statement.rpartition("=")[2].strip())
     found = _NUMBER.search(result)
     while found is not None and (far := _TO.match(result, found.end())):

@@ -22,12 +22,12 @@ _DEEPEST = 50
 
 
 class Unreadable(ValueError):
-    """A step or an expression that does not parse; the message says which and why."""
+    """A step or an expression does not parse; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One written step, both sides as written: `Step("6*9", "54")`."""
+    """One step of a chain, both sides as written: `Step("6*9", "54")`."""
 
     expression: str
     result: str
@@ -38,7 +38,7 @@ class Step:
         return evaluate(self.result)
 
     def is_right(self) -> bool:
-        """Whether the expression gives the result, worked out independently of whoever wrote it.
+        """Whether the expression equals the result, computed exactly and independently of the writer.
 
         A decimal result may be the exact one rounded or cut to the digits written (`100/3=33.33`, `2/3=0.66`);
         a whole result must be exact. An expression that does not parse, or divides by zero, is not right.
@@ -55,9 +55,14 @@ def _last_place(number: str) -> Fraction:
 
 
 def read_chain(text: str) -> tuple[Step, ...]:
-    """Every `<<expression=result>>` in `text`, in order; the last `=` divides.
+    """Read every `<<expression=result>>` in a text, in order; the last `=` divides.
 
-    Raises Unreadable for one without `=`, and for a `<<` that is never closed: a chain must not lose a step in silence.
+    Raises:
+        Unreadable: A step has no `=`, or a `<<` is never closed: a chain must not lose a step in silence.
+
+    Example:
+        >>> read_chain("<<6*9=54>> then <<54+1=55>>")
+        (Step(expression='6*9', result='54'), Step(expression='54+1', result='55'))
     """
     inside = MARKED.findall(text)
     if text.count("<<") != len(inside):
@@ -73,16 +78,23 @@ def _read_step(inside: str) -> Step:
 
 
 def write_chain(steps: Iterable[Step], style: ChainStyle = "marked") -> str:
-    """`<<6*9=54>> <<54+1=55>>`, or stripped of its marks: `6*9=54 54+1=55`."""
+    """Write a chain: `<<6*9=54>> <<54+1=55>>`, or stripped of its marks, `6*9=54 54+1=55`."""
     form = "<<%s=%s>>" if style == "marked" else "%s=%s"
     return " ".join([form % (step.expression, step.result) for step in steps])
 
 
 def evaluate(expression: str) -> Fraction:
-    """The exact value of + - * / and parentheses over decimals: `evaluate("(1/2)*30") == 15`.
+    """Compute the exact value of + - * / and parentheses over decimals.
 
-    As GSM8K has them, a leading `$` is skipped, `50%` is 1/2, `1,234` is one number, `2(3+4)` multiplies, `//` floors.
-    Raises Unreadable, or ZeroDivisionError.
+    As GSM8K writes them, a leading `$` is skipped, `50%` is 1/2, `1,234` is one number, `2(3+4)` multiplies, `//` floors.
+
+    Raises:
+        Unreadable: The expression does not parse.
+        ZeroDivisionError: It divides by zero.
+
+    Example:
+        >>> evaluate("(1/2)*30")
+        Fraction(15, 1)
     """
     pieces = _pieces(expression.translate(_SAME_MARK))
     if not pieces:

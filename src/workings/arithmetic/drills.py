@@ -1,34 +1,203 @@
-"""Spec × seed × split → an endless stream of arithmetic drills in plain digits, every statement true.
+"""Specification × seed × split → an endless stream of arithmetic drills in plain digits, every statement true.
 
-The chain of thought is written in equations (`10*7=70, 2*7=14, 70+14=84`), so that each arm's rewriting makes of the
-same text what it should. In split "train" nothing rests on a held-out fact: not even 60*9=540, where 6*9 is one.
+The chain of thought is written in equations (`10*7=70, 2*7=14, 70+14=84`), so that each arm's rewriting turns the same text into
+what that arm reads. In split "train" nothing rests on a held-out fact: not even 60*9=540, where 6*9 is held out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from itertools import count
 from typing import Literal, TypeVar
 
 from workings import seeds
-from workings.arithmetic.drill_spec import KINDS, DrillSpec, Weights
-from workings.arithmetic.facts import Fact
+from workings.arithmetic.exercises import (
+    LAYOUTS,
+    QUESTIONS,
+    RECITALS,
+    STYLES,
+    TABLE,
+    Equation,
+    EquationStyle,
+    PageLayout,
+    added,
+    multiplied,
+    rests_on,
+    stated,
+    subtracted,
+)
+from workings.arithmetic.facts import GPT2_MUL, Fact
 from workings.arithmetic.generator import ProblemSpec, generate
-from workings.arithmetic.questions import LAYOUTS, RECITALS, STYLES, Layout, Style
-from workings.arithmetic.worked import TABLE, Step, rests_on, stated
+from workings.arithmetic.stories import RUNNING, STRUCTURED
+from workings.arithmetic.walk import pick
+from workings.config import fixed
 from workings.errors import BadInput
 
-__all__ = ["Drill", "DrillSpec", "Split", "Weights", "drill_documents", "drill_items"]
+# ── what drills to make ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of problem: a bare one on `operands` of a fact family, or one told by story themes.
+
+    `work` gives the steps; its last argument says whether to go down to single digits.
+    """
+
+    mark: str
+    family: str = ""
+    operands: tuple[tuple[int, int], ...] = ()
+    work: Callable[[int, int, bool], list[Equation]] = multiplied
+    swaps: bool = False
+    stories: tuple[str, ...] = ()
+
+    @property
+    def is_factless(self) -> bool:
+        """Whether no problem of the kind rests on a product."""
+        return self.mark in "+-"
+
+    @property
+    def templates(self) -> dict[str, str]:
+        """{id: wording}; the id of a story theme is its name."""
+        if self.stories:
+            return {name: name for name in self.stories}
+        return {f"{self.family} {i}": text for i, text in enumerate(QUESTIONS[self.family])}
+
+
+def _grid(firsts: Sequence[int], seconds: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    return tuple((a, b) for a in firsts for b in seconds)
+
+
+def _falling(firsts: Sequence[int], seconds: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    return tuple((a, b) for a, b in _grid(firsts, seconds) if a >= b)
+
+
+def _divided(a: int, b: int, deep: bool) -> list[Equation]:
+    return [(a, "/", b, a // b)]
+
+
+def _squared(a: int, two: int, deep: bool) -> list[Equation]:
+    return [(a, "^", two, a * a)]
+
+
+_ONES, _TENS, _HUNDRED = range(1, 10), range(10, 100), range(1, 100)
+_PRODUCTS = tuple((a * b, b) for a, b in _grid(_ONES, _ONES))
+KINDS: dict[str, Kind] = {
+    "single_add": Kind("+", "ADD", _grid(range(10), range(10)), added),
+    "single_sub": Kind("-", "SUB", _falling(range(10), range(10)), subtracted),
+    "single_mul": Kind("*", "MUL", _grid(_ONES, _ONES)),
+    "single_div": Kind("/", "DIV", _PRODUCTS, _divided),
+    "squares": Kind("^", "SQUARE", _grid(_ONES, [2]), _squared),
+    "double_add": Kind("+", "ADD", _grid(_TENS, _HUNDRED), added, swaps=True),
+    "double_sub": Kind("-", "SUB", _falling(_TENS, _HUNDRED), subtracted),
+    "double_by_single": Kind("*", "MUL", _grid(_TENS, range(2, 10)), swaps=True),
+    "double_by_double": Kind("*", "MUL", _grid(_TENS, _TENS)),
+    "story_sums": Kind("+", stories=(*RUNNING, "together")),
+    "story_products": Kind("*", stories=(*RUNNING, *STRUCTURED)),
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Relative frequencies with which KINDS are drawn. In `single_*` both operands have one digit."""
+
+    single_add: float = fixed(0.5)
+    single_sub: float = fixed(0.5)
+    single_mul: float = fixed(3.0)
+    single_div: float = fixed(0.0)
+    squares: float = fixed(0.0)
+    double_add: float = fixed(0.5)
+    double_sub: float = fixed(0.5)
+    double_by_single: float = fixed(2.0)
+    double_by_double: float = fixed(1.0)
+    story_sums: float = fixed(0.5)
+    story_products: float = fixed(1.0)
+
+
+@dataclass(frozen=True)
+class DrillSpec:
+    """The drills to make. What is held out of training follows from the specification alone: it is the same for every seed.
+
+    Args:
+        facts_per_document: Mean number of facts of the times tables that a document writes out. Where its problems state
+            fewer, a list of products follows; once they have stated enough, only sums follow.
+        problems: Least and largest number of problems in a document, not counting the list of products.
+        fact_holdout: Share of the 45 facts that are never trained on; facts with a factor 1 are never held out.
+        template_holdout: Share of the wordings of each operation, and of the story themes, that are never trained on.
+        holdout_seed: Selects which they are.
+    """
+
+    weights: Weights = fixed(Weights())
+    facts_per_document: float = fixed(12.0)
+    problems: tuple[int, int] = fixed((4, 12))
+    fact_holdout: float = fixed(0.1)
+    template_holdout: float = fixed(0.2)
+    holdout_seed: int = fixed(0)
+
+    def __post_init__(self) -> None:
+        complaint = next(_complaints(self), None)
+        if complaint:
+            raise BadInput(f"DrillSpec: {complaint}")
+
+    @cached_property
+    def held_out_facts(self) -> frozenset[Fact]:
+        """The facts that are never trained on."""
+        among = [fact for fact in GPT2_MUL if 1 not in fact.operands]
+        return frozenset(_drawn(among, round(self.fact_holdout * len(GPT2_MUL)), f"facts {self.holdout_seed}"))
+
+    @cached_property
+    def held_out_templates(self) -> frozenset[str]:
+        """Ids of wordings ("MUL 3") and of story themes ("bus") that are never trained on; the first of a kind never is one."""
+        groups = [list(kind.templates) for kind in KINDS.values() if kind.family] + [[*RUNNING, *STRUCTURED]]
+        return frozenset(
+            name
+            for group in groups
+            for name in _drawn(group[1:], round(self.template_holdout * len(group)), f"{group} {self.holdout_seed}")
+        )
+
+    @property
+    def kinds(self) -> dict[str, float]:
+        """{kind: weight} of the kinds whose weight is above 0."""
+        return {name: weight for name, weight in _weights(self) if weight > 0}
+
+    def rests_on_held_out(self, steps: Sequence[Equation]) -> bool:
+        """Whether a held-out fact is among the single-digit products behind these steps."""
+        return bool(self.held_out_facts) and not self.held_out_facts.isdisjoint(rests_on(steps))
+
+
+def _weights(spec: DrillSpec) -> list[tuple[str, float]]:
+    return [(field.name, getattr(spec.weights, field.name)) for field in fields(spec.weights)]
+
+
+def _complaints(spec: DrillSpec) -> Iterator[str]:
+    if not spec.kinds or min(weight for _, weight in _weights(spec)) < 0:
+        yield "the weights must not be negative, nor all zero"
+    if not 1 <= spec.problems[0] <= spec.problems[1]:
+        yield f"problems are {spec.problems}; give 1 <= least <= largest"
+    if not 0 <= spec.facts_per_document <= 32:
+        yield f"facts_per_document is {spec.facts_per_document}; give 0 to 32"
+    if spec.facts_per_document < 4 and not any(KINDS[kind].is_factless for kind in spec.kinds):
+        yield "with fewer than 4 facts per document there must be kinds that state none; weight sums, say double_add"
+    for name in ("fact_holdout", "template_holdout"):
+        if not 0 <= getattr(spec, name) <= 0.3:
+            yield f"{name} is {getattr(spec, name)}; give a share from 0 to 0.3"
+
+
+def _drawn(among: Sequence[T], n: int, name: str) -> list[T]:
+    draw = seeds.python(f"held out {name}", 0).random
+    return sorted(among, key=lambda _: draw())[:n]
+
+
+# ── the stream ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 Split = Literal["train", "validation"]
-T = TypeVar("T")
 Operands = tuple[int, int]
-Draw = Callable[[], float]
 Ladder = list[tuple[float, str]]
-"""Kinds, each with the sum of the weights up to it."""
+"""(sum of the weights up to and including a kind, kind), for drawing kinds by weight."""
 
 _PATIENCE = 2000
 """Attempts in a row that bring nothing new before a spec counts as exhausted."""
@@ -36,42 +205,52 @@ _PATIENCE = 2000
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """One problem. `template` names its wording; `facts` are those of the times tables that its steps write out.
+    """One problem.
 
-    `held_out` says what of it training never shows: "", "fact", "template" or "fact, template".
-    `identity` is equal for two wordings of one problem, and for `6*9` and `9*6`.
+    Args:
+        kind: One of KINDS, or "recital" for a list of products.
+        template: Id of its wording.
+        question: The question in words.
+        steps: The worked steps.
+        answer: The final result.
+        facts: Facts of the times tables that the steps write out.
+        held_out: The parts that training never shows: "", "fact", "template" or "fact, template".
+        identity: Equal for two wordings of one problem, and for `6*9` and `9*6`.
     """
 
     kind: str
     template: str
     question: str
-    steps: tuple[Step, ...]
+    steps: tuple[Equation, ...]
     answer: int
     facts: tuple[Fact, ...]
     held_out: str
     identity: tuple[str | int, ...]
 
-    def chain(self, style: Style = STYLES[0], between: str = "\n") -> str:
-        """The equations, as this style writes them."""
+    def chain(self, style: EquationStyle = STYLES[0], between: str = "\n") -> str:
+        """The equations of the steps, in a style of writing them."""
         return between.join([style[mark] % (a, b, result) for a, mark, b, result in self.steps])
 
     @property
     def response(self) -> str:
-        """What a model is to answer: the chain, then `#### 84`."""
+        """The answer a model should give: the chain, then `#### 84`."""
         return f"{self.chain()}\n#### {self.answer}"
 
 
 def drill_documents(spec: DrillSpec, seed: int, split: Split = "train") -> Iterator[str]:
-    """Documents without end, all different; the same spec, seed and split give the same ones for ever.
+    """Generate documents without end, all different; the same spec, seed and split always give the same ones.
 
-    A validation document holds at least one problem of which something is held out, so it is none of the training's.
-    Each document given costs about 70 bytes for as long as the stream is read. BadInput where the spec has no more.
+    A validation document holds at least one problem with a held-out part, so it is no training document. Each document
+    costs about 70 bytes of memory for as long as the stream is read.
+
+    Raises:
+        BadInput: `spec` has no further document to give.
     """
     maker = _Maker(spec, seed, split, "documents")
     seen: set[bytes] = set()
     debt, fruitless = 0.0, 0
     while fruitless <= _PATIENCE:
-        layout = _pick(maker.draw, LAYOUTS)
+        layout = pick(maker.draw, LAYOUTS)
         drills, missing = maker.page(debt, shows_work=layout.shows_work)
         text = maker.written(drills, layout)
         fruitless = 0 if _is_new(text, seen) else fruitless + 1
@@ -82,9 +261,9 @@ def drill_documents(spec: DrillSpec, seed: int, split: Split = "train") -> Itera
 
 
 def drill_items(spec: DrillSpec, seed: int, split: Split = "train") -> Iterator[Drill]:
-    """Single problems, no two with the same question; when a kind is used up the others go on alone.
+    """Generate single problems, no two with the same question; when a kind is used up the others go on alone.
 
-    In split "validation" of every item something is held out, if the spec holds out anything.
+    In split "validation" every item has a held-out part, if the spec holds out anything.
     """
     maker = _Maker(spec, seed, split, "items")
     seen: set[bytes] = set()
@@ -98,7 +277,7 @@ def drill_items(spec: DrillSpec, seed: int, split: Split = "train") -> Iterator[
 
 
 def _is_new(text: str, seen: set[bytes]) -> bool:
-    """Whether `text` was not seen before; now it is."""
+    """Whether `text` is new; from now on it counts as seen."""
     before = len(seen)
     seen.add(blake2b(text.encode(), digest_size=8).digest())
     return len(seen) > before
@@ -109,7 +288,7 @@ def _exhausted(spec: DrillSpec, made: int, what: str) -> BadInput:
 
 
 class _Maker:
-    """One spec, seed and split made ready: what may be drawn, sorted into what is trained on and what is held out."""
+    """A specification, seed and split prepared for drawing: everything sorted into trained on and held out."""
 
     def __init__(self, spec: DrillSpec, seed: int, split: Split, of: str) -> None:
         self.spec, self.seed, self.stream = spec, seed, f"drills {split} {of}"
@@ -126,9 +305,9 @@ class _Maker:
         self.stories: dict[tuple[str, str], Iterator[Drill]] = {}
 
     def page(self, debt: float, shows_work: bool = True) -> tuple[list[Drill], float]:
-        """The problems of a document, and how many facts they fall short of its share, which `debt` is part of.
+        """(the problems of a document, the number of facts they fall short of its share, to which `debt` is added).
 
-        Answers that do not show their work state no fact; a list of products makes up for it.
+        A layout that does not show its work states no fact; a list of products makes up for it.
         """
         draw, (low, high) = self.draw, self.spec.problems
         share = debt + self.spec.facts_per_document * (0.5 + draw())
@@ -147,9 +326,9 @@ class _Maker:
             n_stated += len(drills[-1].facts)
         return drills, share - n_stated
 
-    def written(self, drills: Sequence[Drill], layout: Layout) -> str:
+    def written(self, drills: Sequence[Drill], layout: PageLayout) -> str:
         """A document: one style and one layout throughout."""
-        style = _pick(self.draw, STYLES)
+        style = pick(self.draw, STYLES)
         return "\n\n".join(
             f"{drill.question}\n{drill.chain(style)}"
             if drill.kind == "recital"
@@ -158,12 +337,16 @@ class _Maker:
         )
 
     def drill(self, kinds: Ladder, held_out: bool = False) -> Drill:
-        """Any problem of these kinds, or one of which something is held out. Validation draws both by halves."""
+        """A problem of these kinds; with `held_out`, one that has a held-out part. Validation draws both, half and half."""
         for _ in range(_PATIENCE):
             at = self.draw() * kinds[-1][0]
             kind = next(kind for upto, kind in kinds if at < upto)
             fact, template = (self.holds_out and self.draw() < 0.5 for _ in range(2))
-            drill = self._told(kind, fact, template) if KINDS[kind].stories else self._asked(kind, fact, template)
+            drill = (
+                self._story_drill(kind, fact, template)
+                if KINDS[kind].stories
+                else self._bare_drill(kind, fact, template)
+            )
             if drill.held_out or not held_out:
                 return drill
         raise BadInput(f"nothing is held out of the kinds drawn: no validation drills can be made of {self.spec}")
@@ -176,7 +359,7 @@ class _Maker:
                 return drill
         raise BadInput(f"no document holds {len(known) + 1} different problems; lower 'problems' or widen {self.spec}")
 
-    def _asked(self, name: str, held_fact: bool, held_template: bool) -> Drill:
+    def _bare_drill(self, name: str, held_fact: bool, held_template: bool) -> Drill:
         kind = KINDS[name]
         a, b = self._part(self.operands[name], held_fact)
         if kind.swaps and self.draw() < 0.5:
@@ -186,7 +369,7 @@ class _Maker:
         identity = (kind.mark, min(a, b), max(a, b)) if kind.mark in "+*" else (kind.mark, a, b)
         return self._made(name, template, wording.format(a, b), steps, identity)
 
-    def _told(self, kind: str, held_fact: bool, held_template: bool) -> Drill:
+    def _story_drill(self, kind: str, held_fact: bool, held_template: bool) -> Drill:
         family, _ = self._part(self.templates[kind], held_template)
         if (kind, family) not in self.stories:
             self.stories[kind, family] = self._stories(kind, family)
@@ -197,7 +380,7 @@ class _Maker:
         raise BadInput(f"every story of '{family}' rests on a held-out fact; lower fact_holdout of {self.spec}")
 
     def _stories(self, kind: str, family: str) -> Iterator[Drill]:
-        """Without end, in blocks, so that the list of those told before stays short."""
+        """Stories without end, in blocks of 32, so that the list of those already told stays short."""
         products = KINDS[kind].mark == "*"
         spec = ProblemSpec(
             n_steps=(1, 2, 3),
@@ -220,22 +403,22 @@ class _Maker:
             left[at], left[-1] = left[-1], left[at]
             a, b = left.pop()
             steps.append((a, "*", b, a * b))
-        return self._made("recital", "recital", _pick(self.draw, RECITALS), tuple(steps), ())
+        return self._made("recital", "recital", pick(self.draw, RECITALS), tuple(steps), ())
 
-    def _made(self, kind: str, template: str, question: str, steps: tuple[Step, ...], identity: tuple) -> Drill:
+    def _made(self, kind: str, template: str, question: str, steps: tuple[Equation, ...], identity: tuple) -> Drill:
         held = ["fact"] if self.spec.rests_on_held_out(steps) else []
         held += ["template"] if template in self.spec.held_out_templates else []
         return Drill(kind, template, question, steps, steps[-1][-1], stated(steps), ", ".join(held), identity)
 
     def _part(self, parts: tuple[list[T], list[T]], held_out: bool) -> T:
-        """One of the trained on, or of the held out where there are any."""
+        """A choice among the trained, or among the held-out where asked for and there are any."""
         trained, held = parts
-        return _pick(self.draw, held if held and held_out else trained)
+        return pick(self.draw, held if held and held_out else trained)
 
 
 @lru_cache(maxsize=64)
 def _operands(name: str, held_out: frozenset[Fact]) -> tuple[list[Operands], list[Operands]]:
-    """The operands of a kind that rest on no held-out fact, and those that do."""
+    """(operands of a kind that rest on no held-out fact, operands that rest on one)."""
     kind = KINDS[name]
     if kind.is_factless or not held_out:
         return list(kind.operands), []
@@ -243,14 +426,14 @@ def _operands(name: str, held_out: frozenset[Fact]) -> tuple[list[Operands], lis
 
 
 def _parted(among: Sequence[T], is_held_out: Callable[[T], bool]) -> tuple[list[T], list[T]]:
-    """Those trained on, those held out."""
+    """(trained on, held out)."""
     parts: tuple[list[T], list[T]] = [], []
     for one in among:
         parts[is_held_out(one)].append(one)
     return parts
 
 
-def _step(expression: str, result: str) -> Step:
+def _step(expression: str, result: str) -> Equation:
     mark = next(mark for mark in "*+-" if mark in expression)
     a, _, b = expression.partition(mark)
     return int(a), mark, int(b), int(result)
@@ -262,7 +445,3 @@ def _ladder(weights: dict[str, float]) -> Ladder:
         total += weight
         upto.append((total, kind))
     return upto
-
-
-def _pick(draw: Draw, among: Sequence[T]) -> T:
-    return among[int(draw() * len(among))]

@@ -1,32 +1,219 @@
 """Text → the equations in it that are facts of a vocabulary, each with whether it may be rewritten, or why not.
 
-This is the one place that decides. What is decided about one equation depends on the text around it and not on its spelling, so
-that an equation, once rewritten and expanded again, is rewritten again.
+The grammar of a vocabulary is one compiled regular expression for all forms of its families. It begins with a digit, so that text
+without digits is skipped at the speed of a scan; all forms share the first number, and the alternatives begin with their
+operators. It is linear: no repetition gives back what it took. `Equations` is the one place that decides whether a match may be
+rewritten. The decision depends on the text around an equation and not on its spelling, so that an equation that was rewritten and
+expanded again is rewritten again.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from workings.arithmetic.codespans import Spans, code_spans, indented_lines
-from workings.arithmetic.facts import Fact, FactVocabulary, family_called
-from workings.arithmetic.grammar import CURRENCY, Shape, grammar_of
+from workings.arithmetic.facts import Fact, FactVocabulary, Family, Form, family_called
 from workings.arithmetic.surroundings import (
     CHAIN,
     CODE,
+    CURRENCIES,
     DECIMAL,
     THOUSANDS,
+    Spans,
     binding_on_left,
     binding_on_right,
+    code_spans,
     currency_after,
     currency_before,
     ends_alone,
+    indented_lines,
     is_asked_for,
     text_beside,
 )
+
+# ── the grammar ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SPACES = r"[ \t\xa0]*+"
+CURRENCY = rf"(\\?\$|[{CURRENCIES}])?"
+_MAY_TOUCH = r"\s(\[\"'“‘«:;—…<" + CURRENCIES
+
+
+@dataclass(frozen=True, slots=True)
+class FormGroups:
+    """The group numbers of a match that hold the parts of one form; 0 for a part the form does not have."""
+
+    form: Form
+    family: str
+    reversed: bool
+    operands: tuple[int, ...]
+    currencies: tuple[int, ...]
+    """Before operands other than the first number of the match."""
+    result_currency: int = 0
+    result: int = 0
+    annotation: int = 0
+    annotated_currency: int = 0
+    annotated_result: int = 0
+
+
+class _Writer:
+    """Writes one regular expression and counts its groups. Group 1 is the first number of every match."""
+
+    def __init__(self, vocabulary: FactVocabulary) -> None:
+        self.families = [family_called(name) for name in vocabulary.families]
+        self.operand_digits = dict.fromkeys(vocabulary.families, 1)
+        self.result_digits = self.operand_digits.copy()
+        for fact in vocabulary:
+            longest = max(len(str(number)) for number in fact.operands)
+            self.operand_digits[fact.family] = max(self.operand_digits[fact.family], longest)
+            self.result_digits[fact.family] = max(self.result_digits[fact.family], len(str(fact.result)))
+        self.digits = max([*self.operand_digits.values(), *self.result_digits.values()], default=1)
+        self.n_groups = 1
+        self.forms_by_group: dict[int, FormGroups] = {}
+
+    def whole(self, tail: bool | None) -> str:
+        """The whole expression. A stated result must follow (`tail` True), may follow (False), or, inside `<<…>>`, always does and
+        nothing is reversed (None)."""
+        # The groups are numbered in the order in which they are written here.
+        plain = [self._plain(n_digits, tail) for n_digits in sorted(set(self.operand_digits.values()))]
+        turned = [] if tail is None else [self._turned(family, form) for family, form in self._forms()]
+        named = [self._forward(family, form, tail) for family, form in self._forms() if form.before]
+        turned = [f"{SPACES}{self._equals()}{SPACES}(?:{'|'.join(turned)})"] if turned else []
+        first = rf"([0-9](?<![^{_MAY_TOUCH}{self._last_of_names()}][0-9])[0-9]{{0,{self.digits - 1}}}+)(?![0-9])"
+        return f"{first}(?:{'|'.join([*plain, *turned, *named])})"
+
+    def _plain(self, n_digits: int, tail: bool | None) -> str:
+        """The forms that begin with a number of so many digits; a longer one fails before anything else is tried."""
+        forms = [
+            self._forward(family, form, tail)
+            for family, form in self._forms()
+            if self.operand_digits[family.name] == n_digits and not form.before
+        ]
+        return f"(?<![0-9]{{{n_digits + 1}}}){SPACES}(?:{'|'.join(forms) or '(?!)'})"
+
+    def _forms(self) -> Iterator[tuple[Family, Form]]:
+        return ((family, form) for family in self.families for form in family.forms)
+
+    def _last_of_names(self) -> str:
+        return re.escape("".join(form.before[-1] for _, form in self._forms() if form.before))
+
+    def _group(self, pattern: str) -> tuple[str, int]:
+        self.n_groups += 1
+        return pattern, self.n_groups
+
+    def _operand(self, family: Family) -> tuple[str, int]:
+        return self._group(rf"([0-9]{{1,{self.operand_digits[family.name]}}}+)(?![0-9])")
+
+    def _marker(self, form_groups: FormGroups) -> str:
+        """An empty group at the end of an alternative: the last that matched, it says which alternative it was."""
+        pattern, self.forms_by_group[self.n_groups] = self._group("()")[0], form_groups
+        return pattern
+
+    def _equals(self) -> str:
+        words = dict.fromkeys(word for family in self.families for word in family.equals)
+        ends = {word: r"\b" if word[-1].isascii() and word[-1].isalpha() else "" for word in words}
+        return "(?:" + "|".join(re.escape(word) + end for word, end in ends.items()) + ")"
+
+    def _further(self, family: Family, form: Form) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        """What follows the first operand: sign, second operand, closing; the groups of numbers and of currencies."""
+        if family.arity == 1:
+            return f"(?:{form.after})", (), ()
+        currency, currency_group = self._group(CURRENCY)
+        number, group = self._operand(family)
+        after = f"{SPACES}(?:{form.after})" if form.after else ""
+        return f"(?:{form.between}){SPACES}{currency}{number}{after}", (group,), (currency_group,)
+
+    def _forward(self, family: Family, form: Form, tail: bool | None) -> str:
+        further, operands, currencies = self._further(family, form)
+        if tail is None:
+            result, group = self._group(rf"{SPACES}=[ ]?+([0-9]{{1,{self.result_digits[family.name]}}}+)")
+            form_groups = FormGroups(form, family.name, False, (1, *operands), currencies, result=group)
+            return self._named(form) + further + result + self._marker(form_groups)
+        first = self.n_groups + 1
+        result = self._result(family) + ("" if tail else "?+")
+        form_groups = FormGroups(form, family.name, False, (1, *operands), currencies, *range(first, first + 5))
+        return self._named(form) + further + result + self._marker(form_groups)
+
+    def _result(self, family: Family) -> str:
+        """`= 54`, or GSM8K's `= $<<6*9=54>>54`; five groups."""
+        number = rf"([0-9]{{1,{self.result_digits[family.name]}}}+)(?![0-9])"
+        self.n_groups += 5
+        annotation = rf"<<([^<>\n]{{1,48}}+)>>[ ]?+{CURRENCY}(?:{number})?+(?![0-9])"
+        return f"(?:{SPACES}{self._equals()}{SPACES}{CURRENCY}(?:{number}|{annotation}))"
+
+    def _turned(self, family: Family, form: Form) -> str:
+        """The rest of `54 = 6*9`."""
+        currency, currency_group = self._group(CURRENCY)
+        number, group = self._operand(family)
+        further, operands, currencies = self._further(family, form)
+        form_groups = FormGroups(form, family.name, True, (group, *operands), (currency_group, *currencies), result=1)
+        return f"{currency}{re.escape(form.before)}{number}{SPACES}{further}{self._marker(form_groups)}"
+
+    def _named(self, form: Form) -> str:
+        """That the first number follows `gcd(`; lookbehind wants one length at a time."""
+        if not form.before:
+            return ""
+        lengths = range(1, self.digits + 1)
+        behind = "|".join(f"(?<={re.escape(form.before)}[0-9]{{{length}}})" for length in lengths)
+        return f"(?:{behind}){SPACES}"
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """The spellings of one vocabulary's facts in text."""
+
+    equation: re.Pattern[str]
+    """Equations with a stated result; in a grammar for bare expressions, also those without."""
+    forms_by_group: dict[int, FormGroups]
+    annotation: re.Pattern[str]
+    """The inside of `<<…>>`."""
+    annotation_forms: dict[int, FormGroups]
+    anything: re.Pattern[str]
+    """Expressions over numbers of any size, with points and commas in them: for the report on what was left alone."""
+    sign_before: re.Pattern[str]
+    """A sign of one of the forms, or a word for equality, at the end of a text; `sign_after`: at its beginning."""
+    sign_after: re.Pattern[str]
+    marks: tuple[str, ...]
+    """Text in which none of these occurs states no result."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a grammar is compiled where it is used: send the vocabulary")
+
+
+@lru_cache(maxsize=64)
+def grammar_of(vocabulary: FactVocabulary, bare: bool) -> Grammar:
+    """The grammar of a vocabulary's families, compiled once a process; `bare`: an expression may lack its result."""
+    whole, inside = _Writer(vocabulary), _Writer(vocabulary)
+    signs = _signs(whole.families)
+    return Grammar(
+        equation=re.compile(whole.whole(tail=not bare)),
+        forms_by_group=whole.forms_by_group,
+        annotation=re.compile(inside.whole(tail=None)),
+        annotation_forms=inside.forms_by_group,
+        anything=_anything(whole.families),
+        sign_before=re.compile(rf"(?<![A-Za-z])(?:{signs})\Z"),
+        sign_after=re.compile(rf"(?:{signs})(?![A-Za-z])"),
+        marks=tuple(dict.fromkeys(mark for family in whole.families for mark in family.equals)),
+    )
+
+
+def _signs(families: Sequence[Family]) -> str:
+    forms = [form for family in families for form in family.forms if not form.before]
+    return "|".join([form.between or form.after for form in forms] + [re.escape(w) for f in families for w in f.equals])
+
+
+def _anything(families: Sequence[Family]) -> re.Pattern[str]:
+    number = r"[\d][\d.,]{0,40}+"
+    forms = [form for family in families for form in family.forms if not form.before]
+    infix = "|".join(form.between for form in forms if form.between)
+    postfix = "|".join(form.after for form in forms if not form.between)
+    further = [rf"(?:{infix}){SPACES}{CURRENCY}({number})"] * bool(infix) + [rf"(?:{postfix})"] * bool(postfix)
+    return re.compile(rf"(\d(?<![\d.,]\d)[\d.,]{{0,40}}+){SPACES}(?:{'|'.join(further) or '(?!)'})")
+
+
+# ── the decision ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 WRONG, UNKNOWN, ZEROS = "wrong result", "not in the vocabulary", "leading zero"
 NO_RESULT, NOT_ALONE, UNEVEN, UNASKED = (
@@ -41,8 +228,8 @@ _ANNOTATED = re.compile(rf">>[ ]?+{CURRENCY}([0-9]++)")
 _LONGEST_SIGN = 24
 
 
-class Found(NamedTuple):
-    """What stands at `start:end`: a fact and how it is written as a token, or nothing and a reason."""
+class Occurrence(NamedTuple):
+    """An equation at `start:end`: its fact and the token text that replaces it, or no fact and the reason why not."""
 
     start: int
     end: int
@@ -52,7 +239,7 @@ class Found(NamedTuple):
 
 
 class _Code:
-    """What of a text is code, worked out when it is first asked for: most texts hold no equation at all."""
+    """The code in a text, found when it is first needed: most texts hold no equation at all."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -67,7 +254,7 @@ class _Code:
 
 
 class Equations:
-    """Finds the facts of one vocabulary; `bare`: also expressions that stand alone without a result."""
+    """Finds the facts of one vocabulary in text; with `bare`, also expressions that stand alone without a result."""
 
     def __init__(self, vocabulary: FactVocabulary, bare: bool) -> None:
         self.grammar, self.bare = grammar_of(vocabulary, bare), bare
@@ -78,71 +265,75 @@ class Equations:
         }
         self.operands = {names[1:] for names in self.known}
 
-    def found(self, text: str) -> Iterator[Found]:
-        """Every equation the grammar matches, in order; costs next to nothing where no result is stated."""
+    def found(self, text: str) -> Iterator[Occurrence]:
+        """Every match of the grammar, in order; next to free for text that states no result."""
         if not self.bare and not any(mark in text for mark in self.grammar.marks):
             return
         code = _Code(text)
         for match in self.grammar.equation.finditer(text):
             yield self._read(text, match, code)
 
-    def left_out(self, text: str, taken: Spans) -> Iterator[Found]:
-        """Expressions beside those found, with numbers of any size, and why they are no equations."""
+    def left_out(self, text: str, taken: Spans) -> Iterator[Occurrence]:
+        """Expressions outside `taken`, with numbers of any size, each with the reason why it is not an equation."""
         code = _Code(text)
         for match in self.grammar.anything.finditer(text):
             if match.start() not in taken and match.end() - 1 not in taken:
                 end = match.end() - len(match[0]) + len(match[0].rstrip(".,"))
-                yield Found(match.start(), end, None, "", self._why_left_out(text, match, end, code))
+                yield Occurrence(match.start(), end, None, "", self._why_left_out(text, match, end, code))
 
-    def _read(self, text: str, match: re.Match[str], code: _Code) -> Found:
-        shape = self._shape(match)
-        known = self.known.get((shape.family, *(match[group] for group in shape.operands)))
+    def _read(self, text: str, match: re.Match[str], code: _Code) -> Occurrence:
+        form_groups = self._shape(match)
+        known = self.known.get((form_groups.family, *(match[group] for group in form_groups.operands)))
         if known is None:
-            zeros = any(match[group] != str(int(match[group])) for group in shape.operands)
-            return Found(*match.span(), None, "", ZEROS if zeros else UNKNOWN)
+            zeros = any(match[group] != str(int(match[group])) for group in form_groups.operands)
+            return Occurrence(*match.span(), None, "", ZEROS if zeros else UNKNOWN)
         fact, result = known
-        reason, currency = self._stated(match, shape, fact, result)
+        reason, currency = self._stated(match, form_groups, fact, result)
         start, end = match.span()
-        start -= 0 if shape.reversed else len(shape.form.before)
+        start -= 0 if form_groups.reversed else len(form_groups.form.before)
         if not reason and text.startswith("<<", start - 2) and start > 1:
             start, end, reason, currency = _within_annotation(text, start, end, result)
         if not reason:
-            start, reason = _with_currency(text, match, shape, start, end, currency)
-        reason = reason or self._why_not(text, match, shape, start, end, code)
+            start, reason = _with_currency(text, match, form_groups, start, end, currency)
+        reason = reason or self._why_not(text, match, form_groups, start, end, code)
         if reason:
-            return Found(*match.span(), None, "", reason)
-        return Found(start, end, fact, currency + fact.token, "")
+            return Occurrence(*match.span(), None, "", reason)
+        return Occurrence(start, end, fact, currency + fact.token, "")
 
-    def _shape(self, match: re.Match[str]) -> Shape:
+    def _shape(self, match: re.Match[str]) -> FormGroups:
         assert match.lastindex is not None
-        return self.grammar.shapes[match.lastindex]
+        return self.grammar.forms_by_group[match.lastindex]
 
-    def _stated(self, match: re.Match[str], shape: Shape, fact: Fact, result: str) -> tuple[str, str]:
-        """Why the stated result will not do, or ""; the currency it is in."""
-        if shape.reversed:
+    def _stated(self, match: re.Match[str], form_groups: FormGroups, fact: Fact, result: str) -> tuple[str, str]:
+        """(the reason against the stated result, or ""; the currency of the result)."""
+        if form_groups.reversed:
             return ("" if match[1] == result else WRONG), ""
-        if match[shape.annotation] is None:
-            stated = match[shape.result]
-            return ("" if stated is None or stated == result else WRONG), match[shape.result_currency] or ""
-        if self._annotated(match[shape.annotation]) != fact or match[shape.annotated_result] != result:
+        if match[form_groups.annotation] is None:
+            stated = match[form_groups.result]
+            return ("" if stated is None or stated == result else WRONG), match[form_groups.result_currency] or ""
+        if self._annotated(match[form_groups.annotation]) != fact or match[form_groups.annotated_result] != result:
             return ANNOTATION, ""
-        before, after = match[shape.result_currency] or "", match[shape.annotated_currency] or ""
+        before, after = match[form_groups.result_currency] or "", match[form_groups.annotated_currency] or ""
         return (MONEY if before and after else ""), before or after
 
     def _annotated(self, inside: str) -> Fact | None:
-        """The fact that stands between `<<` and `>>`, alone and right."""
+        """The fact between `<<` and `>>`, if nothing else stands there and its result is right."""
         match = self.grammar.annotation.fullmatch(inside.strip())
         if match is None or match.lastindex is None:
             return None
-        shape = self.grammar.annotation_shapes[match.lastindex]
-        known = self.known.get((shape.family, *(match[group] for group in shape.operands)))
-        return known[0] if known and match[shape.result] == known[1] else None
+        form_groups = self.grammar.annotation_forms[match.lastindex]
+        known = self.known.get((form_groups.family, *(match[group] for group in form_groups.operands)))
+        return known[0] if known and match[form_groups.result] == known[1] else None
 
-    def _why_not(self, text: str, match: re.Match[str], shape: Shape, start: int, end: int, code: _Code) -> str:
-        is_bare = not shape.reversed and match[shape.result] is None and match[shape.annotation] is None
+    def _why_not(
+        self, text: str, match: re.Match[str], form_groups: FormGroups, start: int, end: int, code: _Code
+    ) -> str:
+        is_bare = (
+            not form_groups.reversed and match[form_groups.result] is None and match[form_groups.annotation] is None
+        )
         return (
             self.binding(text, start, end)
-            or (is_bare and _why_not_bare(text, match, shape, start, end, code))
+            or (is_bare and _why_not_bare(text, match, form_groups, start, end, code))
             or (CODE if start in code.marked else "")
         )
 
@@ -162,7 +353,7 @@ class Equations:
         return self.binding(text, match.start(), end) or NO_RESULT
 
     def binding(self, text: str, start: int, end: int) -> str:
-        """Why what stands at `start:end` may be part of something larger; "" where it stands by itself."""
+        """The reason why the text at `start:end` may be part of something larger; "" where it stands by itself."""
         reason = binding_on_left(text, start) or binding_on_right(text, end)
         if reason:
             return reason
@@ -178,7 +369,7 @@ def _orders(fact: Fact) -> set[tuple[int, ...]]:
 
 
 def _within_annotation(text: str, start: int, end: int, result: str) -> tuple[int, int, str, str]:
-    """An annotation without a written left side: its whole extent, why it will not do, its currency."""
+    """(start, end, reason against it or "", currency) of an annotation that has no written left side."""
     after = _ANNOTATED.match(text, end)
     if after is None or after[2] != result:
         return start, end, ANNOTATION, ""
@@ -186,12 +377,12 @@ def _within_annotation(text: str, start: int, end: int, result: str) -> tuple[in
 
 
 def _with_currency(
-    text: str, match: re.Match[str], shape: Shape, start: int, end: int, currency: str
+    text: str, match: re.Match[str], form_groups: FormGroups, start: int, end: int, currency: str
 ) -> tuple[int, str]:
-    """Where the equation begins if the currency before its first operand goes into the one before its result."""
+    """(start, reason against it or ""): where the equation starts once the currency before its first operand is absorbed."""
     leading = currency_before(text, start)
     if not currency:
-        stray = any(match[group] for group in shape.currencies) and not (shape.reversed and leading)
+        stray = any(match[group] for group in form_groups.currencies) and not (form_groups.reversed and leading)
         return start, MONEY if stray else ""
     if currency_after(text, end):
         return start, MONEY
@@ -201,13 +392,13 @@ def _with_currency(
     return start, MONEY if leading and text[start] == "<" else ""
 
 
-def _why_not_bare(text: str, match: re.Match[str], shape: Shape, start: int, end: int, code: _Code) -> str:
-    if shape.form.bare == "never":
+def _why_not_bare(text: str, match: re.Match[str], form_groups: FormGroups, start: int, end: int, code: _Code) -> str:
+    if form_groups.form.bare == "never":
         return NO_RESULT
-    if shape.form.bare == "cued" and not is_asked_for(text, start):
+    if form_groups.form.bare == "cued" and not is_asked_for(text, start):
         return UNASKED
-    if len(shape.operands) > 1 and not shape.form.before:
-        before, after = text[match.end(1)], text[match.start(shape.operands[1]) - 1]
+    if len(form_groups.operands) > 1 and not form_groups.form.before:
+        before, after = text[match.end(1)], text[match.start(form_groups.operands[1]) - 1]
         if before.isspace() != after.isspace():
             return UNEVEN
     if not ends_alone(text, end):
@@ -217,5 +408,5 @@ def _why_not_bare(text: str, match: re.Match[str], shape: Shape, start: int, end
 
 @lru_cache(maxsize=64)
 def equations_of(vocabulary: FactVocabulary, bare: bool) -> Equations:
-    """Compiled once a process for each vocabulary."""
+    """The finder of a vocabulary, compiled once in each process."""
     return Equations(vocabulary, bare)

@@ -1,7 +1,7 @@
-"""Spec × seed → a stream of word problems, no two alike, whose every number is known and in range.
+"""Specification × seed → a stream of word problems, no two alike, whose every number is known and in range.
 
-A problem is an opening, one sentence a step, perhaps a distractor, and a question. Draws are single uniform floats, in
-an order that never changes, so that a seed means the same problems for ever.
+A problem is an opening, one sentence for each step, perhaps a distractor, and a question. Draws are single uniform floats in an
+order that never changes, so that a seed gives the same problems in every version.
 """
 
 from __future__ import annotations
@@ -9,19 +9,143 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import TypeVar
+from typing import Literal
 
 from workings.arithmetic.chain import Step
 from workings.arithmetic.problems import Problem
-from workings.arithmetic.spec import PRESETS, ProblemSpec
-from workings.arithmetic.stories import DISTRACTORS, FAMILIES, FORMS, OTHERS, PEOPLE, Family, Opening
-from workings.arithmetic.walk import Act, Draw, Line, Need, Ring, apply
+from workings.arithmetic.stories import (
+    DISTRACTORS,
+    FORMS,
+    OTHERS,
+    PEOPLE,
+    RINGS,
+    RUNNING,
+    STRUCTURED,
+    THEMES,
+    Opening,
+    Theme,
+)
+from workings.arithmetic.walk import Draw, IntegerLine, ModularRing, PlannedStep, ValueRange, apply, pick
 from workings.errors import BadInput
 
-__all__ = ["PRESETS", "ProblemSpec", "generate", "split_pieces", "vocabulary"]
+# ── what problems to make ───────────────────────────────────────────────────────────────────────────────────────────────
 
-T = TypeVar("T")
+Operation = Literal["+", "-", "*", "/"]
+
+MOST_STEPS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemSpec:
+    """The problems to make. Every operand, intermediate value and answer is an integer in `low..high`.
+
+    Args:
+        n_steps: Chain lengths, drawn uniformly; repeat one to give it more weight.
+        operations: Any of + - * /; `*` and `/` take their operands from multipliers and divisors.
+        addends: The least and largest operand of + and -; None leaves both to the range.
+        mix: Give every chain of two or more steps a `*` or `/` after its first step, so that a running sum does not solve it.
+        modulus: Tell stories on a ring of so many places, values 0..modulus-1 (low and high are not used). Each step shows
+            its wrap as true integer arithmetic, `18+5-20=3`. A ring has no division.
+        distractor_rate: Probability of one sentence with a number that no step uses.
+        style: "story", or "plain" for bare commands ("Start with 5. Add 3.").
+        templates: Names of story themes; none named: every running-value theme of the style (rings, with a modulus).
+            STRUCTURED themes have openings whose steps are not all on a running value ("3 boxes of 6 and 4 loose").
+    """
+
+    n_steps: tuple[int, ...] = (1, 2, 3, 4)
+    low: int = 0
+    high: int = 99
+    operations: tuple[Operation, ...] = ("+", "-", "*", "/")
+    multipliers: tuple[int, ...] = (2, 3, 4)
+    divisors: tuple[int, ...] = (2, 3, 4, 5)
+    addends: tuple[int, int] | None = None
+    mix: bool = True
+    modulus: int | None = None
+    distractor_rate: float = 0.0
+    style: Literal["story", "plain"] = "story"
+    templates: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        complaint = next(_complaints(self), None)
+        if complaint:
+            raise BadInput(f"ProblemSpec: {complaint}")
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The least and the largest value a problem may hold."""
+        return (self.low, self.high) if self.modulus is None else (0, self.modulus - 1)
+
+    def factors(self, operation: str) -> tuple[int, ...]:
+        """The multipliers or divisors that lie in the range; none for + and -."""
+        low, high = self.range
+        among = {"*": self.multipliers, "/": self.divisors}.get(operation, ())
+        return tuple(f for f in among if low <= f <= high)
+
+    @property
+    def least_and_largest_addend(self) -> tuple[int, int]:
+        """From 2 where `addends` is None: "1 people get on" would be the only sentence with a singular."""
+        low, high = self.range
+        return self.addends or (min(max(2, low), high), high)
+
+    @property
+    def theme_names(self) -> tuple[str, ...]:
+        """The themes that are drawn from."""
+        if self.templates:
+            return self.templates
+        if self.style == "plain":
+            return ("plain",) if self.modulus is None else ("ring plain",)
+        return RUNNING if self.modulus is None else RINGS
+
+
+def _complaints(spec: ProblemSpec) -> Iterator[str]:
+    if not spec.n_steps or not all(1 <= n <= MOST_STEPS for n in spec.n_steps):
+        yield f"n_steps is {spec.n_steps}; give chain lengths from 1 to {MOST_STEPS}"
+    if spec.modulus is None and not 0 <= spec.low < spec.high - 2:
+        yield f"the range is {spec.low}..{spec.high}; give 0 <= low and at least four values"
+    if spec.modulus is not None and spec.modulus < 3:
+        yield f"modulus is {spec.modulus}; a ring has at least 3 places"
+    if not spec.operations or not set(spec.operations) <= set("+-*/"):
+        yield f"operations are {spec.operations}; give some of + - * /"
+    if spec.modulus is not None and "/" in spec.operations:
+        yield "a ring has no division; give operations=('+', '-', '*') with a modulus"
+    for name, factors in (("multipliers", spec.multipliers), ("divisors", spec.divisors)):
+        if not all(factor >= 2 for factor in factors):
+            yield f"{name} are {factors}; each must be at least 2"
+    for mark, factors in (("*", spec.multipliers), ("/", spec.divisors)):
+        if mark in spec.operations and not spec.factors(mark):
+            yield f"none of {factors} lies in {spec.range[0]}..{spec.range[1]} for the operation {mark}"
+    if spec.addends is not None and not max(1, spec.range[0]) <= spec.addends[0] <= spec.addends[1] <= spec.range[1]:
+        yield f"addends are {spec.addends}; give {max(1, spec.range[0])} <= least <= largest <= {spec.range[1]}"
+    if spec.style not in ("story", "plain"):
+        yield f"style is {spec.style!r}; give 'story' or 'plain'"
+    if not 0 <= spec.distractor_rate <= 1:
+        yield f"distractor_rate is {spec.distractor_rate}; give a probability"
+    for name in spec.theme_names:
+        if name not in THEMES:
+            yield f"no theme {name!r}; there are {', '.join(THEMES)}"
+        elif THEMES[name].ring != (spec.modulus is not None):
+            yield f"the theme {name!r} {'needs' if THEMES[name].ring else 'does not go with'} a modulus"
+
+
+_HUNDRED = ProblemSpec()
+PRESETS: dict[str, ProblemSpec] = {
+    "bundled": replace(
+        _HUNDRED, n_steps=(1, 2, 3, 4, 4, 5, 5), high=20, addends=(1, 9), multipliers=(2, 3), divisors=(2,)
+    ),
+    "small": replace(_HUNDRED, high=20),
+    "hundred": _HUNDRED,
+    "sums": replace(_HUNDRED, operations=("+", "-"), mix=False),
+    "thousand": replace(_HUNDRED, high=999),
+    "varied": replace(_HUNDRED, templates=RUNNING + STRUCTURED, distractor_rate=0.3),
+    "ring11": replace(_HUNDRED, operations=("+", "-", "*"), modulus=11, multipliers=(2, 3, 4, 5)),
+    "ring20": replace(_HUNDRED, operations=("+", "-", "*"), modulus=20, multipliers=(3, 7, 9)),
+}
+"""Named specs. The multipliers of a ring share no factor with its size, so that a step forgets nothing."""
+
+
+# ── the stream ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _PATIENCE = 2000
 """Attempts in a row that bring nothing new before a spec counts as exhausted."""
@@ -30,10 +154,23 @@ _PIECE = re.compile(r"<<|>>|\d+|[A-Za-z]+|[^\sA-Za-z\d]")
 
 
 def generate(n: int, spec: ProblemSpec, seed: int, without: Collection[str] = ()) -> Iterator[Problem]:
-    """`n` problems with ids that differ from one another and from those in `without` (say, the training set's).
+    """Generate word problems whose ids differ from one another and from those in `without`.
 
     The same spec, seed and `without` give the same problems, and a longer stream begins with the shorter one.
-    Raises BadInput where the spec has no more problems to give.
+
+    Args:
+        n: How many problems.
+        spec: What they look like; see PRESETS.
+        seed: Selects the stream.
+        without: Ids of problems to leave out, for example the training set's.
+
+    Raises:
+        BadInput: `spec` has no further problem to give.
+
+    Example:
+        >>> [problem] = generate(1, ProblemSpec(n_steps=(2,), high=20), seed=1)
+        >>> problem.question.partition(". Then")[0], problem.steps[-1].result == problem.answer
+        ('There are 10 people on a bus', True)
     """
     draw = random.Random(f"problems {seed}").random
     maker = _maker(spec)
@@ -50,9 +187,9 @@ def generate(n: int, spec: ProblemSpec, seed: int, without: Collection[str] = ()
 
 
 def vocabulary(spec: ProblemSpec) -> list[str]:
-    """Every piece that a question or chain of this spec can hold, by `split_pieces`: marks, words, numbers in order.
+    """List every piece, as `split_pieces` cuts them, that a question or chain of `spec` can hold: marks, words, numbers.
 
-    It depends on the range and the families alone (on a ring, on the multipliers too), so that a tokenizer made
+    The list depends on the range and the themes alone (on a ring, on the multipliers too), so that a tokenizer made
     from it also reads the same stories with other chain lengths, operations or distractors.
     """
     low, high = spec.range
@@ -60,23 +197,28 @@ def vocabulary(spec: ProblemSpec) -> list[str]:
     if spec.modulus is not None:
         most = max([2, *spec.factors("*")]) * high
         numbers |= set(range(0, most + 1, spec.modulus)) | {spec.modulus}
-    families = [FAMILIES[name] for name in spec.family_names]
-    numbers |= {int(number) for f in families for o in f.openings for number in re.findall(r"\d+", " ".join(o.steps))}
-    pieces = split_pieces(" ".join(_every_text(families)))
+    themes = [THEMES[name] for name in spec.theme_names]
+    numbers |= {int(number) for f in themes for o in f.openings for number in re.findall(r"\d+", " ".join(o.steps))}
+    pieces = split_pieces(" ".join(_every_text(themes)))
     words = sorted({piece for piece in pieces if piece.isalpha()})
     return [*".,?$%+-*/=", "<<", ">>", *words, *map(str, sorted(numbers))]
 
 
 def split_pieces(text: str) -> list[str]:
-    """Words, whole numbers, `<<`, `>>` and single marks: `"$30, <<6*9=54>>"` → `$ 30 , << 6 * 9 = 54 >>`."""
+    """Cut a text into words, whole numbers, `<<`, `>>` and single marks.
+
+    Example:
+        >>> split_pieces("$30, <<6*9=54>>")
+        ['$', '30', ',', '<<', '6', '*', '9', '=', '54', '>>']
+    """
     return _PIECE.findall(text)
 
 
-def _every_text(families: Sequence[Family]) -> Iterator[str]:
+def _every_text(themes: Sequence[Theme]) -> Iterator[str]:
     texts = list(DISTRACTORS)
-    for family in families:
-        texts += [opening.text for opening in family.openings]
-        for sentences in (*family.acts.values(), *family.words.values(), family.questions, family.things):
+    for theme in themes:
+        texts += [opening.text for opening in theme.openings]
+        for sentences in (*theme.acts.values(), *theme.words.values(), theme.questions, theme.things):
             texts += sentences
     yield from (_HOLE.sub(" ", text) for text in texts)
     yield from (name for name, _ in PEOPLE)
@@ -85,56 +227,57 @@ def _every_text(families: Sequence[Family]) -> Iterator[str]:
 
 
 class _Maker:
-    """One spec made ready: what can be drawn, looked up once."""
+    """A specification prepared for drawing: what may be drawn is looked up once."""
 
     def __init__(self, spec: ProblemSpec) -> None:
         self.spec = spec
-        self.walk = Line(spec) if spec.modulus is None else Ring(spec)
+        walk = IntegerLine if spec.modulus is None else ModularRing
+        self.walk = walk(spec.range, spec.least_and_largest_addend)
         self.factors = {operation: spec.factors(operation) for operation in spec.operations}
         self.steep = tuple(operation for operation in spec.operations if operation in "*/")
-        self.families = {n: _with_openings(spec, n) for n in set(spec.n_steps)}
-        for n, families in self.families.items():
-            if not families:
-                raise BadInput(f"no family of {spec.family_names} tells {n} steps with {spec.operations}; name another")
+        self.themes = {n: _themes_telling(spec, n) for n in set(spec.n_steps)}
+        for n, themes in self.themes.items():
+            if not themes:
+                raise BadInput(f"no theme of {spec.theme_names} tells {n} steps with {spec.operations}; name another")
 
     def problem(self, draw: Draw) -> Problem | None:
-        """A problem, or None where the numbers drawn led nowhere."""
-        n_steps = _pick(draw, self.spec.n_steps)
-        family, openings = _pick(draw, self.families[n_steps])
-        opening = _pick(draw, openings)
-        acts = self._acts(draw, opening, n_steps - len(opening.steps))
-        needs = self.walk.needs(acts)
-        words = self._words(draw, family)
-        opened = self._opened(draw, opening, needs[0])
+        """One problem; None where the numbers drawn leave no possible next step."""
+        n_steps = pick(draw, self.spec.n_steps)
+        theme, openings = pick(draw, self.themes[n_steps])
+        opening = pick(draw, openings)
+        planned = self._planned(draw, opening, n_steps - len(opening.steps))
+        admissible = self.walk.admissible(planned)
+        words = self._words(draw, theme)
+        opened = self._opened(draw, opening, admissible[0])
         if opened is None:
             return None
         values, steps, value = opened
         words.update(values)
         sentences = [opening.text % words]
-        for act, need in zip(acts, needs[1:], strict=True):
-            taken = self.walk.step(draw, value, act, need)
+        for step, allowed in zip(planned, admissible[1:], strict=True):
+            taken = self.walk.step(draw, value, step, allowed)
             if taken is None:
                 return None
             operand, result = taken
-            steps.append(self.walk.written(value, act[0], operand, result))
+            steps.append(self.walk.written(value, step[0], operand, result))
             words["n"] = operand
-            sentences.append(_pick(draw, _sentences(family, act)) % words)
+            sentences.append(pick(draw, _sentences(theme, step)) % words)
             value = result
         if draw() < self.spec.distractor_rate:
             sentences.insert(1 + int(draw() * len(sentences)), self._distractor(draw, words))
-        sentences.append(_pick(draw, family.questions) % words)
+        sentences.append(pick(draw, theme.questions) % words)
         return Problem(" ".join(sentences), tuple(steps), str(value), "generated")
 
-    def _acts(self, draw: Draw, opening: Opening, n: int) -> list[Act]:
-        """The operations of the sentences to come, with their factors; mixed where the spec asks and there is room."""
-        operations = [_pick(draw, self.spec.operations) for _ in range(n)]
+    def _planned(self, draw: Draw, opening: Opening, n: int) -> list[PlannedStep]:
+        """Operations and factors of the sentences after the opening, mixed where the specification asks and there is room."""
+        operations = [pick(draw, self.spec.operations) for _ in range(n)]
         later = 0 if opening.steps else 1
-        mixed = any(o in "*/" for o in (*_marks(opening)[1:], *operations[later:]))
+        mixed = any(o in "*/" for o in (*_operators(opening)[1:], *operations[later:]))
         if self.spec.mix and self.steep and n > later and not mixed:
-            operations[later + int(draw() * (n - later))] = _pick(draw, self.steep)
-        return [(o, _pick(draw, self.factors[o]) if o in "*/" else 0) for o in operations]
+            operations[later + int(draw() * (n - later))] = pick(draw, self.steep)
+        return [(o, pick(draw, self.factors[o]) if o in "*/" else 0) for o in operations]
 
-    def _words(self, draw: Draw, family: Family) -> dict[str, str | int]:
+    def _words(self, draw: Draw, theme: Theme) -> dict[str, str | int]:
         first = int(draw() * len(PEOPLE))
         name, form = PEOPLE[first]
         # Three different people: both steps are at least 1 and together less than all the way round.
@@ -146,14 +289,16 @@ class _Maker:
             "name": name,
             "stranger": PEOPLE[second % len(PEOPLE)][0],
             "passer": PEOPLE[third % len(PEOPLE)][0],
-            "things": _pick(draw, family.things),
+            "things": pick(draw, theme.things),
             "m": self.spec.modulus or 0,
         }
 
-    def _opened(self, draw: Draw, opening: Opening, need: Need) -> tuple[dict[str, int], list[Step], int] | None:
-        """The numbers of an opening, the steps it asks for and the running value it leaves."""
+    def _opened(
+        self, draw: Draw, opening: Opening, allowed: ValueRange
+    ) -> tuple[dict[str, int], list[Step], int] | None:
+        """The numbers of an opening, the steps it asks for, and the running value after them."""
         if not opening.steps:
-            start = self.walk.start(draw, need)
+            start = self.walk.start(draw, allowed)
             return None if start is None else ({"a": start}, [], start)
         low, high = self.spec.range
         values = {hole: self._free(draw, hole in opening.factors) for hole in _free_holes(opening)}
@@ -166,19 +311,19 @@ class _Maker:
             if not max(low, 1) <= result <= high:
                 return None
             steps.append(Step(f"{a}{mark}{b}", str(result)))
-        return (values, steps, result) if need.holds(result) else None
+        return (values, steps, result) if allowed.holds(result) else None
 
     def _free(self, draw: Draw, is_factor: bool) -> int:
         low, high = self.spec.range
         if is_factor:
-            return _pick(draw, self.factors["*"])
+            return pick(draw, self.factors["*"])
         return max(low, 2) + int(draw() * (high - max(low, 2)) / 2)
 
     def _distractor(self, draw: Draw, words: dict[str, str | int]) -> str:
         low, high = self.spec.range
         words["n"] = max(low, 2) + int(draw() * (high - max(low, 2) + 1))
-        words["others"] = _pick(draw, OTHERS)
-        return _pick(draw, DISTRACTORS) % words
+        words["others"] = pick(draw, OTHERS)
+        return pick(draw, DISTRACTORS) % words
 
 
 @lru_cache(maxsize=32)
@@ -186,16 +331,12 @@ def _maker(spec: ProblemSpec) -> _Maker:
     return _Maker(spec)
 
 
-def _pick(draw: Draw, among: Sequence[T]) -> T:
-    return among[int(draw() * len(among))]
-
-
-def _with_openings(spec: ProblemSpec, n_steps: int) -> list[tuple[Family, list[Opening]]]:
-    """The families that can tell a story of `n_steps`, with the openings that do and use no other operation."""
+def _themes_telling(spec: ProblemSpec, n_steps: int) -> list[tuple[Theme, list[Opening]]]:
+    """Themes that can tell a story of `n_steps` steps, each with the openings that fit and use only allowed operations."""
     allowed = set(spec.operations)
-    families = [FAMILIES[name] for name in spec.family_names]
-    fitting = [[o for o in f.openings if len(o.steps) <= n_steps and allowed.issuperset(_marks(o))] for f in families]
-    return [(family, openings) for family, openings in zip(families, fitting, strict=True) if openings]
+    themes = [THEMES[name] for name in spec.theme_names]
+    fitting = [[o for o in f.openings if len(o.steps) <= n_steps and allowed.issuperset(_operators(o))] for f in themes]
+    return [(theme, openings) for theme, openings in zip(themes, fitting, strict=True) if openings]
 
 
 @cache
@@ -205,19 +346,19 @@ def _parsed(opening: Opening) -> tuple[tuple[str, str, str, str], ...]:
 
 
 @cache
-def _marks(opening: Opening) -> str:
+def _operators(opening: Opening) -> str:
     return "".join(mark for _, mark, _, _ in _parsed(opening))
 
 
 @cache
 def _free_holes(opening: Opening) -> tuple[str, ...]:
-    """The letters an opening's numbers are drawn for: those no step of it works out."""
+    """The letters of an opening whose numbers are drawn; its steps compute the others."""
     worked_out = {named for *_, named in _parsed(opening)}
     used = dict.fromkeys(hole for left, _, right, _ in _parsed(opening) for hole in (left, right))
     return tuple(hole for hole in used if hole.isalpha() and hole not in worked_out)
 
 
-def _sentences(family: Family, act: Act) -> tuple[str, ...]:
-    """Every sentence that says this act; a factor with a word of its own has more of them."""
-    operation, factor = act
-    return family.acts[operation] + family.words.get(f"{operation}{factor}", ())
+def _sentences(theme: Theme, step: PlannedStep) -> tuple[str, ...]:
+    """Every sentence of the theme for this step; a factor with a word of its own ("twice") has more of them."""
+    operation, factor = step
+    return theme.acts[operation] + theme.words.get(f"{operation}{factor}", ())

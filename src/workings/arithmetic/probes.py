@@ -1,4 +1,7 @@
-"""The questions that probe what a model knows of arithmetic, as data; and how many of them given texts show."""
+"""Probe questions for a model's arithmetic, and how many of them given texts show.
+
+A probe is plain digits; every arm is asked the same questions.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,8 @@ from itertools import islice, pairwise
 from typing import Literal, get_args
 
 from workings import seeds
-from workings.arithmetic.drill_spec import DrillSpec
-from workings.arithmetic.questions import QUESTIONS, STYLES
-from workings.arithmetic.worked import TABLE, added, multiplied, subtracted
+from workings.arithmetic.drills import DrillSpec
+from workings.arithmetic.exercises import QUESTIONS, STYLES, TABLE, added, multiplied, subtracted
 
 ProbeKind = Literal["table", "two-digit × one-digit", "addition", "subtraction", "held-out facts"]
 PROBE_KINDS: tuple[ProbeKind, ...] = get_args(ProbeKind)
@@ -39,7 +41,7 @@ _NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class Probe:
-    """One question. `held_out`: it rests on a fact that training drills never show. `id` is made of what it asks."""
+    """One question. `held_out`: it rests on a fact that training drills never show. `id` follows from the question's content."""
 
     kind: ProbeKind
     question: str
@@ -51,7 +53,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Of the `n` probes of a kind, how many stand in the texts word for word, and of how many the equation does.
+    """Overlap of the `n` probes of a kind with some texts: questions found word for word, and equations found.
 
     An equation counts in either order of its operands (6*9, 9*6) and however the drills write it.
     """
@@ -63,10 +65,14 @@ class Overlap:
 
 
 def probes(spec: DrillSpec | None = None, n: int = 100, seed: int = 0) -> list[Probe]:
-    """The whole table (81), `n` of each other kind, and the held-out facts of `spec` in both orders and all wordings.
+    """Make the probes: the whole times table (81), `n` of each other kind, and every held-out fact in both orders and all wordings.
 
-    No two questions are the same. The seed chooses operands; the spec says which of the probes are held out. The kinds are
-    spread through the list: the first few hold some of each, in proportion.
+    No two questions are the same. The kinds are spread through the list, so that its first items hold each in proportion.
+
+    Args:
+        spec: Drills whose held-out facts mark a probe as held out; by default those of `DrillSpec()`.
+        n: Probes of each kind that is drawn.
+        seed: Selects the operands.
     """
     spec = spec or DrillSpec()
     draw = seeds.python("probes table", seed).random
@@ -81,7 +87,7 @@ def probes(spec: DrillSpec | None = None, n: int = 100, seed: int = 0) -> list[P
 
 
 def overlap(asked: Sequence[Probe], texts: Iterable[str]) -> list[Overlap]:
-    """What raw `texts` (plain digits, as `drill_documents` gives them) show of the probes: one report a kind."""
+    """Count how much of the probes raw texts show (plain digits, as `drill_documents` gives them), kind by kind."""
     by_operands: dict[Operands, list[Probe]] = defaultdict(list)
     for probe in asked:
         by_operands[probe.operands].append(probe)
@@ -108,7 +114,7 @@ def _probe(spec: DrillSpec, kind: ProbeKind, mark: str, operands: Operands, word
 
 
 def _shuffled(among: Sequence[Operands], kind: str, mark: str, seed: int) -> Iterator[Operands]:
-    """In the order that the seed gives, without 45+23 after 23+45."""
+    """The operands in the seed's order, without 45+23 after 23+45."""
     draw = seeds.python(f"probes {kind}", seed).random
     seen: set[tuple[str, int, int]] = set()
     for operands in sorted(among, key=lambda _: draw()):
@@ -122,7 +128,7 @@ def _canonical(mark: str, a: int, b: int) -> tuple[str, int, int]:
 
 
 def _neighbours(text: str) -> Iterator[Operands]:
-    """Numbers that follow one another, in either order, for a question may name its second operand first."""
+    """Pairs of consecutive numbers, in both orders, because a question may name its second operand first."""
     for a, b in pairwise(map(int, _NUMBER.findall(text))):
         yield a, b
         yield b, a

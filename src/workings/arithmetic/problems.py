@@ -21,7 +21,7 @@ ANSWER_MARK = "####"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A question, its chain as written (none is legal), and its answer as written; `source` says where it came from."""
+    """A question, its chain (possibly empty) and its answer, all as written; `source` names the file and line."""
 
     question: str
     steps: tuple[Step, ...]
@@ -30,7 +30,7 @@ class Problem:
 
     @property
     def id(self) -> str:
-        """16 hex digits of the content: equal wherever question, steps and answer are, whatever the file or format."""
+        """16 hex digits of the content, equal for equal question, steps and answer, whatever the file or format."""
         content = [self.question, [[step.expression, step.result] for step in self.steps], self.answer]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -49,7 +49,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A row that is no problem, and why."""
+    """A row that is not a problem, with the reason."""
 
     file: str
     line: int
@@ -61,7 +61,7 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class ProblemFile:
-    """What a file held: `n_rows` rows that are each a problem or malformed. A row that repeats another is kept."""
+    """The content of a file of problems: each of its `n_rows` rows is a problem or malformed. Repeated rows are kept."""
 
     problems: list[Problem] = field(default_factory=list)
     malformed: list[Malformed] = field(default_factory=list)
@@ -72,17 +72,30 @@ class ProblemFile:
 
     @property
     def duplicates(self) -> dict[str, int]:
-        """How often each id occurs that occurs more than once."""
+        """{id: number of occurrences} of the ids that occur more than once."""
         return {key: n for key, n in Counter(problem.id for problem in self.problems).items() if n > 1}
 
 
 def read_problems(path: str | Path, strict: bool = False, limit: int | None = None) -> ProblemFile:
-    """The problems of a local file, in order; the format is told by the content, never by the name.
+    """Read the problems of a local file, in order. The content decides the format, never the name.
 
-    Read are: one JSON object a line or one JSON list, with the fields that `problem_of_row` knows (GSM8K, GSM8k-Aug,
-    Coconut), and lines `question||<<6*9=54>> #### 54` (iCoT). Blank lines are no rows. Reading stops after `limit`
-    problems. Malformed rows are listed; with `strict` the first raises BadInput, as does a file that cannot be read
-    at all or holds no problem.
+    Formats: one JSON object a line, or one JSON list, with the fields that `problem_of_row` knows (GSM8K, GSM8k-Aug,
+    Coconut); lines `question||<<6*9=54>> #### 54` (iCoT). Blank lines are not rows.
+
+    Args:
+        path: The file.
+        strict: Raise at the first malformed row instead of listing it.
+        limit: Stop after so many problems.
+
+    Raises:
+        BadInput: The file cannot be read, or holds no problem; with `strict`, a malformed row.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp()) / "icot.txt"
+        >>> _ = path.write_text("Six boxes of nine. How many?||<<6*9=54>> #### 54\\n")
+        >>> read_problems(path).problems[0].steps
+        (Step(expression='6*9', result='54'),)
     """
     path = Path(path)
     text = _text_of(path)
@@ -105,9 +118,12 @@ def read_problems(path: str | Path, strict: bool = False, limit: int | None = No
 
 
 def problem_of_row(row: Mapping[str, Any], source: str = "") -> Problem:
-    """One row with a question and an answer, and a chain in `steps`, `cot`, `full_solution` or the answer itself.
+    """Read one row: a question, an answer, and a chain in `steps`, `cot`, `full_solution` or the answer itself.
 
-    A GSM8K answer holds `<<…>>` and ends in `#### 18`. Raises ValueError with the reason where the row is no problem.
+    A GSM8K answer holds `<<…>>` and ends in `#### 18`.
+
+    Raises:
+        ValueError: The row is not a problem; the message says why.
     """
     return _problem(*_parts_of_row(row), source=source)
 
@@ -142,7 +158,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _parts_of_row(row: Any) -> tuple[str, str, str]:
-    """Question, text of the chain, answer."""
+    """(question, text of the chain, answer)."""
     if not isinstance(row, Mapping):
         raise ValueError(f"the row is a {type(row).__name__}, not an object with 'question' and 'answer'")
     question, answer = _text_field(row, "question"), _text_field(row, "answer")
@@ -172,7 +188,7 @@ def _chain_text(value: Any, name: str) -> str:
 
 
 Row = Callable[[], tuple[str, str, str]]
-"""Reads one row when called; raises ValueError."""
+"""Reads one row when called, and raises ValueError for a malformed one."""
 
 
 def _json_lines(text: str, path: Path) -> Iterator[tuple[int, Row]]:

@@ -1,4 +1,4 @@
-"""What problems are about, as data: families of sentences that open a story, act on its running value and ask for it.
+"""Themes of word problems, as data: sentences that open a story, change its running value, and ask for it.
 
 Holes: `%(n)s` is the operand of a step, `%(a)s` … `%(d)s` numbers of an opening, `%(m)s` the size of a ring; `name`
 (with `he`, `him`, `his`), `stranger` and `passer` are three different people. Sentences are short, because small models
@@ -42,7 +42,7 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class Theme:
     """One kind of story. `acts` maps an operation to its sentences; `words` maps `*2`, `*3` and `/2` to sentences that
     say the operand in a word of NUMBER_WORDS. `things` fill `%(things)s`."""
 
@@ -59,7 +59,7 @@ def _openings(*texts: str) -> tuple[Opening, ...]:
 
 
 _THINGS = ("marbles", "stamps", "shells", "coins", "cards", "beads", "buttons", "stickers", "pencils", "books")
-_COLLECTION = Family(
+_COLLECTION = Theme(
     openings=_openings("%(name)s has %(a)s %(things)s.", "%(name)s finds %(a)s %(things)s.",
                        "%(name)s starts with %(a)s %(things)s."),
     acts={
@@ -76,7 +76,7 @@ _COLLECTION = Family(
     questions=("How many %(things)s does %(name)s have now?", "How many %(things)s are there in the end?"),
     things=_THINGS,
 )  # fmt: skip
-_BUS = Family(
+_BUS = Theme(
     openings=_openings("A %(things)s leaves with %(a)s people.", "There are %(a)s people on a %(things)s."),
     acts={
         "+": ("Then %(n)s people get on.", "At the stop %(n)s more get on."),
@@ -92,7 +92,7 @@ _BUS = Family(
     questions=("How many people are on the %(things)s now?",),
     things=("bus", "train", "tram", "boat", "plane"),
 )
-_TANK = Family(
+_TANK = Theme(
     openings=_openings("A %(things)s holds %(a)s litres of water.", "There are %(a)s litres in a %(things)s."),
     acts={
         "+": ("Then %(n)s litres are poured in.", "Rain adds %(n)s litres."),
@@ -120,13 +120,13 @@ _MONEY_WORDS = {
     "/2": ("Then %(he)s spends half of it.",),
 }
 _MONEY_QUESTIONS = ("How many dollars does %(name)s have now?", "How many dollars are left?")
-_MONEY = Family(
+_MONEY = Theme(
     openings=_openings("%(name)s has $%(a)s.", "%(name)s starts with $%(a)s."),
     acts=_MONEY_ACTS,
     words=_MONEY_WORDS,
     questions=_MONEY_QUESTIONS,
 )
-_GAME = Family(
+_GAME = Theme(
     openings=_openings("In a game %(name)s has %(a)s points.", "%(name)s starts a game with %(a)s points."),
     acts={
         "+": ("Then %(he)s wins %(n)s points.", "A card adds %(n)s points."),
@@ -141,13 +141,13 @@ _GAME = Family(
     },
     questions=("How many points does %(name)s have now?",),
 )
-_PLAIN = Family(
+_PLAIN = Theme(
     openings=_openings("Start with %(a)s."),
     acts={"+": ("Add %(n)s.",), "-": ("Take away %(n)s.",), "*": ("Multiply by %(n)s.",), "/": ("Divide by %(n)s.",)},
     questions=("What is the result?",),
 )
 
-_BOXES = Family(
+_BOXES = Theme(
     openings=(
         Opening("%(name)s has %(a)s boxes of %(b)s %(things)s.", ("a*b=c",), "a"),
         Opening("%(name)s has %(a)s boxes of %(b)s %(things)s and %(c)s loose %(things)s.", ("a*b=d", "d+c=e"), "a"),
@@ -159,7 +159,7 @@ _BOXES = Family(
     questions=("How many %(things)s does %(name)s have in all?",),
     things=_THINGS,
 )  # fmt: skip
-_TOGETHER = Family(
+_TOGETHER = Theme(
     openings=(
         Opening("%(name)s has %(a)s %(things)s. %(stranger)s gives %(him)s %(b)s more.", ("a+b=c",)),
         Opening("%(name)s has %(a)s %(things)s. %(stranger)s has %(b)s more. They share one pile.", ("a+b=c", "a+c=d")),
@@ -178,7 +178,7 @@ _TOGETHER = Family(
     questions=("How many %(things)s are in the pile?",),
     things=_THINGS,
 )  # fmt: skip
-_SHOPPING = Family(
+_SHOPPING = Theme(
     openings=(
         Opening("%(name)s has $%(a)s. A book costs $%(b)s and %(he)s buys one.", ("a-b=c",)),
         Opening("%(name)s has $%(a)s. %(He)s buys %(b)s books at $%(c)s each.", ("b*c=d", "a-d=e"), "b"),
@@ -192,7 +192,7 @@ _SHOPPING = Family(
     things=("marbles", "stamps", "shells", "cards", "beads"),
 )  # fmt: skip
 
-_RING_TRAM = Family(
+_RING_TRAM = Theme(
     openings=_openings("A ring line has %(m)s stops counted from zero. A %(things)s starts at stop %(a)s."),
     acts={
         "+": ("Then it goes %(n)s stops forward.", "It goes on by %(n)s stops."),
@@ -204,7 +204,7 @@ _RING_TRAM = Family(
     things=("tram", "bus", "train"),
     ring=True,
 )
-_RING_DIAL = Family(
+_RING_DIAL = Theme(
     openings=_openings("A %(things)s has %(m)s marks counted from zero. Its hand points at %(a)s."),
     acts={
         "+": ("Then it turns %(n)s marks forward.", "It turns on by %(n)s marks."),
@@ -216,7 +216,7 @@ _RING_DIAL = Family(
     things=("dial", "clock", "lock"),
     ring=True,
 )
-_RING_BOARD = Family(
+_RING_BOARD = Theme(
     openings=_openings("A round board has %(m)s fields counted from zero. %(name)s stands on field %(a)s."),
     acts={
         "+": ("Then %(he)s goes %(n)s fields forward.", "%(He)s goes on by %(n)s fields."),
@@ -227,14 +227,14 @@ _RING_BOARD = Family(
     questions=("On which field is %(name)s now?",),
     ring=True,
 )
-_RING_PLAIN = Family(
+_RING_PLAIN = Theme(
     openings=_openings("Count modulo %(m)s. Start with %(a)s."),
     acts={"+": ("Add %(n)s.",), "-": ("Take away %(n)s.",), "*": ("Multiply by %(n)s.",)},
     questions=("What is the result?",),
     ring=True,
 )
 
-FAMILIES: dict[str, Family] = {
+THEMES: dict[str, Theme] = {
     "collection": _COLLECTION,
     "bus": _BUS,
     "tank": _TANK,

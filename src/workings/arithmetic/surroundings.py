@@ -1,16 +1,108 @@
-"""What stands left and right of an equation: whether it stands by itself, or is part of something larger.
+"""Text around an equation → whether the equation stands by itself, is part of something larger, or is code.
 
 Only what touches the equation or follows it after spaces is looked at, and across one line break only operators and words for
-them (an expression may be broken there; a list of results is none). Brackets, quotes and `$` are looked through: `(6*9=54)`
-stands by itself, `2(6*9=54)` does not. A fact's token counts as the number that its equation begins and ends with, so that
-rewriting one equation never changes what is decided about the next. What touches it and is not known to be harmless binds.
+them (an expression may be broken there; a list of results is not an expression). Brackets, quotes and `$` are looked through:
+`(6*9=54)` stands by itself, `2(6*9=54)` does not. A fact's token counts as the number that its equation begins and ends with, so
+that rewriting one equation never changes the decision about the next. Anything unknown that touches an equation binds it.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 
 from workings.arithmetic.facts import TOKEN
+
+# ── code ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Span = tuple[int, int]
+
+_FENCE = re.compile(r"^[ \t>]*+(`{3,}+|~{3,}+)([^\n]*+)$", re.M)
+_TAGGED = re.compile(r"<(code|pre|tt|script|style|kbd|samp)\b(?:(?!</\1>).)*+", re.S | re.I)
+_TICKS = re.compile(r"`++|\n[ \t]*+\n")
+_INDENTED = re.compile(r"^(?: {4}|\t).*$", re.M)
+
+
+class Spans:
+    """Stretches of a text, merged where they overlap; `at in spans` asks whether a character lies in one."""
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        for start, end in sorted(spans):
+            if self.ends and start <= self.ends[-1]:
+                self.ends[-1] = max(end, self.ends[-1])
+            else:
+                self.starts.append(start)
+                self.ends.append(end)
+
+    def __contains__(self, at: int) -> bool:
+        place = bisect_right(self.starts, at) - 1
+        return place >= 0 and at < self.ends[place]
+
+
+def code_spans(text: str) -> Spans:
+    """Find code as Markdown and HTML mark it: fenced, inline, tagged.
+
+    A fence or tag that is never closed goes on to the end of the text, a backtick to the end of its paragraph. One pass,
+    however long the text and however many marks are left open.
+    """
+    fenced = list(_fenced(text)) if "```" in text or "~~~" in text else []
+    inline = _inline(text, fenced) if "`" in text else ()
+    return Spans([*fenced, *inline, *(found.span() for found in _TAGGED.finditer(text))])
+
+
+def indented_lines(text: str) -> Spans:
+    """Find lines that begin with a tab or four spaces: code in Markdown, though it may be a mere quotation."""
+    return Spans(found.span() for found in _INDENTED.finditer(text))
+
+
+def _fenced(text: str) -> Iterator[Span]:
+    opened: re.Match[str] | None = None
+    for fence in _FENCE.finditer(text):
+        if opened is None:
+            opened = None if fence[1][0] == "`" and "`" in fence[2] else fence
+        elif fence[1].startswith(opened[1]) and not fence[2].strip():
+            yield opened.start(), fence.end()
+            opened = None
+    if opened is not None:
+        yield opened.start(), len(text)
+
+
+def _inline(text: str, fenced: list[Span]) -> Iterator[Span]:
+    """Inline code: a run of backticks closes at the next run of the same length in its paragraph."""
+    inside = Spans(fenced)
+    runs: list[Span] = []
+    for found in _TICKS.finditer(text):
+        if found.start() in inside:
+            continue
+        if found[0][0] == "`":
+            runs.append(found.span())
+        else:
+            yield from _paired(runs, found.start())
+            runs = []
+    yield from _paired(runs, len(text))
+
+
+def _paired(runs: list[Span], paragraph_end: int) -> Iterator[Span]:
+    later: dict[int, int] = {}
+    partner: list[int | None] = [None] * len(runs)
+    for place in range(len(runs) - 1, -1, -1):
+        length = runs[place][1] - runs[place][0]
+        partner[place] = later.get(length)
+        later[length] = place
+    place = 0
+    while place < len(runs):
+        closing = partner[place]
+        if closing is None:
+            yield runs[place][0], paragraph_end
+            return
+        yield runs[place][0], runs[closing][1]
+        place = closing + 1
+
+
+# ── what binds an equation to its neighbours ────────────────────────────────────────────────────────────────────────────
 
 CURRENCIES = "$€£¥₹"
 _OPENERS = "([\"'“‘«（「『" + CURRENCIES
@@ -82,7 +174,7 @@ _CUE = re.compile(
 
 
 def binding_on_left(text: str, at: int) -> str | None:
-    """Why what ends at `at` may belong to what begins there; None where it cannot."""
+    """The reason why the text before `at` may bind an equation that begins there; None where it cannot."""
     for _ in range(_DEEPEST):
         at = _before_openers(text, at)
         if at == 0:
@@ -105,7 +197,7 @@ def binding_on_left(text: str, at: int) -> str | None:
 
 
 def binding_on_right(text: str, at: int) -> str | None:
-    """Why what begins at `at` may belong to what ends there; None where it cannot."""
+    """The reason why the text after `at` may bind an equation that ends there; None where it cannot."""
     for _ in range(_DEEPEST):
         at = _after_closers(text, at)
         if at == len(text):
@@ -127,7 +219,7 @@ def binding_on_right(text: str, at: int) -> str | None:
 
 
 def text_beside(text: str, start: int, end: int) -> tuple[int, int]:
-    """Where the text left of `start:end` ends, and where that on the right begins, brackets, quotes and `$` looked through."""
+    """Where the text left of `start:end` ends and the text right of it begins, past brackets, quotes, `$` and spaces."""
     for _ in range(_DEEPEST):
         before = start, end
         start = text_ends_before(text, _before_openers(text, start))
@@ -138,7 +230,7 @@ def text_beside(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def ends_alone(text: str, at: int) -> bool:
-    """Whether the sentence, or the line, or a part of it set off by punctuation, ends at `at`."""
+    """Whether a sentence, a line, or a part of one set off by punctuation ends at `at`."""
     return _ENDS_ALONE.match(text, at) is not None
 
 
@@ -148,14 +240,14 @@ def is_asked_for(text: str, at: int) -> bool:
 
 
 def currency_before(text: str, at: int) -> str:
-    """The sign of a currency that touches `at` from the left, with the backslash that LaTeX wants; "" where none does."""
+    """The currency sign that ends at `at`, with the backslash that LaTeX wants; "" where there is none."""
     if at == 0 or text[at - 1] not in CURRENCIES:
         return ""
     return text[at - 2 : at] if at > 1 and text[at - 2] == "\\" else text[at - 1]
 
 
 def currency_after(text: str, at: int) -> bool:
-    """Whether the sign of a currency touches `at` from the right: the end of a formula in LaTeX, or `54€`."""
+    """Whether a currency sign begins at `at`: the end of a formula in LaTeX, or `54€`."""
     return text[at : at + 1] in CURRENCIES and at < len(text)
 
 
@@ -209,7 +301,7 @@ def _touching_right(text: str, at: int) -> str | None:
 
 
 def _on_left(text: str, stop: int) -> str | None:
-    """What the last thing before some spaces, no operator and no number, does to what follows."""
+    """Whether a bracket, colon, quote or word, separated by spaces, binds what follows."""
     last = text[stop - 1]
     if last == ")" or last == "]":
         return EXPRESSION
@@ -272,7 +364,7 @@ def _number_ends(text: str, stop: int) -> bool:
 
 
 def text_ends_before(text: str, at: int) -> int:
-    """Where the white space before `at` begins. Each stretch of it is walked once, in growing steps."""
+    """The start of the white space before `at`. Each stretch is walked once, in growing steps, so that the cost stays linear."""
     if at == 0 or not text[at - 1].isspace():
         return at
     step = 64
@@ -285,6 +377,6 @@ def text_ends_before(text: str, at: int) -> int:
 
 
 def text_starts_after(text: str, at: int) -> int:
-    """Where the white space after `at` ends."""
+    """The end of the white space after `at`."""
     found = _BLANK.match(text, at)
     return found.end() if found else at

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from workings.arithmetic.drill_spec import DrillSpec
+from workings.arithmetic.drills import DrillSpec
 from workings.config import fixed, nuisance
 from workings.errors import BadInput
 from workings.evals import contamination, gsm8k, hellaswag, lm_eval_files, probes

@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 
 from workings.arithmetic.answers import answer_in
-from workings.arithmetic.drill_spec import DrillSpec
+from workings.arithmetic.drills import DrillSpec
 from workings.arithmetic.facts import GPT2_MUL, Fact
 from workings.arithmetic.probes import PROBE_KINDS, Probe, overlap, probes
 from workings.evals.estimates import mean, median, share

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from workings.arithmetic.drill_spec import DrillSpec
+from workings.arithmetic.drills import DrillSpec
 from workings.config import changed
 from workings.errors import BadInput
 from workings.judging.costs import refuse_unmatched

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workings.arithmetic.drill_spec import DrillSpec
+from workings.arithmetic.drills import DrillSpec
 from workings.experiments.fact_tokens import SCALES, Config, Text, follow, inputs, run_arm
 
 __all__ = ["ARMS", "RATES", "SCALES", "Config", "follow", "inputs", "run_arm"]

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workings.arithmetic.drill_spec import DrillSpec
+from workings.arithmetic.drills import DrillSpec
 from workings.config import changed, fixed, nuisance, scientific, to_dict
 from workings.launch import processes_here
 from workings.run import Run

@@ -16,9 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workings.arithmetic.generator import PRESETS, generate
+from workings.arithmetic.generator import PRESETS, ProblemSpec, generate
 from workings.arithmetic.problems import Problem
-from workings.arithmetic.spec import ProblemSpec
 from workings.errors import BadInput, Failed
 from workings.text.document_files import Meter, Place, Record, choose, files_of, missing_field, records_in
 
