@@ -22,15 +22,16 @@ from workings.errors import BadInput
 from workings.report import (
     Axis,
     Column,
+    Conclusion,
     ControlRow,
     Curves,
     Estimate,
-    Facts,
     Guess,
     HeatMap,
+    Properties,
+    Provenance,
     Reading,
     ReadingGrid,
-    Record,
     Report,
     Row,
     Samples,
@@ -38,7 +39,6 @@ from workings.report import (
     Stat,
     Table,
     Text,
-    Verdict,
     write_report,
 )
 from workings.report.colours import colour, ink_on, oklab, palette
@@ -153,12 +153,12 @@ def report(text: str = "What is it?", tokens=NASTY) -> Report:
     return Report(
         title=text,
         question=text,
-        verdict=Verdict(text, "explained by a control"),
+        conclusion=Conclusion(text, "explained by a control"),
         sections=[table(), heat_map(), curves(), Samples("Samples", [grid(tokens, text)] * 2), Text("Notes", text)],
-        record=Record([text], {text: text}, {"torch": text}, [text], when=text),
+        provenance=Provenance([text], {text: text}, {"torch": text}, [text], when=text),
         headline=[Stat(text, Estimate(0.304, 0.279, 0.329), "points", text)],
         warnings=[text],
-        facts=[Facts(text, {text: text})],
+        properties=[Properties(text, {text: text})],
         limits=[text],
     )
 
@@ -474,13 +474,15 @@ def test_a_drawn_column_of_nothing_but_zeros_is_drawn(tmp_path):
         [Row("1 step", [Estimate(0.0, 0.0, 0.0)], 10)],
         drawn="difference",
     )
-    report = Report("t", "q?", Verdict("Nothing.", "undecided"), [table], Record(["run"]))
+    report = Report("t", "q?", Conclusion("Nothing.", "undecided"), [table], Provenance(["run"]))
     assert "No difference" in write_report(report, tmp_path).read_text()
 
 
 def test_a_report_leaves_no_figures_of_the_one_before(tmp_path):
     section = lambda title: Table(title, [Column("share", "share")], [Row("a", [0.5], 3)])
-    report = lambda *titles: Report("t", "q?", Verdict("Yes.", "holds"), [section(t) for t in titles], Record(["run"]))
+    report = lambda *titles: Report(
+        "t", "q?", Conclusion("Yes.", "holds"), [section(t) for t in titles], Provenance(["run"])
+    )
     write_report(report("one", "two"), tmp_path)
     (tmp_path / "figures" / "mine.txt").write_text("kept")
     write_report(report("three"), tmp_path)

@@ -16,15 +16,15 @@ from workings.experiments.evaluate_model import Config
 from workings.judging.comparison import Comparison, compare, shared_outcomes, subject
 from workings.report import (
     Column,
+    Conclusion,
     Estimate,
-    Facts,
-    Record,
+    Properties,
+    Provenance,
     Report,
     Row,
     Stat,
     Table,
     Text,
-    Verdict,
     write_report,
 )
 from workings.report.sections import Section
@@ -84,13 +84,13 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     made = Report(
         title="Language models judged item by item",
         question=records[0].question,
-        verdict=_verdict(last, compared),
+        conclusion=_verdict(last, compared),
         headline=_headline(last),
         sections=sections,
-        facts=[Facts(name, _about(record)) for name, record in named],
+        properties=[Properties(name, _about(record)) for name, record in named],
         warnings=[ONE_MODEL, *_limited(named)],
         limits=list(LIMITS) if any("table.direct" in table["measure"] for table in last.values()) else [],
-        record=Record(
+        provenance=Provenance(
             [str(record.path) for record in records],
             digests={f"{name}: model": _results(record)[0]["fingerprint"] for name, record in named},
             versions=records[0].manifest["versions"],
@@ -308,22 +308,24 @@ def _headline(last: dict[str, pl.DataFrame]) -> list[Stat]:
     ][:4]
 
 
-def _verdict(last: dict[str, pl.DataFrame], compared: Comparison | None) -> Verdict:
+def _verdict(last: dict[str, pl.DataFrame], compared: Comparison | None) -> Conclusion:
     """Of several models: whether any difference holds. Of one: whether it chooses better than chance."""
     if compared is not None:
         found = compared.table.filter(pl.col("p_holm") <= 0.05)
         n = len(compared.table)
         if found.is_empty():
-            return Verdict(
+            return Conclusion(
                 f"No evidence of a difference in any of {n} paired comparisons (McNemar, Holm).", "undecided"
             )
-        return Verdict(f"{len(found)} of {n} paired comparisons differ beyond chance (McNemar, Holm at 5 %).", "holds")
+        return Conclusion(
+            f"{len(found)} of {n} paired comparisons differ beyond chance (McNemar, Holm at 5 %).", "holds"
+        )
     if len(last) > 1:
-        return Verdict("The trainings kept no step in common, so nothing is compared.", "undecided")
+        return Conclusion("The trainings kept no step in common, so nothing is compared.", "undecided")
     ((name, table),) = last.items()
     chosen = [row for row in table.iter_rows(named=True) if chance(row["measure"]) is not None]
     if not chosen:
-        return Verdict(f"{name} was judged; its numbers have no chance level to stand beside.", "undecided")
+        return Conclusion(f"{name} was judged; its numbers have no chance level to stand beside.", "undecided")
     row = next((r for m in HEADLINES for r in chosen if r["measure"] == m), chosen[0])
     guessing = chance(row["measure"]) or 0.0
     says = (
@@ -331,7 +333,7 @@ def _verdict(last: dict[str, pl.DataFrame], compared: Comparison | None) -> Verd
         f"{row['n']:,} items ({IN_WORDS.get(row['measure'], row['measure'])}), where guessing gives {number(guessing, 'share')} %"
     )
     if row["low"] > guessing:
-        return Verdict(f"{says}: better than chance.", "holds")
-    return Verdict(
+        return Conclusion(f"{says}: better than chance.", "holds")
+    return Conclusion(
         f"{says}: no evidence that it is better than chance.", "undecided" if row["high"] > guessing else "fails"
     )

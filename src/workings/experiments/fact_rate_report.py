@@ -16,7 +16,7 @@ from workings.experiments.fact_tokens_report import (
     record_of,
 )
 from workings.judging.comparison import ONE_SEED
-from workings.report import Column, Estimate, Report, Row, Table, Verdict, write_report
+from workings.report import Column, Conclusion, Estimate, Report, Row, Table, write_report
 from workings.run import RunRecord
 
 
@@ -30,14 +30,14 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     made = Report(
         title="How often a fact must be seen",
         question=records[0].question,
-        verdict=_verdict_on_rates(arms, found),
+        conclusion=_verdict_on_rates(arms, found),
         sections=[
             *(_rate_table(arms, measure, found) for measure in MEASURES),
             *(_probe_table(arms, measure, rates) for measure in MEASURES),
             *curves(arms),
             cost_table(arms),
         ],
-        record=record_of(records),
+        provenance=record_of(records),
         warnings=[ONE_SEED] if len({r.manifest["seed"] for r in records}) == 1 else [],
         limits=["Where drills are more frequent there is less English in the same number of bytes.", *LIMITS[-1:]],
     )
@@ -89,22 +89,22 @@ def _rate_table(arms: Arms, measure: str, found: dict[str, dict[str, Gap]]) -> T
     return Table(f"Answered {MEASURES[measure]}", columns, rows, caption, rows_are="rate", drawn="facts − digits")
 
 
-def _verdict_on_rates(arms: Arms, found: dict[str, dict[str, Gap]]) -> Verdict:
+def _verdict_on_rates(arms: Arms, found: dict[str, dict[str, Gap]]) -> Conclusion:
     main = {rate: some["worked"] for rate, some in found.items() if "worked" in some}
     if not main:
-        return Verdict("No rate has both arms: run digits and facts at one.", "undecided")
+        return Conclusion("No rate has both arms: run digits and facts at one.", "undecided")
     helps = [rate for rate, one in main.items() if one.interval.low > 0]
     seen = {rate: f"{arms.sightings(one.arms[0]):,.1f}" for rate, one in main.items()}
     if helps:
         one = main[helps[0]]
-        return Verdict(
+        return Conclusion(
             f"The lowest rate at which tokens help is {helps[0]} ({seen[helps[0]]} sightings of each fact): {points(one)}, "
             f"{one.n_seeds} training seed{'s' * (one.n_seeds > 1)} (each of {len(main)} rates has its own 95 % interval).",
             "holds",
         )
     every = "; ".join(f"{rate} ({seen[rate]} sightings) {points(one)}" for rate, one in main.items())
     fails = all(one.interval.high < 0 for one in main.values())
-    return Verdict(
+    return Conclusion(
         f"No evidence at any rate that fact tokens help with the work shown: {every}.",
         "fails" if fails else "undecided",
     )

@@ -20,16 +20,16 @@ from workings.judging.statistics import seeds_and_items
 from workings.report import (
     Axis,
     Column,
+    Conclusion,
     Curves,
     Estimate,
-    Facts,
-    Record,
+    Properties,
+    Provenance,
     Report,
     Row,
     Series,
     Stat,
     Table,
-    Verdict,
     write_report,
 )
 from workings.report.wording import interval, number
@@ -47,7 +47,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     made = Report(
         title="Facts as tokens",
         question=records[0].question,
-        verdict=verdict(found),
+        conclusion=verdict(found),
         headline=_headline(arms),
         sections=[
             *([_gap_table(found)] if found else []),
@@ -56,9 +56,9 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
             *curves(arms),
             cost_table(arms),
         ],
-        record=record_of(records),
+        provenance=record_of(records),
         warnings=[ONE_SEED] if one_seed else [],
-        facts=_facts(arms),
+        properties=_facts(arms),
         limits=[*LIMITS, *_few_seeds(records)],
     )
     return write_report(made, out)
@@ -99,25 +99,25 @@ def gaps(arms: Arms) -> list[Gap]:
     return adjusted(found)
 
 
-def verdict(found: Iterable[Gap]) -> Verdict:
+def verdict(found: Iterable[Gap]) -> Conclusion:
     """From the interval of facts − digits with the work shown, on what was drilled; shuffled says what it is due to."""
     main = {one.arms: one for one in found if one.what == f"{MEASURES['worked']}, {TRAINED}"}
     effect = main.get(("facts", "digits"))
     if effect is None:
-        return Verdict("One arm alone shows no difference: run digits and facts.", "undecided")
+        return Conclusion("One arm alone shows no difference: run digits and facts.", "undecided")
     of = f"{effect.n_items:,} probes, {effect.n_seeds} training seed{'s' * (effect.n_seeds > 1)}"
     says = f"With the work shown, facts − digits is {points(effect)} ({of})"
     if effect.interval.low <= 0 <= effect.interval.high:
-        return Verdict(f"{says}: no evidence of a difference.", "undecided")
+        return Conclusion(f"{says}: no evidence of a difference.", "undecided")
     if effect.interval.high < 0:
-        return Verdict(f"{says}: reading facts as tokens makes it worse.", "fails")
+        return Conclusion(f"{says}: reading facts as tokens makes it worse.", "fails")
     content = main.get(("facts", "shuffled"))
     if content is None:
-        return Verdict(f"{says}: better, and without the arm shuffled nothing says why.", "holds")
+        return Conclusion(f"{says}: better, and without the arm shuffled nothing says why.", "holds")
     if content.interval.low > 0:
-        return Verdict(f"{says}, and over shuffled {points(content)}: it is the content of the tokens.", "holds")
+        return Conclusion(f"{says}, and over shuffled {points(content)}: it is the content of the tokens.", "holds")
     over = f"over shuffled {points(content)}"
-    return Verdict(
+    return Conclusion(
         f"{says}, but {over}: no evidence that it is the content; shorter text may explain it.",
         "explained by a control",
     )
@@ -296,7 +296,7 @@ def cost_table(arms: Arms) -> Table:
     return Table("What each arm cost", columns, rows, "Parameters, steps and raw bytes are matched.", rows_are="arm")
 
 
-def _facts(arms: Arms) -> list[Facts]:
+def _facts(arms: Arms) -> list[Properties]:
     record = next(iter(arms.of[arms.names[0]].values()))
     config: Any = record.config(Config)
     shape = config.training.shape
@@ -305,16 +305,15 @@ def _facts(arms: Arms) -> list[Facts]:
         "text": f"{config.text.english}, {config.text.problems}, drills for {config.fact_rate:.2%} facts",
         "seeds": ", ".join(map(str, arms.seeds(arms.names[0]))),
     }
-    return [Facts("Every arm", items)]
+    return [Properties("Every arm", items)]
 
 
-def record_of(records: Sequence[RunRecord]) -> Record:
+def record_of(records: Sequence[RunRecord]) -> Provenance:
     name = records[0].manifest["experiment"]
     seeds = " ".join(map(str, sorted({r.manifest["seed"] for r in records})))
-    return Record(
-        [str(r.path) for r in records],
-        {r.path.name: r.manifest["config_digest"] for r in records},
+    return Provenance.of_runs(
+        {r.path: r.manifest["config_digest"] for r in records},
         records[0].manifest["versions"],
-        [f"workings run {name} --scale {records[0].manifest['scale']} --seeds {seeds}"],
+        f"workings run {name} --scale {records[0].manifest['scale']} --seeds {seeds}",
         records[0].manifest["started"],
     )

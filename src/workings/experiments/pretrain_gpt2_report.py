@@ -15,12 +15,12 @@ from workings.training.journal import SAMPLES
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Bits per byte and cost of each run, curves, samples."""
-    from workings.report import Axis, Curves, Record, Report, write_report
+    from workings.report import Axis, Curves, Provenance, Report, write_report
 
     made = Report(
         title="Pretraining a GPT-2",
         question=records[0].question,
-        verdict=_verdict(records[-1]),
+        conclusion=_verdict(records[-1]),
         sections=[
             _bits_table(records),
             _costs(records),
@@ -28,7 +28,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
             Curves("Validation", Axis("step"), Axis("bits per byte"), _curves(records, "bits_per_byte")),
             _written(records[-1]),
         ],
-        record=Record([str(r.path) for r in records], versions=records[0].manifest["versions"]),
+        provenance=Provenance([str(r.path) for r in records], versions=records[0].manifest["versions"]),
         warnings=["One training seed: the intervals are over documents only and say nothing about other seeds."],
     )
     return write_report(made, out)
@@ -36,11 +36,11 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
 
 def _verdict(record: RunRecord) -> Any:
     """Whether it learned its language at all: the trained model against the same one before its first step."""
-    from workings.report import Verdict
+    from workings.report import Conclusion
 
     logged, budget = record.metrics(), record.result("budget")
     if "bits_per_byte" not in logged.columns:
-        return Verdict(
+        return Conclusion(
             "The corpus has no validation documents, so nothing was measured on text not trained on.", "undecided"
         )
     bits = logged.drop_nulls("bits_per_byte")["bits_per_byte"].to_list()
@@ -48,7 +48,7 @@ def _verdict(record: RunRecord) -> Any:
         f"{budget['tokens']:,} tokens in {budget['steps']:,} steps took {budget['parameters']:,} parameters from {bits[0]:.3f} "
         f"to {bits[-1]:.3f} bits per byte of the validation documents read on the way"
     )
-    return Verdict(f"{says}.", "holds" if bits[-1] < bits[0] else "fails")
+    return Conclusion(f"{says}.", "holds" if bits[-1] < bits[0] else "fails")
 
 
 def _bits_table(records: Sequence[RunRecord]) -> Any:

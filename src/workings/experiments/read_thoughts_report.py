@@ -17,15 +17,16 @@ from workings.judging.verdict import verdict
 from workings.report import (
     Axis,
     Column,
+    Conclusion,
     ControlRow,
     Curves,
     Estimate,
-    Facts,
     Guess,
     HeatMap,
+    Properties,
+    Provenance,
     Reading,
     ReadingGrid,
-    Record,
     Report,
     Row,
     Samples,
@@ -33,7 +34,6 @@ from workings.report import (
     Stat,
     Table,
     Text,
-    Verdict,
     write_report,
 )
 from workings.run import RunRecord
@@ -65,12 +65,12 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     made = Report(
         title=f"Reading the thoughts of {_short(config.model)}",
         question=records[0].question,
-        verdict=Verdict(f"{_asked(rules[0], about)}: {found.sentence}", found.kind),
+        conclusion=Conclusion(f"{_asked(rules[0], about)}: {found.sentence}", found.kind),
         sections=sections,
-        record=_record(record, config),
+        provenance=_record(record, config),
         headline=_headline(found.numbers),
         warnings=_warnings(record, about),
-        facts=_facts(record, about, config),
+        properties=_facts(record, about, config),
         limits=_limits(about),
     )
     page = write_report(made, out)
@@ -304,7 +304,7 @@ def _reading_grid(grid: dict[str, Any]) -> ReadingGrid:
     return ReadingGrid(cells=cells, **plain)
 
 
-def _facts(record: RunRecord, about: dict[str, Any], config: Any) -> list[Facts]:
+def _facts(record: RunRecord, about: dict[str, Any], config: Any) -> list[Properties]:
     right, n = about["accuracy"]
     accurate = (
         f"{100 * right / n:.1f} % [{100 * wilson(right, n).low:.1f}, {100 * wilson(right, n).high:.1f}], n = {n:,}"
@@ -329,7 +329,11 @@ def _facts(record: RunRecord, about: dict[str, Any], config: Any) -> list[Facts]
         "could not be thought about": str(len(about["failures"])),
         "train, validation, test": ", ".join(f"{share:.0%}" for share in config.fractions),
     }
-    return [Facts("The model", model), Facts("The problems", data), Facts("Edits that must change nothing", checks)]
+    return [
+        Properties("The model", model),
+        Properties("The problems", data),
+        Properties("Edits that must change nothing", checks),
+    ]
 
 
 def _warnings(record: RunRecord, about: dict[str, Any]) -> list[str]:
@@ -361,12 +365,12 @@ def _limits(about: dict[str, Any]) -> list[str]:
     return limits
 
 
-def _record(record: RunRecord, config: Any) -> Record:
+def _record(record: RunRecord, config: Any) -> Provenance:
     manifest = record.manifest
     settings = " ".join(f"--set {setting!r}" for setting in manifest["overrides"])
     digests = {"config": manifest["config_digest"]} | {f"input {k}": v for k, v in manifest["inputs"].items()}
     command = f"workings run read-thoughts --seeds {manifest['seed']} {settings}".strip()
-    return Record([str(record.path)], digests, manifest["versions"], [command], manifest["started"])
+    return Provenance([str(record.path)], digests, manifest["versions"], [command], manifest["started"])
 
 
 # Small words ---------------------------------------------------------------------------------------------------------

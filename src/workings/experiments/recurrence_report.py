@@ -18,8 +18,8 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
         Column,
         Curves,
         Estimate,
-        Facts,
-        Record,
+        Properties,
+        Provenance,
         Report,
         Row,
         Series,
@@ -56,7 +56,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     for name, config, record in zip(names, configs, records, strict=True):
         spent = f"{record.manifest['spent']['seconds']:,.0f}"
         facts.append(
-            Facts(name, {"fed": config.recurrence, "training problems": f"{config.n_train:,}", "seconds": spent})
+            Properties(name, {"fed": config.recurrence, "training problems": f"{config.n_train:,}", "seconds": spent})
         )
     warnings = (
         []
@@ -66,17 +66,16 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     made = Report(
         title="Recurrence: state against constant",
         question=records[0].question,
-        verdict=_verdict(records, lengths),
+        conclusion=_verdict(records, lengths),
         sections=sections,
-        record=Record(
-            [str(r.path) for r in records],
-            {r.path.name: r.manifest["config_digest"] for r in records},
+        provenance=Provenance.of_runs(
+            {r.path: r.manifest["config_digest"] for r in records},
             records[0].manifest["versions"],
-            ["workings run recurrence --seeds " + " ".join(map(str, sorted({c.seed for c in configs})))],
+            "workings run recurrence --seeds " + " ".join(map(str, sorted({c.seed for c in configs}))),
             records[0].manifest["started"],
         ),
         warnings=warnings,
-        facts=facts,
+        properties=facts,
         limits=[
             "The problems are generated: nothing here is a statement about language at large.",
             "A constant's thoughts are one pass and a state's are several: equal steps and problems, unequal FLOPs.",
@@ -138,12 +137,12 @@ def _differences(records: Sequence[RunRecord], lengths: Sequence[int]) -> Any:
 
 
 def _verdict(records: Sequence[RunRecord], lengths: Sequence[int]) -> Any:
-    from workings.report import Verdict
+    from workings.report import Conclusion
     from workings.report.wording import interval as in_brackets
     from workings.report.wording import number
 
     if len({r.manifest["arm"] for r in records}) < 2:
-        return Verdict("One arm alone shows no difference: run both.", "undecided")
+        return Conclusion("One arm alone shows no difference: run both.", "undecided")
     pairs, gap = _gap(records, lengths[-1])
     difference = float(pairs["correct"].mean() - pairs["correct_constant"].mean())
     says = (
@@ -152,7 +151,9 @@ def _verdict(records: Sequence[RunRecord], lengths: Sequence[int]) -> Any:
     )
     items_only = "" if len({r.manifest["seed"] for r in records}) > 1 else " One training seed: items only."
     if gap.low >= 0.15:
-        return Verdict(f"{says}: more than the 15 points that were predicted.{items_only}", "holds")
+        return Conclusion(f"{says}: more than the 15 points that were predicted.{items_only}", "holds")
     if gap.high < 0.15:
-        return Verdict(f"{says}: less than the 15 points that were predicted.{items_only}", "fails")
-    return Verdict(f"{says}: the interval holds 15 points and less, so more problems or seeds are needed.", "undecided")
+        return Conclusion(f"{says}: less than the 15 points that were predicted.{items_only}", "fails")
+    return Conclusion(
+        f"{says}: the interval holds 15 points and less, so more problems or seeds are needed.", "undecided"
+    )

@@ -18,7 +18,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
         Column,
         Curves,
         Estimate,
-        Record,
+        Provenance,
         Report,
         Row,
         Series,
@@ -42,12 +42,12 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     made = Report(
         title="Training a CODI",
         question=records[0].question,
-        verdict=_verdict(records[-1]),
+        conclusion=_verdict(records[-1]),
         sections=[
             Table("Validation accuracy", [Column(IN_WORDS[c], "share") for c in CONDITIONS], rows, rows_are="run"),
             Curves("Losses", Axis("step"), Axis("loss"), curves),
         ],
-        record=Record([str(r.path) for r in records], versions=records[0].manifest["versions"]),
+        provenance=Provenance([str(r.path) for r in records], versions=records[0].manifest["versions"]),
         warnings=["One training seed: the intervals are over items only and say nothing about other seeds."],
     )
     return write_report(made, out)
@@ -56,7 +56,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
 def _verdict(record: RunRecord) -> Any:
     """Whether the answers need the thoughts: own against zeroed, paired by problem."""
     from workings.judging.statistics import paired_bootstrap
-    from workings.report import Verdict
+    from workings.report import Conclusion
     from workings.report.wording import interval, number
 
     of = {name: frame.sort("problem") for (name,), frame in record.outcomes("answers").group_by("condition")}
@@ -68,8 +68,8 @@ def _verdict(record: RunRecord) -> Any:
         f"a difference of {number((own - zero).mean(), 'points')} points {interval(gap.low, gap.high, 'share')}"
     )
     if gap.low > 0:
-        return Verdict(f"{says}: its answers use the thoughts.", "holds")
+        return Conclusion(f"{says}: its answers use the thoughts.", "holds")
     unseen = gap.high + 3 / len(own)  # what never happened in n problems may still happen in 3 / n of them
-    return Verdict(
+    return Conclusion(
         f"{says}: nothing shows that its answers use the thoughts.", "fails" if unseen < 0.05 else "undecided"
     )

@@ -16,11 +16,11 @@ from workings.report import scales, wording
 from workings.report.cells import heat_rows, n_of_map
 from workings.report.colours import Scale, ink_on, palette
 from workings.report.grids import Reading
-from workings.report.sections import Curves, Estimate, HeatMap, Report, Samples, Section, Table, VerdictKind
+from workings.report.sections import ConclusionKind, Curves, Estimate, HeatMap, Report, Samples, Section, Table
 
 Named = Sequence[tuple[str, Section]]
 
-BADGES: dict[VerdictKind, str] = {
+BADGES: dict[ConclusionKind, str] = {
     "read": "●",
     "holds": "●",
     "explained by a control": "◐",

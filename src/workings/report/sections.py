@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
+from pathlib import Path
 from typing import Literal
 
 from workings.report.grids import ReadingGrid
 from workings.report.shapes import same_length
 
 Unit = Literal["text", "share", "points", "bits", "nats", "count", "p", "number"]
-VerdictKind = Literal["read", "holds", "explained by a control", "nothing read", "fails", "undecided"]
+ConclusionKind = Literal["read", "holds", "explained by a control", "nothing read", "fails", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ Matrix = Sequence[Sequence[float | None]]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Conclusion:
     """The answer in one sentence, and which kind of answer it is: of a reading (read … undecided) or of a claim (holds, fails)."""
 
     sentence: str
-    kind: VerdictKind
+    kind: ConclusionKind
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Stat:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Properties:
     """What a reader must know about one thing (the model, the data, the run): ordered name → value."""
 
     title: str
@@ -233,14 +234,30 @@ Section = Table | HeatMap | Curves | Samples | Text
 
 
 @dataclass(frozen=True)
-class Record:
-    """Where the numbers come from: run directories, name → digest, package → version, commands that give them again."""
+class Provenance:
+    """Where the numbers come from and how to make them again.
+
+    Args:
+        runs: The run directories.
+        digests: What was read, name → digest.
+        versions: Package → version.
+        commands: Shell commands that repeat the runs.
+        when: The time the first run started.
+    """
 
     runs: Sequence[str]
     digests: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
     when: str = ""
+
+    @classmethod
+    def of_runs(
+        cls, config_digests: Mapping[Path, str], versions: Mapping[str, str], command: str, when: str
+    ) -> Provenance:
+        """Build it for one command that made all of the runs: `config_digests` maps each run directory to its digest."""
+        digests = {folder.name: digest for folder, digest in config_digests.items()}
+        return cls([str(folder) for folder in config_digests], digests, versions, [command], when)
 
 
 @dataclass(frozen=True)
@@ -249,10 +266,10 @@ class Report:
 
     title: str
     question: str
-    verdict: Verdict
+    conclusion: Conclusion
     sections: Sequence[Section]
-    record: Record
+    provenance: Provenance
     headline: Sequence[Stat] = ()
     warnings: Sequence[str] = ()
-    facts: Sequence[Facts] = ()
+    properties: Sequence[Properties] = ()
     limits: Sequence[str] = ()
