@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.setup-stamp
 OLDER  := "workings needs Python 3.11 or newer, and $(PYTHON) is not: install one and name it, as in 'make setup PYTHON=python3.12'."
 PYTHON ?= python3
 
-.PHONY: setup setup-real setup-eval demo test test-slow check
+.PHONY: setup setup-real setup-eval demo test test-slow mutants check
 
 setup: $(STAMP)
 
@@ -38,6 +38,10 @@ test: setup
 
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
+
+# Bugs put into a copy of the source, each of which must fail a test.
+mutants: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m mutants
 
 check: setup
 	$(BIN)/ruff check .

@@ -7,6 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is not a failure: no property test has a deadline, or a limit on how long its examples may take to draw.
+settings.register_profile("workings", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("workings")
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

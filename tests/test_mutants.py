@@ -1,0 +1,53 @@
+"""Bugs that were once possible without any test noticing: each is put into a copy of the source, and a test must fail.
+
+`make mutants` runs them all. The list is checked against the source in every run of the tests, so that it cannot go stale.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """An edit of one file of `src/workings`, and the tests of which at least one must fail."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    tests: str
+
+
+MUTANTS: tuple[Mutant, ...] = ()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_edit_of_a_mutant_fits_the_source(mutant: Mutant) -> None:
+    source = (ROOT / "src" / "workings" / mutant.file).read_text(encoding="utf-8")
+    assert source.count(mutant.before) == 1 and mutant.before != mutant.after
+    assert (ROOT / mutant.tests.partition("::")[0]).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.mutants
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_is_killed(mutant: Mutant, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    mutated = tmp_path / "src" / "workings" / mutant.file
+    source = mutated.read_text(encoding="utf-8")
+    mutated.write_text(source.replace(mutant.before, mutant.after), encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests.split()]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    # 1 is "some test failed"; anything else is a mistake in the list, such as a test that is not there
+    assert ended.returncode == 1, f"{mutant.name} survived {mutant.tests}:\n{ended.stdout[-3000:]}"
