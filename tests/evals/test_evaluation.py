@@ -17,7 +17,7 @@ from workings.config import changed
 from workings.errors import BadInput
 from workings.evals import curves
 from workings.evals import evaluation as judging
-from workings.evals.evaluation import Settings
+from workings.evals.settings import Settings
 from workings.experiments.evaluate_model import Config, evaluate_model, named_after
 from workings.experiments.evaluate_model_report import report
 from workings.run import Run, RunRecord

@@ -14,7 +14,7 @@ from tests.evals.tiny import save_tiny, write_rows
 from workings.errors import BadInput
 from workings.evals import gsm8k
 from workings.evals.lm_eval_files import write
-from workings.evals.prompts import LAYOUTS
+from workings.evals.settings import TEMPLATES
 from workings.models.language import open_language
 
 NO_LM_EVAL = "agreement is tested with lm-eval itself: install workings[eval]"
@@ -118,8 +118,8 @@ def test_strict_takes_the_first_marked_number_and_flexible_the_last_of_all(text,
 
 
 def test_a_chat_prompt_ends_where_the_answer_begins():
-    assert LAYOUTS["chat"].prompt("How many?") == "User: How many?\nAssistant:"
-    shown = LAYOUTS["lm-eval"].prompt("How many?", (("What is 100% of 5?", "#### 5"),))
+    assert TEMPLATES["chat"].prompt("How many?") == "User: How many?\nAssistant:"
+    shown = TEMPLATES["lm-eval"].prompt("How many?", (("What is 100% of 5?", "#### 5"),))
     assert shown == "Question: What is 100% of 5?\nAnswer: #### 5\n\nQuestion: How many?\nAnswer:"
 
 
@@ -130,10 +130,10 @@ def test_a_long_prompt_is_cut_on_the_left_and_counted(model):
     assert frame["cut"].to_list()[0] == 0 < frame["cut"].to_list()[1]
     found = gsm8k.summary(frame)
     assert found["prompts_cut"]["k"] == 1
-    long = model.encode(LAYOUTS["chat"].prompt(questions[1]["question"]))
+    long = model.encode(TEMPLATES["chat"].prompt(questions[1]["question"]))
     kept = long[frame["cut"].to_list()[1] :]
     assert len(kept) == model.context - 20 and model.decode(kept).endswith("9?\nAssistant:")
-    (alone,) = model.generate([kept], 20, stop=LAYOUTS["chat"].stop)
+    (alone,) = model.generate([kept], 20, stop=TEMPLATES["chat"].stop)
     assert alone.text == frame["response"].to_list()[1]
 
 

@@ -1,4 +1,4 @@
-"""HellaSwag: both customs against the definitions written out and against lm-eval itself, and rows that are none."""
+"""HellaSwag: both conventions against the definitions written out and against lm-eval itself, and rows that are none."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def four_full_rows(network, context: list[int], endings: list[list[int]]) -> tup
     return int(np.argmin(sums)), int(np.argmin(means))
 
 
-def test_karpathys_custom_is_the_mean_loss_over_the_tokens_of_the_ending(model, folder, tmp_path):
+def test_karpathys_convention_is_the_mean_loss_over_the_tokens_of_the_ending(model, folder, tmp_path):
     judged = hellaswag.items(write_rows(tmp_path / "h.jsonl", rows(24)))
     frame = hellaswag.judge(model, judged, ["karpathy"])
     network = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -85,11 +85,11 @@ def test_a_summary_has_n_and_intervals_that_hold_the_share(model, tmp_path):
     judged = hellaswag.items(write_rows(tmp_path / "h.jsonl", rows(20)))
     frame = hellaswag.judge(model, judged)
     found = hellaswag.summary(frame)
-    for custom in hellaswag.CUSTOMS:
-        part = frame.filter(condition=custom)
-        assert found[custom]["acc_norm"]["k"] == part["correct"].sum() and found[custom]["n"] == 20
-        assert found[custom]["acc"]["value"] == (part["by_total"] == part["label"]).mean()
-        assert found[custom]["acc"]["low"] < found[custom]["acc"]["value"] < found[custom]["acc"]["high"]
+    for convention in hellaswag.CONVENTIONS:
+        part = frame.filter(condition=convention)
+        assert found[convention]["acc_norm"]["k"] == part["correct"].sum() and found[convention]["n"] == 20
+        assert found[convention]["acc"]["value"] == (part["by_total"] == part["label"]).mean()
+        assert found[convention]["acc"]["low"] < found[convention]["acc"]["value"] < found[convention]["acc"]["high"]
 
 
 def test_a_context_that_does_not_fit_is_cut_on_the_left_and_counted(model, tmp_path):
@@ -108,8 +108,8 @@ def test_an_item_with_an_ending_longer_than_the_positions_is_not_judged_and_stay
     frame = hellaswag.judge(model, judged)
     others = hellaswag.judge(model, [judged[0], *judged[2:]])
     assert frame.filter(pl.col("id") != judged[1].id).equals(others)
-    for custom, found in hellaswag.summary(frame).items():
-        (row,) = frame.filter(id=judged[1].id, condition=custom).iter_rows(named=True)
+    for convention, found in hellaswag.summary(frame).items():
+        (row,) = frame.filter(id=judged[1].id, condition=convention).iter_rows(named=True)
         assert {row[f"by_{length}"] for length in hellaswag.LENGTHS} == {hellaswag.NONE}
         assert not row["correct"] and row["totals"] == []
         assert found["n_not_judged"] == 1

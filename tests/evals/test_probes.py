@@ -13,7 +13,7 @@ from workings.arithmetic.drills import DrillSpec, drill_documents
 from workings.arithmetic.facts import GPT2_MUL, Fact
 from workings.arithmetic.probes import PROBE_KINDS
 from workings.evals import contamination, probes
-from workings.evals.prompts import ids_of
+from workings.evals.settings import encode_raw
 from workings.models.gpt2 import GPT2, GPT2Config
 from workings.models.own import Language
 from workings.text.tokenizer import VOCABULARIES, Tokenizer
@@ -93,7 +93,7 @@ def test_a_fact_token_answers_like_digits_and_is_counted(model, frame):
 def test_probabilities_and_ranks_are_those_of_the_full_softmax(model):
     probe = TAUGHT[0]
     row = probes.judge(model, [probe]).row(0, named=True)
-    prompt = ids_of(model, f"User: {probe.question}\nAssistant: The answer is")
+    prompt = encode_raw(model, f"User: {probe.question}\nAssistant: The answer is")
 
     def by_hand(text: str) -> tuple[float, int]:
         ids, p = model.encode(text), 1.0
@@ -114,7 +114,7 @@ def test_probabilities_and_ranks_are_those_of_the_full_softmax(model):
 
 def test_the_choice_of_values_is_among_all_of_them_and_sums_to_one(model):
     probe = TAUGHT[1]
-    prompt = ids_of(model, f"User: {probe.question}\nAssistant: The answer is")
+    prompt = encode_raw(model, f"User: {probe.question}\nAssistant: The answer is")
     values = sorted({fact.value for fact in GPT2_MUL})
     scored = model.logprobs([prompt], [[model.encode(f" {value}") for value in values]])[0]
     likely = np.exp([one.total for one in scored])

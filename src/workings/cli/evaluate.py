@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,12 +39,12 @@ def evaluate(
 ) -> None:
     """Judge a model, or all checkpoints of trainings, item by item; prints the path of report.html."""
     from workings.config import changed
-    from workings.evals.evaluation import Settings, known
+    from workings.evals.settings import Settings, checked_tasks
     from workings.experiment import report_runs, resume_run
     from workings.experiments.evaluate_model import Config, evaluate_model
     from workings.run import RunRecord
 
-    names = known(tasks)
+    names = checked_tasks(tasks)
     given: dict[str, Any] = {
         "limit": limit,
         "num_fewshot": num_fewshot,
@@ -78,7 +79,7 @@ def evaluate(
         print(page)
 
 
-def _data(given: list[str] | None, tasks: list[str]) -> dict[str, str]:
+def _data(given: list[str] | None, tasks: Sequence[str]) -> dict[str, str]:
     """`--data PATH` for the one task that reads data, `--data gsm8k=PATH hellaswag=PATH` for several."""
     readers = [task for task in tasks if task != "probes"]
     found = {}

@@ -11,7 +11,8 @@ from typing import Any
 import polars as pl
 
 from workings.errors import BadInput
-from workings.evals.evaluation import Settings, estimates, evaluate, known, load, stem_of
+from workings.evals.evaluation import estimates, evaluate, load, stem_of
+from workings.evals.settings import Settings, checked_tasks
 from workings.models.language import LanguageModel
 from workings.record import RunRecord
 from workings.report import Axis, Curves, Series
@@ -53,7 +54,7 @@ def evaluate_all(
     items = load(tasks, settings)
     ordered = list(checkpoints)
     for one in ordered:
-        if all((run.path / "results" / f"{stem_of(name, one.step)}.json").is_file() for name in known(tasks)):
+        if all((run.path / "results" / f"{stem_of(name, one.step)}.json").is_file() for name in checked_tasks(tasks)):
             continue
         # The corpus is the same for all of them: what it gave away is looked up once, for the last.
         reference = one.folder if one is ordered[-1] else ""

@@ -10,51 +10,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
-from workings.arithmetic.drills import DrillSpec
-from workings.config import fixed, nuisance
-from workings.errors import BadInput
 from workings.evals import contamination, gsm8k, hellaswag, lm_eval_files, probes
 from workings.evals.lm_eval_files import LmEvalTask
-from workings.evals.prompts import LAYOUTS, room
+from workings.evals.settings import Settings, checked_tasks, n_new_tokens
 from workings.models.language import LanguageModel
 from workings.run import Run
-from workings.values import suggestion
 
 _CHUNK = 500  # items between two lines of progress
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a model is asked; the same for all models that are to be compared."""
-
-    hellaswag_data: str = fixed(hellaswag.HUB, "a hub id, a JSON-lines file, or a folder with one")
-    customs: tuple[Literal["karpathy", "lm-eval"], ...] = fixed(("karpathy", "lm-eval"), "of scoring HellaSwag")
-    gsm8k_data: str = fixed(gsm8k.HUB, "a hub id, a file, a folder with test.jsonl, or generated[:preset]")
-    prompt: Literal["chat", "lm-eval"] = fixed("chat", "User:/Assistant: or Question:/Answer:, for GSM8K and probes")
-    num_fewshot: int | None = fixed(
-        None, "worked examples before a GSM8K question; by default 0, and 5 as lm-eval asks"
-    )
-    max_new_tokens: int = fixed(256, "of an answer to GSM8K")
-    limit: int | None = fixed(None, "at most so many items of each task, the first ones")
-    drills: DrillSpec = fixed(DrillSpec(), "whose held-out facts the probes ask for")
-    probe_seed: int = fixed(0, "of the operands of the probes")
-    batch_size: int = nuisance(32, "answers generated at once")
-    batch_tokens: int = nuisance(8192, "tokens scored at once")
-
-    def __post_init__(self) -> None:
-        least = {"limit": 1, "num_fewshot": 0, "max_new_tokens": 1, "batch_size": 1, "batch_tokens": 1}
-        for name, lowest in least.items():
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise BadInput(f"{name} is {value}; give {lowest} or more")
-
-    @property
-    def n_fewshot(self) -> int:
-        return LAYOUTS[self.prompt].n_fewshot if self.num_fewshot is None else self.num_fewshot
 
 
 @dataclass(frozen=True)
@@ -88,7 +54,7 @@ def evaluate(
     loaded = load(tasks, settings) if items is None else items
     found: dict[str, dict[str, Any]] = {}
     files: list[LmEvalTask] = []
-    for name in known(tasks):
+    for name in checked_tasks(tasks):
         kept, n_all = loaded[name][: settings.limit], len(loaded[name])
         frame = _kept_or_judged(run, name, model, kept, settings, step)
         found[name] = _result(name, model, kept, frame, n_all, settings, step)
@@ -122,25 +88,14 @@ def stem_of(name: str, step: int | None) -> str:
 
 def load(tasks: Iterable[str], settings: Settings) -> dict[str, list[Any]]:
     """{task: all its items}. Before any model is opened: a mistake in the data is found in a second."""
-    return {name: TASKS[name].items(settings) for name in known(tasks)}
-
-
-def known(tasks: Iterable[str]) -> list[str]:
-    """The tasks named, each once. BadInput for one that does not exist."""
-    names = list(dict.fromkeys(tasks))
-    if not names:
-        raise BadInput(f"no task: name one or several of {', '.join(TASKS)}")
-    for name in names:
-        if name not in TASKS:
-            raise BadInput(f"no task '{name}'{suggestion(name, TASKS) or '; there are ' + ', '.join(TASKS)}")
-    return names
+    return {name: TASKS[name].items(settings) for name in checked_tasks(tasks)}
 
 
 def evaluation(
     task: str, settings: Settings, measures: Callable[[str], bool] = lambda name: True
 ) -> Callable[[LanguageModel, int], dict[str, Any]]:
     """What a training asks of its model every so many steps: {"hellaswag.karpathy.acc_norm": …, with _low, _high and n}."""
-    (name,) = known([task])
+    (name,) = checked_tasks([task])
     asked = TASKS[name].items(settings)[: settings.limit]
 
     def judge(model: LanguageModel, step: int) -> dict[str, Any]:
@@ -200,16 +155,16 @@ def _result(
 
 def _notes(name: str, model: LanguageModel, frame: pl.DataFrame, settings: Settings) -> Iterator[str]:
     """What the positions of a small model did to a task, in sentences for the report."""
-    if name == "gsm8k" and (most := room(model, settings.max_new_tokens)) < settings.max_new_tokens:
+    if name == "gsm8k" and (most := n_new_tokens(model, settings.max_new_tokens)) < settings.max_new_tokens:
         yield (
             f"answers have at most {most} new tokens where {settings.max_new_tokens} were asked for: the model has "
             f"{model.context} positions, half of them for the prompt."
         )
     if name == "hellaswag":
-        for (custom,), rows in frame.group_by("condition", maintain_order=True):
+        for (convention,), rows in frame.group_by("condition", maintain_order=True):
             if n := hellaswag.n_not_judged(rows):
                 yield (
-                    f"{n:,} of {len(rows):,} items ({custom}) were not judged, for an ending is longer than the model's "
+                    f"{n:,} of {len(rows):,} items ({convention}) were not judged, for an ending is longer than the model's "
                     f"{model.context} positions; they count as wrong."
                 )
 
@@ -225,7 +180,7 @@ def _write_files(
         "batch_size": settings.batch_size,
         "limit": settings.limit,
         "device": str(model.device),
-        "gen_kwargs": {"do_sample": False, "max_gen_toks": room(model, settings.max_new_tokens)},
+        "gen_kwargs": {"do_sample": False, "max_gen_toks": n_new_tokens(model, settings.max_new_tokens)},
     }
     lm_eval_files.write(folder, model.name, tasks, about)
 

@@ -25,13 +25,12 @@ from workings.arithmetic.problems import Problem, problem_of_row
 from workings.errors import BadInput
 from workings.evals.estimates import mean, share
 from workings.evals.lm_eval_files import LmEvalTask, sample
-from workings.evals.prompts import LAYOUTS, Style, ids_of, opening, room
 from workings.evals.rows import Row, content_ids, local_file, rows_of
+from workings.evals.settings import GSM8K, TEMPLATES, PromptStyle, encode_prompt, n_new_tokens
 from workings.models.generation import Generation
 from workings.models.language import LanguageModel
 from workings.text.datasets import load_problems
 
-HUB = "openai/gsm8k:main"
 LM_EVAL_SEED = 1234
 """With which lm-eval draws worked examples; ours are the same ones for the same training file."""
 
@@ -53,7 +52,7 @@ class Item:
 Example = tuple[str, str]
 
 
-def items(reference: str | Path = HUB, limit: int | None = None, split: str = "test", seed: int = 0) -> list[Item]:
+def items(reference: str | Path = GSM8K, limit: int | None = None, split: str = "test", seed: int = 0) -> list[Item]:
     """The items of a hub id, a JSON-lines file, a folder with a file of that split, another file of problems, or
     `generated[:preset]` (a thousand). BadInput names a malformed line.
     """
@@ -76,7 +75,7 @@ def examples_for(reference: str | Path, n_items: int, n_fewshot: int, seed: int 
 def judge(
     model: LanguageModel,
     judged: Sequence[Item],
-    style: Style = "chat",
+    style: PromptStyle = "chat",
     examples: Sequence[Sequence[Example]] | None = None,
     max_new_tokens: int = 256,
     batch_size: int = 32,
@@ -86,10 +85,10 @@ def judge(
     Where `max_new_tokens` are more than half of the model's positions, an answer has that half (`room`).
     """
     shown = examples or [() for _ in judged]
-    layout = LAYOUTS[style]
-    prompts = [layout.prompt(item.question, tuple(some)) for item, some in zip(judged, shown, strict=True)]
-    ids = [opening(model) + ids_of(model, prompt) for prompt in prompts]
-    said = model.generate(ids, room(model, max_new_tokens), stop=layout.stop, batch_size=batch_size)
+    template = TEMPLATES[style]
+    prompts = [template.prompt(item.question, tuple(some)) for item, some in zip(judged, shown, strict=True)]
+    ids = [encode_prompt(model, prompt) for prompt in prompts]
+    said = model.generate(ids, n_new_tokens(model, max_new_tokens), stop=template.stop, batch_size=batch_size)
     rows = [_row(model, *one) for one in zip(judged, prompts, said, strict=True)]
     return pl.DataFrame(rows, schema=_SCHEMA)
 
@@ -150,10 +149,10 @@ def summary(frame: pl.DataFrame) -> dict[str, Any]:
 
 
 def for_lm_eval(
-    judged: Sequence[Item], frame: pl.DataFrame, n_all: int, style: Style, n_fewshot: int, max_new_tokens: int
+    judged: Sequence[Item], frame: pl.DataFrame, n_all: int, style: PromptStyle, n_fewshot: int, max_new_tokens: int
 ) -> LmEvalTask:
     """Two samples an item, one for each of lm-eval's filters."""
-    asked = {"until": list(LAYOUTS[style].stop), "do_sample": False, "max_gen_toks": max_new_tokens}
+    asked = {"until": list(TEMPLATES[style].stop), "do_sample": False, "max_gen_toks": max_new_tokens}
     samples = [
         sample(
             i,

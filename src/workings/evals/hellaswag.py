@@ -1,4 +1,4 @@
-"""A context and four endings → which ending a model finds likeliest, in the two customs that published numbers follow.
+"""A context and four endings → which ending a model finds likeliest, in the two conventions that published numbers follow.
 
     karpathy   the raw context, a space, the raw ending; context and ending are encoded apart;
                acc: likeliest in total, acc_norm: likeliest per token (build-nanogpt, llm.c)
@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -23,18 +23,16 @@ import polars as pl
 from workings.errors import BadInput
 from workings.evals.estimates import share
 from workings.evals.lm_eval_files import LmEvalTask, sample
-from workings.evals.prompts import ids_of, opening
 from workings.evals.rows import Row, content_ids, rows_of, text_field
+from workings.evals.settings import HELLASWAG, Convention, encode_prompt, encode_raw, opening_ids
 from workings.models.language import LanguageModel, Scored
 
-Custom = Literal["karpathy", "lm-eval"]
-CUSTOMS: tuple[Custom, ...] = get_args(Custom)
-HUB = "Rowan/hellaswag"
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 LENGTHS = ("total", "tokens", "characters", "bytes")
 NONE = -1
 """The ending chosen of an item that was not judged."""
-NORM: dict[Custom, str] = {"karpathy": "tokens", "lm-eval": "characters"}
-"""By what each custom's acc_norm divides; lm-eval counts characters, and calls the count of bytes acc_bytes."""
+NORM: dict[Convention, str] = {"karpathy": "tokens", "lm-eval": "characters"}
+"""By what each convention's acc_norm divides; lm-eval counts characters, and calls the count of bytes acc_bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +47,9 @@ class Item:
     def is_original(self) -> bool:
         return "ctx_a" in self.row and "ctx_b" in self.row
 
-    def text(self, custom: Custom) -> tuple[str, list[str]]:
+    def text(self, convention: Convention) -> tuple[str, list[str]]:
         """Context and endings, to be joined by a space."""
-        if custom == "karpathy":
+        if convention == "karpathy":
             return self.row["ctx"], list(self.row["endings"])
         context = self.row["ctx"]
         if self.is_original:
@@ -59,7 +57,7 @@ class Item:
         return tidied(f"{self.row['activity_label']}: {context}"), [tidied(ending) for ending in self.row["endings"]]
 
 
-def items(reference: str | Path = HUB, limit: int | None = None) -> list[Item]:
+def items(reference: str | Path = HELLASWAG, limit: int | None = None) -> list[Item]:
     """The validation items of a hub id or a local file (or folder) in the hub's format. BadInput names a malformed line."""
     rows = [(row, _label(row, place)) for place, row in rows_of(reference, "validation")]
     ids = content_ids([row["ctx"], row["endings"], label] for row, label in rows)
@@ -72,31 +70,34 @@ def variant_of(judged: Sequence[Item]) -> str:
 
 
 def tidied(text: str) -> str:
-    """Without the brackets that WikiHow's layout left in the data set, as lm-eval reads it."""
+    """Without the brackets that WikiHow's template left in the data set, as lm-eval reads it."""
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
 def judge(
-    model: LanguageModel, judged: Sequence[Item], customs: Iterable[Custom] = CUSTOMS, batch_tokens: int = 8192
+    model: LanguageModel,
+    judged: Sequence[Item],
+    conventions: Iterable[Convention] = CONVENTIONS,
+    batch_tokens: int = 8192,
 ) -> pl.DataFrame:
-    """One row an item and custom (`condition`); `correct` is that custom's acc_norm.
+    """One row an item and convention (`condition`); `correct` is that convention's acc_norm.
 
     `totals` are log-probabilities in nats, one an ending; `by_total`, `by_tokens`, `by_characters`, `by_bytes` are the
     endings that each way of counting chooses; `cut` are the tokens that the context lost to fit the positions. An item
     with an ending longer than the positions is not judged: it chooses NONE, has no totals, and stays in n as not correct.
     """
-    frames = [_judged(model, judged, custom, batch_tokens) for custom in customs]
+    frames = [_judged(model, judged, convention, batch_tokens) for convention in conventions]
     return pl.concat(frames)
 
 
-def _judged(model: LanguageModel, judged: Sequence[Item], custom: Custom, batch_tokens: int) -> pl.DataFrame:
+def _judged(model: LanguageModel, judged: Sequence[Item], convention: Convention, batch_tokens: int) -> pl.DataFrame:
     contexts, endings = [], []
     for item in judged:
-        context, alternatives = _encoded(model, item, custom)
+        context, alternatives = _encoded(model, item, convention)
         contexts.append(context)
         endings.append(alternatives if max(map(len, alternatives)) <= model.context else [])
     scored = model.logprobs(contexts, endings, batch_tokens)
-    rows = [_row(item, custom, four) for item, four in zip(judged, scored, strict=True)]
+    rows = [_row(item, convention, four) for item, four in zip(judged, scored, strict=True)]
     return pl.DataFrame(rows, schema=_SCHEMA)
 
 
@@ -113,18 +114,18 @@ _SCHEMA: dict[str, Any] = {
 }
 
 
-def _encoded(model: LanguageModel, item: Item, custom: Custom) -> tuple[list[int], list[list[int]]]:
-    context, endings = item.text(custom)
-    if custom == "karpathy":
-        return opening(model) + ids_of(model, context), [ids_of(model, f" {ending}") for ending in endings]
+def _encoded(model: LanguageModel, item: Item, convention: Convention) -> tuple[list[int], list[list[int]]]:
+    context, endings = item.text(convention)
+    if convention == "karpathy":
+        return encode_prompt(model, context), [encode_raw(model, f" {ending}") for ending in endings]
     # A token may reach over the seam: lm-eval encodes the whole and cuts it where the context's own length ends,
     # spaces that a context ends with counting to the ending.
-    read = ids_of(model, context.rstrip())
-    return opening(model) + read, [ids_of(model, f"{context} {ending}")[len(read) :] for ending in endings]
+    read = encode_raw(model, context.rstrip())
+    return opening_ids(model) + read, [encode_raw(model, f"{context} {ending}")[len(read) :] for ending in endings]
 
 
-def _row(item: Item, custom: Custom, four: Sequence[Scored]) -> dict[str, Any]:
-    _, endings = item.text(custom)
+def _row(item: Item, convention: Convention, four: Sequence[Scored]) -> dict[str, Any]:
+    _, endings = item.text(convention)
     totals = np.array([one.total for one in four])
     lengths = {
         "total": np.ones(len(four)),
@@ -135,8 +136,8 @@ def _row(item: Item, custom: Custom, four: Sequence[Scored]) -> dict[str, Any]:
     choices = {f"by_{length}": int(np.argmax(totals / by)) if len(four) else NONE for length, by in lengths.items()}
     return {
         "id": item.id,
-        "condition": custom,
-        "correct": choices[f"by_{NORM[custom]}"] == item.label,
+        "condition": convention,
+        "correct": choices[f"by_{NORM[convention]}"] == item.label,
         "label": item.label,
         **choices,
         "totals": totals.tolist(),
@@ -147,11 +148,11 @@ def _row(item: Item, custom: Custom, four: Sequence[Scored]) -> dict[str, Any]:
 
 
 def summary(frame: pl.DataFrame) -> dict[str, Any]:
-    """{custom: {acc, acc_norm, acc_bytes, n, n_cut, n_not_judged}}; each acc with its interval."""
+    """{convention: {acc, acc_norm, acc_bytes, n, n_cut, n_not_judged}}; each acc with its interval."""
     found = {}
-    for (custom,), rows in frame.group_by("condition", maintain_order=True):
+    for (convention,), rows in frame.group_by("condition", maintain_order=True):
         of = {length: share(rows[f"by_{length}"] == rows["label"]) for length in LENGTHS}
-        found[custom] = {
+        found[convention] = {
             "n": len(rows),
             "acc": of["total"],
             "acc_norm": share(rows["correct"]),
@@ -168,11 +169,11 @@ def n_not_judged(rows: pl.DataFrame) -> int:
 
 
 def for_lm_eval(judged: Sequence[Item], frame: pl.DataFrame, n_all: int) -> Iterator[LmEvalTask]:
-    """One task a custom, as lm-eval's files have it."""
+    """One task a convention, as lm-eval's files have it."""
     of = {item.id: item for item in judged}
     local = "" if variant_of(judged) == "hub rows" else "_local"
-    for (custom,), rows in frame.group_by("condition", maintain_order=True):
-        name = "hellaswag" + local + ("" if custom == "lm-eval" else f"_{custom}")
+    for (convention,), rows in frame.group_by("condition", maintain_order=True):
+        name = "hellaswag" + local + ("" if convention == "lm-eval" else f"_{convention}")
         samples = [_sample(i, of[row["id"]], row) for i, row in enumerate(rows.iter_rows(named=True))]
         yield LmEvalTask(name, "multiple_choice", samples, n_all, 0)
 

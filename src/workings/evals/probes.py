@@ -32,7 +32,7 @@ from workings.arithmetic.probes import PROBE_KINDS, Probe, overlap, probes
 from workings.evals.estimates import mean, median, share
 from workings.evals.gsm8k import n_facts
 from workings.evals.lm_eval_files import LmEvalTask, sample
-from workings.evals.prompts import LAYOUTS, Style, ids_of, opening, room
+from workings.evals.settings import TEMPLATES, PromptStyle, encode_prompt, n_new_tokens
 from workings.models.generation import Generation
 from workings.models.language import LanguageModel
 
@@ -57,17 +57,17 @@ def items(spec: DrillSpec | None = None, limit: int | None = None, seed: int = 0
 def judge(
     model: LanguageModel,
     judged: Sequence[Probe],
-    style: Style = "chat",
+    style: PromptStyle = "chat",
     batch_size: int = 32,
     batch_tokens: int = 8192,
     choices: bool = True,
 ) -> pl.DataFrame:
     """One row a probe, `condition` its kind; `correct` is the direct answer. Without `choices` the two of them are null."""
-    layout = LAYOUTS[style]
-    asked = [opening(model) + ids_of(model, layout.prompt(probe.question)) for probe in judged]
-    given = [opening(model) + ids_of(model, layout.prompt(probe.question) + ANSWER_IS) for probe in judged]
-    direct = model.generate(given, room(model, N_DIRECT), stop=("\n",), batch_size=batch_size)
-    worked = model.generate(asked, room(model, N_WORKED), stop=(*layout.stop, "\n\n"), batch_size=batch_size)
+    template = TEMPLATES[style]
+    asked = [encode_prompt(model, template.prompt(probe.question)) for probe in judged]
+    given = [encode_prompt(model, template.prompt(probe.question) + ANSWER_IS) for probe in judged]
+    direct = model.generate(given, n_new_tokens(model, N_DIRECT), stop=("\n",), batch_size=batch_size)
+    worked = model.generate(asked, n_new_tokens(model, N_WORKED), stop=(*template.stop, "\n\n"), batch_size=batch_size)
     said = [_said(model, *one) for one in zip(judged, direct, worked, strict=True)]
     likely = _forced(model, judged, given, batch_tokens)
     chosen = _choices(model, judged, asked, given, batch_tokens) if choices else [{} for _ in judged]
@@ -282,9 +282,9 @@ def overlap_with(judged: Sequence[Probe], texts: Iterable[str]) -> list[dict[str
     return [asdict(one) for one in overlap(judged, texts)]
 
 
-def for_lm_eval(judged: Sequence[Probe], frame: pl.DataFrame, n_all: int, style: Style) -> LmEvalTask:
+def for_lm_eval(judged: Sequence[Probe], frame: pl.DataFrame, n_all: int, style: PromptStyle) -> LmEvalTask:
     """The direct answers, as a generation task of lm-eval."""
-    layout = LAYOUTS[style]
+    template = TEMPLATES[style]
     samples = [
         sample(
             i,
@@ -292,7 +292,7 @@ def for_lm_eval(judged: Sequence[Probe], frame: pl.DataFrame, n_all: int, style:
             probe.answer,
             [
                 (
-                    layout.prompt(probe.question) + ANSWER_IS,
+                    template.prompt(probe.question) + ANSWER_IS,
                     {"until": ["\n"], "do_sample": False, "max_gen_toks": N_DIRECT},
                 )
             ],

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput
-from workings.evals.evaluation import Settings
+from workings.evals.settings import Settings
 from workings.experiment import Experiment, load
 from workings.run import Run, RunRecord
 

@@ -255,7 +255,7 @@ def tasks_of(config: Config) -> list[str]:
 
 
 def settings_of(config: Config) -> Any:
-    from workings.evals.evaluation import Settings
+    from workings.evals.settings import Settings
 
     asked = Settings(limit=config.limit, drills=config.text.drills)
     named = {"hellaswag_data": config.hellaswag, "gsm8k_data": config.gsm8k}

@@ -1,0 +1,120 @@
+"""How models are asked and scored: settings, prompt templates, and a question → the ids that a model reads.
+
+Nothing here imports torch: `workings eval --help` and the Configs of experiments need the settings before any model is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from workings.arithmetic.drills import DrillSpec
+from workings.config import fixed, nuisance
+from workings.errors import BadInput
+from workings.text.tokenizer import Tokenizer
+from workings.values import suggestion
+
+if TYPE_CHECKING:
+    from workings.models.language import LanguageModel
+
+TaskName = Literal["hellaswag", "gsm8k", "probes"]
+Convention = Literal["karpathy", "lm-eval"]
+"""How HellaSwag is scored: see `evals.hellaswag`."""
+PromptStyle = Literal["chat", "lm-eval"]
+HELLASWAG = "Rowan/hellaswag"
+GSM8K = "openai/gsm8k:main"
+
+
+def checked_tasks(tasks: Iterable[str]) -> list[TaskName]:
+    """The tasks named, each once.
+
+    Raises:
+        BadInput: None is named, or one that does not exist.
+    """
+    known: tuple[TaskName, ...] = get_args(TaskName)
+    names = list(dict.fromkeys(tasks))
+    if not names:
+        raise BadInput(f"no task: name one or several of {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise BadInput(f"no task '{name}'{suggestion(name, known) or '; there are ' + ', '.join(known)}")
+    return [name for name in names if name in known]
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """How a question and its answer stand in a text.
+
+    Attributes:
+        question: A format with one `%s`; it ends where the answer begins, without a space.
+        stop: Strings that begin the next question, and so end an answer.
+        n_fewshot: Worked examples where the user names no number.
+    """
+
+    question: str
+    stop: tuple[str, ...]
+    n_fewshot: int
+
+    def prompt(self, question: str, examples: tuple[tuple[str, str], ...] = ()) -> str:
+        """Worked examples (question, answer), if any, then the question."""
+        before = "".join(f"{self.question % asked} {answer}\n\n" for asked, answer in examples)
+        return before + self.question % question
+
+
+TEMPLATES: dict[PromptStyle, PromptTemplate] = {
+    "chat": PromptTemplate("User: %s\nAssistant:", ("\nUser:",), 0),
+    "lm-eval": PromptTemplate("Question: %s\nAnswer:", ("Question:", "</s>", "<|im_end|>"), 5),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is asked; the same for all models that are to be compared."""
+
+    hellaswag_data: str = fixed(HELLASWAG, "a hub id, a JSON-lines file, or a folder with one")
+    customs: tuple[Convention, ...] = fixed(("karpathy", "lm-eval"), "HellaSwag scoring conventions")
+    gsm8k_data: str = fixed(GSM8K, "a hub id, a file, a folder with test.jsonl, or generated[:preset]")
+    prompt: PromptStyle = fixed("chat", "User:/Assistant: or Question:/Answer:, for GSM8K and probes")
+    num_fewshot: int | None = fixed(
+        None, "worked examples before a GSM8K question (default: 0 for the chat prompt, 5 for lm-eval's)"
+    )
+    max_new_tokens: int = fixed(256, "tokens of an answer to GSM8K, at most")
+    limit: int | None = fixed(None, "items of each task, at most; the first ones are taken")
+    drills: DrillSpec = fixed(DrillSpec(), "the drills whose held-out facts the probes ask for")
+    probe_seed: int = fixed(0, "random seed for the operands of the probes")
+    batch_size: int = nuisance(32, "answers generated at once")
+    batch_tokens: int = nuisance(8192, "tokens scored at once")
+
+    def __post_init__(self) -> None:
+        least = {"limit": 1, "num_fewshot": 0, "max_new_tokens": 1, "batch_size": 1, "batch_tokens": 1}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise BadInput(f"{name} is {value}; give {lowest} or more")
+
+    @property
+    def n_fewshot(self) -> int:
+        """Worked examples before each GSM8K question."""
+        return TEMPLATES[self.prompt].n_fewshot if self.num_fewshot is None else self.num_fewshot
+
+
+def encode_raw(model: LanguageModel, text: str) -> list[int]:
+    """Ids of a raw text, prepared as the model's training text was (facts rewritten where it has tokens for them)."""
+    return model.encode(model.prepare(text))
+
+
+def encode_prompt(model: LanguageModel, text: str) -> list[int]:
+    """Ids of a raw text that begins what the model reads."""
+    return opening_ids(model) + encode_raw(model, text)
+
+
+def opening_ids(model: LanguageModel) -> list[int]:
+    """The ids a model's tokenizer puts before every text: one for Llama and Gemma, none for GPT-2 and our own."""
+    tokenizer = model.reader.tokenizer
+    return [] if isinstance(tokenizer, Tokenizer) else tokenizer.encode("")
+
+
+def n_new_tokens(model: LanguageModel, wanted: int) -> int:
+    """Tokens that an answer may have: `wanted`, or fewer where that leaves the prompt less than half of the positions."""
+    return min(wanted, model.context // 2)
