@@ -10,8 +10,7 @@ import pytest
 
 from workings.errors import BadInput, Failed
 from workings.experiment import available, load, plan, report_runs, resume_run, run_experiment
-from workings.record import question_of
-from workings.run import RunRecord
+from workings.run import RunRecord, question_of
 
 
 def run_toy(toy: Path, **settings: object) -> list[RunRecord]:
@@ -24,7 +23,7 @@ def records_in(root: Path) -> list[RunRecord]:
 
 def test_every_arm_runs_with_every_seed(toy: Path) -> None:
     records = run_toy(toy, seeds=[0, 1])
-    assert [(r.manifest["arm"], r.manifest["seed"]) for r in records] == [
+    assert [(r.manifest.arm, r.manifest.seed) for r in records] == [
         ("steady", 0),
         ("steady", 1),
         ("shaky", 0),
@@ -32,7 +31,7 @@ def test_every_arm_runs_with_every_seed(toy: Path) -> None:
     ]
     config = load(toy).module.Config
     assert [r.config(config).seed for r in records] == [0, 1, 0, 1]
-    assert all(r.status == "finished" and r.manifest["experiment"] == "toy-question" for r in records)
+    assert all(r.status == "finished" and r.manifest.experiment == "toy-question" for r in records)
     assert (records[0].path / "source" / toy.name).read_text() == toy.read_text()
 
 
@@ -67,7 +66,7 @@ def test_a_resolved_config_gives_the_same_config_again(toy: Path) -> None:
 
 def test_the_record_says_how_a_run_departs_from_its_arm(toy: Path) -> None:
     record = run_toy(toy, arms=["shaky"], scale="smoke", overrides=["optim.lr=1", "data=else where"], seeds=[5])[0]
-    assert record.manifest["overrides"] == ["optim.lr=1.0", "n=2", "data=else where"]
+    assert record.manifest.overrides == ["optim.lr=1.0", "n=2", "data=else where"]
 
 
 def test_two_arms_made_equal_are_refused(toy: Path) -> None:
@@ -80,7 +79,7 @@ def test_an_arm_that_fails_does_not_lose_the_others(toy: Path, trouble: str, kin
     with pytest.raises(kind, match="2 of 4 runs failed") as failure:
         run_toy(toy, arms=["shaky", "steady"], seeds=[0, 1], overrides=[f"trouble={trouble}"])
     assert "shaky, seed 1" in str(failure.value)
-    ends = {(r.manifest["arm"], r.status) for r in records_in(toy.parent / "runs")}
+    ends = {(r.manifest.arm, r.status) for r in records_in(toy.parent / "runs")}
     assert ends == {("steady", "finished"), ("shaky", "failed")}
 
 

@@ -77,13 +77,13 @@ def appears(path: Path) -> None:
 def test_experiment_arms_run_at_once_and_a_failed_one_does_not_lose_the_others(toy: Path) -> None:
     root = toy.parent / "runs"
     records = run_experiment(toy, root=root, quiet=True, seeds=[0, 1], jobs=2)
-    assert [(r.manifest["arm"], r.manifest["seed"]) for r in records] == [
+    assert [(r.manifest.arm, r.manifest.seed) for r in records] == [
         ("steady", 0),
         ("steady", 1),
         ("shaky", 0),
         ("shaky", 1),
     ]
-    assert len({r.manifest["pid"] for r in records} | {os.getpid()}) == 5
+    assert len({r.manifest.pid for r in records} | {os.getpid()}) == 5
     with pytest.raises(Failed, match="2 of 4 runs failed") as failure:
         run_experiment(toy, root=root, quiet=True, seeds=[2, 3], jobs=2, overrides=["trouble=bug"])
     assert "shaky, seed 3: Failed: RuntimeError" in str(failure.value)

@@ -17,8 +17,8 @@ import pytest
 
 from workings.config import fixed, scientific
 from workings.errors import BadInput, Failed
-from workings.provenance import checkout_state, input_digest, sha256_of
-from workings.run import Run, RunRecord, write_atomic
+from workings.files import input_digest, sha256_of, write_atomic
+from workings.run import Run, RunRecord, checkout_state
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,21 @@ def test_the_manifest_says_how_the_run_came_about(tmp_path: Path) -> None:
         tmp_path, source=source, inputs={"data": data, "model": "org/name"}, overrides=["aim=1"], scale="mini"
     ) as run:
         run.spend(tokens=3, flops=1e9, bytes=5)
-        assert RunRecord(run.path).manifest["status"] == "running"
+        assert RunRecord(run.path).manifest.status == "running"
     manifest = RunRecord(run.path).manifest
-    assert manifest["inputs"]["data"] == sha256_of(data)
-    assert manifest["input_places"] == {"data": str(data), "model": "org/name"}
-    assert manifest["spent"] | {"seconds": 0} == {"tokens": 3, "flops": 1e9, "bytes": 5, "seconds": 0}
-    assert set(manifest["artifacts"]) == {"config.yaml", "source/question.py"}
-    assert manifest["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert (manifest["arm"], manifest["seed"], manifest["scale"], manifest["overrides"]) == (
+    assert manifest.inputs["data"] == sha256_of(data)
+    assert manifest.input_places == {"data": str(data), "model": "org/name"}
+    assert (manifest.spent.tokens, manifest.spent.flops, manifest.spent.bytes) == (3, 1e9, 5)
+    assert set(manifest.artifacts) == {"config.yaml", "source/question.py"}
+    assert manifest.versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert (manifest.arm, manifest.seed, manifest.scale, manifest.overrides) == (
         "steady",
         0,
         "mini",
         ["aim=1"],
     )
-    assert {"commit", "dirty", "diff_digest", "argv", "device", "config_digest", "started", "ended"} <= set(manifest)
+    on_disk = json.loads((run.path / "manifest.json").read_text())
+    assert {"commit", "dirty", "diff_digest", "argv", "device", "config_digest", "started", "ended"} <= set(on_disk)
 
 
 def test_runs_that_start_within_one_second_have_directories_of_their_own(tmp_path: Path) -> None:
@@ -133,14 +134,19 @@ def test_what_is_not_finite_is_null_and_the_lines_stay_json(tmp_path: Path) -> N
     assert RunRecord(run.path).result("headline") == {"loss": None, "nested": [[1, None]]}
 
 
-def test_a_run_is_found_by_the_beginning_of_its_name(tmp_path: Path) -> None:
+def test_a_run_is_found_by_any_part_of_its_name_that_no_other_has(tmp_path: Path) -> None:
     one, two = finished(tmp_path), finished(tmp_path)
     assert RunRecord.find(one.path).path == one.path
     assert RunRecord.find(one.path.name, tmp_path).path == one.path  # though two.path.name may begin with it
     assert RunRecord.find(f"toy/{two.path.name}", tmp_path).path == two.path
-    with pytest.raises(BadInput, match="could be any of 2 runs"):
+    with Run.start(tmp_path, "toy", "shaky", 0, Config()) as run:
+        pass
+    assert RunRecord.find("shaky_s0", tmp_path).path == run.path
+    with pytest.raises(BadInput, match="could be any of 3 runs"):
         RunRecord.find(one.path.name[:8], tmp_path)
-    with pytest.raises(BadInput, match="nor one of the 2 runs"):
+    with pytest.raises(BadInput, match="could be any of 2 runs"):
+        RunRecord.find("steady", tmp_path)
+    with pytest.raises(BadInput, match="nor one of the 3 runs"):
         RunRecord.find("nothing", tmp_path)
     with pytest.raises(BadInput, match="is not a run"):
         RunRecord.find(tmp_path)
@@ -202,8 +208,8 @@ def test_a_run_that_raises_has_failed_with_its_traceback(tmp_path: Path) -> None
         run.log(0, loss=1 / 0)
     record = RunRecord(run.path)
     assert record.status == "failed"
-    assert record.manifest["reason"] == "ZeroDivisionError: division by zero"
-    assert "loss=1 / 0" in record.manifest["traceback"]
+    assert record.manifest.reason == "ZeroDivisionError: division by zero"
+    assert "loss=1 / 0" in record.manifest.traceback
     assert str(run.path) in error.value.__notes__[0]
 
 
@@ -213,7 +219,7 @@ def test_an_interrupted_run_has_failed_and_keeps_its_files(tmp_path: Path, inter
         run.log(0, loss=1.0)
         raise interruption
     record = RunRecord(run.path)
-    assert (record.status, record.manifest["reason"]) == ("failed", "interrupted")
+    assert (record.status, record.manifest.reason) == ("failed", "interrupted")
     assert record.metrics().height == 1
 
 
@@ -223,8 +229,8 @@ def test_sigterm_ends_a_run_as_interrupted(child) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 128 + signal.SIGTERM
     record = RunRecord(path)
-    assert (record.status, record.manifest["reason"]) == ("failed", "interrupted")
-    assert record.manifest["spent"]["tokens"] == 7
+    assert (record.status, record.manifest.reason) == ("failed", "interrupted")
+    assert record.manifest.spent.tokens == 7
 
 
 def test_a_killed_run_reads_as_killed_and_can_be_resumed(child) -> None:
@@ -241,8 +247,8 @@ def test_a_killed_run_reads_as_killed_and_can_be_resumed(child) -> None:
     record = RunRecord(path)
     assert record.status == "finished"
     assert record.metrics()["step"].to_list() == [0, 1]
-    assert record.manifest["earlier"][0]["pid"] == process.pid
-    assert record.manifest["pid"] == os.getpid()
+    assert record.manifest.earlier[0]["pid"] == process.pid
+    assert record.manifest.pid == os.getpid()
     assert record.verify() == []
     assert list(path.glob(".*.half")) == []
 
@@ -266,12 +272,12 @@ def test_budget_and_time_go_on_counting_after_a_resume(tmp_path: Path) -> None:
         run.spend(tokens=5)
         time.sleep(0.05)
         raise RuntimeError
-    before = RunRecord(run.path).manifest["spent"]["seconds"]
+    before = RunRecord(run.path).manifest.spent.seconds
     with Run.resume(run.path) as run:
         run.spend(tokens=6)
-    spent = RunRecord(run.path).manifest["spent"]
-    assert spent["tokens"] == 11
-    assert spent["seconds"] >= before >= 0.05
+    spent = RunRecord(run.path).manifest.spent
+    assert spent.tokens == 11
+    assert spent.seconds >= before >= 0.05
 
 
 # ── the disk ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -290,7 +296,7 @@ def test_a_full_disk_is_a_failure_in_plain_words(tmp_path: Path, caught: bool) -
                 raise
     record = RunRecord(run.path)
     assert record.status == "failed"
-    assert "No space left" in record.manifest["reason"]
+    assert "No space left" in record.manifest.reason
 
 
 def test_a_place_that_cannot_be_written_to_is_bad_input(tmp_path: Path) -> None:
@@ -311,7 +317,7 @@ def test_nobody_sees_half_a_file(tmp_path: Path) -> None:
     """A reader polls while a child process rewrites: every read is one of the whole contents."""
     path = write_atomic(tmp_path / "big.txt", "0" * 1_000_000)
     code = (
-        "import sys\nfrom workings.run import write_atomic\n"
+        "import sys\nfrom workings.files import write_atomic\n"
         "for i in range(30): write_atomic(sys.argv[1], str(i % 10) * 1_000_000)"
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(path)])
@@ -333,14 +339,15 @@ def test_the_record_names_the_commit_and_what_differs_from_it(tmp_path: Path) ->
     git("add", ".")
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "one")
     clean = checkout_state(file)
-    assert clean == {"commit": git("rev-parse", "HEAD").strip(), "dirty": False, "diff_digest": None}
+    assert clean == (git("rev-parse", "HEAD").strip(), False, None)
     digests = set()
     for content in ("a = 2\n", "a = 3\n"):
         file.write_text(content)
         state = checkout_state(file)
         assert state is not None
-        assert state["dirty"]
-        digests.add(state["diff_digest"])
+        _, dirty, diff_digest = state
+        assert dirty
+        digests.add(diff_digest)
     assert len(digests) == 2
     (tmp_path / ".gitignore").write_text("question.py\n")
     git("rm", "-q", "--cached", "question.py")

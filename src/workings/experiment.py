@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 from workings.config import changed, differing, from_dict, leaves, names_of, override, read_mapping, to_dict, to_yaml
 from workings.errors import BadInput, Failed
+from workings.files import sha256_of
 from workings.launch import Launcher, in_processes, on_slurm, processes_here, rank_here
-from workings.provenance import sha256_of
 from workings.run import Run, RunRecord
 from workings.values import suggestion
 
@@ -207,14 +207,14 @@ def finished(records: Sequence[RunRecord]) -> None:
     for record in records:
         if record.status != "finished":
             raise BadInput(f"{record.path} is {record.status}, not finished: resume it, or leave it out")
-    names = sorted({record.manifest["experiment"] for record in records})
+    names = sorted({record.manifest.experiment for record in records})
     if len(names) > 1:
         raise BadInput(f"these runs belong to different experiments: {', '.join(names)}")
 
 
 def experiment_of(record: RunRecord) -> Experiment:
     """The experiment a run belongs to: the package's own, or the copy of the user's file that lies in the run."""
-    name = record.manifest["experiment"]
+    name = record.manifest.experiment
     copies = sorted((record.path / "source").glob("*.py"))
     if name in available():
         return load(name)

@@ -1,4 +1,4 @@
-"""Bytes → files that appear whole or not at all; values → JSON that every reader accepts; a lock on a folder.
+"""Bytes → files that appear whole or not at all; files → digests; values → JSON that every reader accepts; a lock on a folder.
 
 The lock belongs to the operating system: it goes when its process goes, however that ends.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import fcntl
+import hashlib
 import json
 import math
 import numbers
@@ -18,6 +19,7 @@ from typing import IO, Any, SupportsFloat
 
 from workings.errors import BadInput, Failed
 
+_CHUNK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -49,6 +51,34 @@ def drop_half_written(folder: Path) -> None:
     if metrics.exists():
         whole, newline, _ = metrics.read_bytes().rpartition(b"\n")
         write_atomic(metrics, whole + newline)
+
+
+def sha256_of(path: str | Path) -> str:
+    """The sha256 (hex) of a file, or of a folder: of the sorted list of its files' names and digests."""
+    path = Path(path)
+    if path.is_dir():
+        lines = (f"{digest}  {name}\n" for name, digest in digests_in(path).items())
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            sha256.update(chunk)
+    return sha256.hexdigest()
+
+
+def digests_in(folder: Path) -> dict[str, str]:
+    """{relative name: sha256} of every file below `folder`, sorted, but hidden ones (locks, half-written files)."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    return {
+        name: sha256_of(folder / name) for name in names if not any(part.startswith(".") for part in name.split("/"))
+    }
+
+
+def input_digest(value: str | Path) -> str:
+    """The sha256 of a path that exists, or of the text itself (a hub id with its revision, a generator's recipe)."""
+    # os.path.exists, because a text too long for a file name is no error here
+    return sha256_of(value) if os.path.exists(value) else hashlib.sha256(str(value).encode()).hexdigest()
 
 
 def to_json(value: Any) -> str:

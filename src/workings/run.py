@@ -1,5 +1,11 @@
 """A run is a directory: `Run` writes it, `RunRecord` reads it back, and a report reads nothing else.
 
+    manifest.json          what was run, by which code, on which machine, how it ended, and the digest of every file below
+    config.yaml, source/   the resolved config and the experiment's file
+    metrics.jsonl          one line a step
+    outcomes/*.parquet     one row an example
+    results/*.json         what the run found, in a few numbers
+
 The manifest is written first ("running") and last ("finished" or "failed"); every other file appears whole or not at
 all. A lock that the operating system drops with its process keeps a second writer out, and tells a run that was killed
 from one that is running.
@@ -7,55 +13,121 @@ from one that is running.
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, TYPE_CHECKING, Any, Literal, Self
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from workings.config import digest, to_yaml
+from workings.config import digest, from_dict, from_yaml, to_yaml
 from workings.errors import BadInput, Failed
 from workings.files import (
+    digests_in,
     drop_half_written,
     explained,
+    input_digest,
     is_disk_full,
+    is_locked,
     lock,
     plain,
     to_json,
     write_atomic,
     write_with,
 )
-from workings.provenance import code_state, device, digests_in, input_digest, sha256_of, versions
-from workings.record import RunRecord, is_recorded
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Run", "RunRecord", "sha256_of", "write_atomic"]
-
+C = TypeVar("C")
 Folder = Literal["checkpoint", "lens", "thoughts", "figures"]
-_SITTING = ("pid", "argv", "versions", "device", "commit", "dirty", "diff_digest")
+Status = Literal["running", "finished", "failed", "killed"]
+
+PACKAGES = (
+    "workings",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "peft",
+    "datasets",
+    "numpy",
+    "scipy",
+    "polars",
+    "pyarrow",
+)
+_SITTING = ("pid", "argv", "versions", "device", "commit", "dirty", "diff_digest", "status", "reason", "ended")
 _SAVE_EVERY = 10.0  # seconds between writes of the manifest while a run counts what it spends
+_REPORT = ("report.html", "report.md", "figures/")  # made from the record afterwards, so no part of it
+
+
+@dataclass
+class Spent:
+    """What a run has used so far, over all its sittings."""
+
+    tokens: int = 0
+    bytes: int = 0
+    flops: int | float = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Manifest:
+    """The content of manifest.json. Digests are sha256; `commit` is null outside a checkout.
+
+    A run that is resumed has several sittings, each in a process of its own. The fields from `pid` to `diff_digest`, and
+    how it ended, describe the last one; those of the sittings before it are in `earlier`.
+    """
+
+    format: int = 1
+    status: Literal["running", "finished", "failed"] = "running"
+    experiment: str = ""
+    arm: str = ""
+    seed: int = 0
+    scale: str = ""
+    overrides: list[str] = field(default_factory=list)
+    config_digest: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)  # name → digest
+    input_places: dict[str, str] = field(default_factory=dict)  # name → path, hub id or text
+    started: str = ""
+    spent: Spent = field(default_factory=Spent)
+    earlier: list[dict[str, Any]] = field(default_factory=list)
+    pid: int = 0
+    argv: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    device: dict[str, str | int | None] = field(default_factory=dict)
+    commit: str | None = None
+    dirty: bool | None = None
+    diff_digest: str | None = None
+    reason: str | None = None
+    traceback: str | None = None
+    ended: str | None = None
+    artifacts: dict[str, str] = field(default_factory=dict)  # file → digest
 
 
 class Run:
     """The write side of one run directory; use it in a `with`. Start one with `Run.start`, go on with `Run.resume`."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], held: IO[str]) -> None:
+    def __init__(self, path: Path, manifest: Manifest, held: IO[str]) -> None:
         self.path = path
         self.manifest = manifest
         self._lock = held
         self._metrics: IO[str] | None = None
         self._began = time.monotonic()
-        self._seconds_before = manifest["spent"]["seconds"]
+        self._seconds_before = manifest.spent.seconds
         self._saved = 0.0
         self._old_handler: Any = None
 
@@ -73,29 +145,32 @@ class Run:
         overrides: Iterable[str] = (),
         scale: str = "",
     ) -> Run:
-        """A new directory <root>/<experiment>/<time>_<arm>_s<seed>_<digest6>, locked, its manifest "running".
+        """Make a directory <root>/<experiment>/<time>_<arm>_s<seed>_<digest6> and lock it.
 
-        `inputs` are hashed now: files and folders by content, anything else (a hub id) as text. `source` is copied.
+        Args:
+            source: The experiment's file; it is copied into the run.
+            inputs: What is read from outside. Files and folders are hashed now, anything else (a hub id) as text.
+            overrides: How the config departs from the arm's, as field=value.
+
+        Raises:
+            BadInput: Where the directory cannot be written.
+            Failed: Where the disk is full.
         """
         inputs = inputs or {}
-        manifest = {
-            "format": 1,
-            "status": "running",
-            "experiment": experiment,
-            "arm": arm,
-            "seed": seed,
-            "scale": scale,
-            "overrides": list(overrides),
-            "config_digest": digest(config),
-            "inputs": {name: input_digest(value) for name, value in inputs.items()},
+        manifest = Manifest(
+            experiment=experiment,
+            arm=arm,
+            seed=seed,
+            scale=scale,
+            overrides=list(overrides),
+            config_digest=digest(config),
+            inputs={name: input_digest(value) for name, value in inputs.items()},
             # Absolute: a run is read from other folders than the one it was started in.
-            "input_places": {k: str(v.absolute() if isinstance(v, Path) else v) for k, v in inputs.items()},
-            "started": _now(),
-            "spent": {"tokens": 0, "bytes": 0, "flops": 0, "seconds": 0.0},
-            "earlier": [],
-        }
+            input_places={k: str(v.absolute() if isinstance(v, Path) else v) for k, v in inputs.items()},
+            started=_now(),
+        )
         try:
-            path = _new_folder(Path(root) / experiment, arm, seed, manifest["config_digest"])
+            path = _new_folder(Path(root) / experiment, arm, seed, manifest.config_digest)
             run = cls(path, manifest, lock(path))
             run._begin_sitting(source)
             write_atomic(path / "config.yaml", to_yaml(config))
@@ -112,13 +187,12 @@ class Run:
         record = RunRecord(path)
         held = lock(record.path)
         manifest = RunRecord(path).manifest  # read again: nobody can change it any more
-        if manifest["status"] == "finished":
+        if manifest.status == "finished":
             held.close()
             raise BadInput(f"{record.path} is finished; there is nothing to resume")
         drop_half_written(record.path)
         run = cls(record.path, manifest, held)
-        sources = sorted((record.path / "source").glob("*.py"))
-        run._begin_sitting(sources[0] if sources else None)
+        run._begin_sitting(record.source)
         return run
 
     def log(self, step: int, **metrics: Any) -> None:
@@ -134,7 +208,10 @@ class Run:
         return write_with(self._inside("outcomes", f"{name}.parquet"), frame.write_parquet)
 
     def results(self, name: str, result: Any) -> Path:
-        """Write results/<name>.json; a dataclass is read back by `RunRecord.result(name, its class)`."""
+        """Write results/<name>.json; a dataclass is read back by `RunRecord.result(name, its class)`.
+
+        The mapping called "headline" (label → number or text) is what `workings show` and the default report print.
+        """
         return write_atomic(self._inside("results", f"{name}.json"), to_json(result))
 
     def folder(self, name: Folder) -> Path:
@@ -145,8 +222,8 @@ class Run:
 
     def spend(self, *, tokens: int = 0, flops: float = 0, bytes: int = 0) -> None:
         """Add to the budget spent; saved every few seconds, so that a resumed run counts what a killed one spent."""
-        for name, amount in (("tokens", tokens), ("flops", flops), ("bytes", bytes)):
-            self.manifest["spent"][name] += amount
+        spent = self.manifest.spent
+        spent.tokens, spent.flops, spent.bytes = spent.tokens + tokens, spent.flops + flops, spent.bytes + bytes
         if time.monotonic() - self._saved > _SAVE_EVERY:
             self._save()
 
@@ -175,20 +252,13 @@ class Run:
     # ── one sitting: from start or resume to the end of the process's part ──────────────────────────────────────────
 
     def _begin_sitting(self, source: Path | None) -> None:
-        """The manifest describes the sitting that is on; those before it move to `earlier`."""
-        if "pid" in self.manifest:
-            self.manifest["earlier"].append(
-                {name: self.manifest[name] for name in (*_SITTING, "status", "reason", "ended")}
-            )
-        sitting = {
-            "pid": os.getpid(),
-            "argv": sys.argv,
-            "versions": versions(),
-            "device": device(),
-            **code_state(source),
-        }
-        self.manifest |= sitting
-        self.manifest |= {"status": "running", "reason": None, "traceback": None, "ended": None, "artifacts": {}}
+        manifest = self.manifest
+        if manifest.pid:
+            manifest.earlier.append({name: getattr(manifest, name) for name in _SITTING})
+        manifest.pid, manifest.argv, manifest.versions, manifest.device = os.getpid(), sys.argv, versions(), _device()
+        manifest.commit, manifest.dirty, manifest.diff_digest = _code_state(source)
+        manifest.status, manifest.artifacts = "running", {}
+        manifest.reason = manifest.traceback = manifest.ended = None
         self._save()
 
     def _close_metrics(self) -> OSError | None:
@@ -200,20 +270,20 @@ class Run:
         return None
 
     def _end(self, error: BaseException | None) -> None:
-        self.manifest["ended"] = _now()
-        self.manifest["device"] = device()  # by now torch is in use, if it ever is
+        self.manifest.ended = _now()
+        self.manifest.device = _device()  # by now torch is in use, if it ever is
         if error is None:
-            digests = digests_in(self.path)
-            self.manifest["artifacts"] = {name: sha for name, sha in digests.items() if is_recorded(name)}
-            self.manifest["status"] = "finished"
+            self.manifest.artifacts = _recorded_files(self.path)
+            self.manifest.status = "finished"
         else:
-            self.manifest["status"] = "failed"
-            self.manifest["reason"] = _reason(error)
-            self.manifest["traceback"] = "".join(traceback.format_exception(error))
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            self.manifest.status = "failed"
+            self.manifest.reason = "interrupted" if stopped else f"{type(error).__name__}: {error}"
+            self.manifest.traceback = "".join(traceback.format_exception(error))
         self._save()
 
     def _save(self) -> None:
-        self.manifest["spent"]["seconds"] = round(self._seconds(), 3)
+        self.manifest.spent.seconds = round(self._seconds(), 3)
         write_atomic(self.path / "manifest.json", to_json(self.manifest))
         self._saved = time.monotonic()
 
@@ -224,6 +294,208 @@ class Run:
         path = self.path / folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+
+class RunRecord:
+    """The read side of one run directory. Reads when asked, changes nothing."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.manifest = _read_manifest(self.path)
+
+    @classmethod
+    def find(cls, path_or_name: str | Path, root: str | Path = "runs") -> RunRecord:
+        """The run at a path, or the only one below `root` of which this is the name or a part of it.
+
+        A whole name comes first, then the beginning of one, then any part of <experiment>/<name>.
+
+        Raises:
+            BadInput: Where there is none, or several.
+        """
+        if (Path(path_or_name) / "manifest.json").is_file():
+            return cls(path_or_name)
+        if Path(path_or_name).is_dir():
+            raise BadInput(f"{path_or_name} is not a run: it has no manifest.json")
+        wanted = str(path_or_name)
+        known = {"/".join(path.parts[-3:-1]): path.parent for path in sorted(Path(root).glob("*/*/manifest.json"))}
+        fitting = (
+            [path for path in known.values() if path.name == wanted],  # else X could not be named where X-2 exists
+            [path for name, path in known.items() if name.startswith(wanted) or path.name.startswith(wanted)],
+            [path for name, path in known.items() if wanted in name],
+        )
+        found = next(filter(None, fitting), [])
+        if not found:
+            raise BadInput(
+                f"no run '{wanted}': neither a path nor one of the {len(known)} runs in {root}/ (workings list)"
+            )
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found[:5])
+            raise BadInput(f"'{wanted}' could be any of {len(found)} runs: {names}; write more of the name")
+        return cls(found[0])
+
+    @property
+    def status(self) -> Status:
+        """What the manifest says, but "killed" where it says "running" and nobody holds the lock."""
+        status = self.manifest.status
+        return "killed" if status == "running" and not is_locked(self.path) else status
+
+    @property
+    def source(self) -> Path | None:
+        """The run's copy of its experiment's file."""
+        return next(iter(sorted((self.path / "source").glob("*.py"))), None)
+
+    @property
+    def question(self) -> str:
+        """The first line of the experiment's docstring, as the run's copy of its file has it."""
+        return question_of(self.source) if self.source else ""
+
+    def config(self, cls: type[C]) -> C:
+        """The resolved config, as an instance of the experiment's `Config`."""
+        return from_yaml(cls, self.path / "config.yaml")
+
+    def metrics(self) -> pl.DataFrame:
+        """One row a `log`: step, seconds and what was logged. A last line that a kill cut short is left out."""
+        import polars as pl
+
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]
+        return pl.from_dicts(rows, infer_schema_length=None) if rows else pl.DataFrame()
+
+    def curve(self, column: str) -> pl.DataFrame:
+        """Columns step and `column`: what was logged under this name, where it was; no rows where it never was."""
+        import polars as pl
+
+        metrics = self.metrics()
+        if column not in metrics.columns:
+            return pl.DataFrame(schema={"step": pl.Int64, column: pl.Float64})
+        return metrics.select(pl.col("step").cast(pl.Int64), pl.col(column).cast(pl.Float64)).drop_nulls(column)
+
+    def outcomes(self, name: str) -> pl.DataFrame:
+        """The frame that `Run.outcomes` wrote."""
+        import polars as pl
+
+        return pl.read_parquet(self._existing("outcomes", f"{name}.parquet"))
+
+    def has_result(self, name: str) -> bool:
+        """Whether the run has written results/<name>.json."""
+        return (self.path / "results" / f"{name}.json").is_file()
+
+    @overload
+    def result(self, name: str) -> Any: ...
+    @overload
+    def result(self, name: str, cls: type[C]) -> C: ...
+    def result(self, name: str, cls: type | None = None) -> Any:
+        """What `Run.results` wrote: an instance of the dataclass `cls`, or, without one, what JSON gives back.
+
+        Raises:
+            BadInput: Where there is no such file, or it does not hold what `cls` asks for (a run of another version).
+        """
+        path = self._existing("results", f"{name}.json")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if cls is None:
+            return content
+        try:
+            return from_dict(cls, content)
+        except BadInput as error:
+            raise BadInput(
+                f"{path} was not written by this version of workings ({error}): run the experiment again, or open the run "
+                "with the version in its manifest"
+            ) from None
+
+    def verify(self) -> list[str]:
+        """One line for every file that is not as it was when the run finished; no line means the record is whole."""
+        if self.status != "finished":
+            return [f"the run is {self.status}: only a finished run has digests to compare with"]
+        then, now = self.manifest.artifacts, _recorded_files(self.path)
+        return (
+            [f"{name}: missing" for name in then if name not in now]
+            + [f"{name}: changed" for name in then if name in now and now[name] != then[name]]
+            + [f"{name}: not part of the run" for name in now if name not in then]
+        )
+
+    def _existing(self, folder: str, name: str) -> Path:
+        path = self.path / folder / name
+        if not path.is_file():
+            there = sorted(p.stem for p in (self.path / folder).glob("*"))
+            raise BadInput(
+                f"{self.path} has no {folder}/{name}; it has {', '.join(there) or 'none'} (status {self.status})"
+            )
+        return path
+
+
+def question_of(file: Path) -> str:
+    """The first line of the docstring of an experiment's file, read without running it."""
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return docstring.strip().partition("\n")[0]
+
+
+# ── what surrounds a run: its code, its packages, its machine ────────────────────────────────────────────────────────
+
+
+def versions() -> dict[str, str]:
+    """{package: version} of the main packages that are installed, read without importing them."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _device() -> dict[str, str | int | None]:
+    """Processor, cores, threads, and the accelerator where torch is in use and sees one; not the machine's name."""
+    about: dict[str, str | int | None] = {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+    }
+    torch = sys.modules.get("torch")  # not imported for this
+    if torch is not None:
+        about["threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            about["accelerator"] = torch.cuda.get_device_name()
+    return about
+
+
+CodeState = tuple[str | None, bool | None, str | None]
+"""The commit, whether files differ from it, and the digest of what differs."""
+
+
+def _code_state(source: Path | None) -> CodeState:
+    """The state of the checkout of this package, else of `source`; all None where neither is in one."""
+    for file in (Path(__file__), source):
+        state = checkout_state(file.resolve()) if file else None
+        if state:
+            return state
+    return None, None, None
+
+
+def checkout_state(file: Path) -> CodeState | None:
+    """The state of the checkout that a file belongs to; None where it is in none, or is ignored there."""
+    # a package installed into an ignored folder of somebody's checkout is no part of it
+    if _git(file.parent, "check-ignore", str(file)) is not None:
+        return None
+    commit = _git(file.parent, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changes = _git(file.parent, "status", "--porcelain")
+    if not changes:
+        return commit, False, None
+    diff = _git(file.parent, "diff", "HEAD", "--no-ext-diff", "--no-color")
+    return commit, True, hashlib.sha256(f"{changes}\n{diff}".encode()).hexdigest()
+
+
+def _git(folder: Path, *command: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", folder, *command], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+# ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _new_folder(parent: Path, arm: str, seed: int, config_digest: str) -> Path:
@@ -242,10 +514,27 @@ def _new_folder(parent: Path, arm: str, seed: int, config_digest: str) -> Path:
     raise Failed(f"{parent} has thousands of runs of this second")
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-        return "interrupted"
-    return f"{type(error).__name__}: {error}"
+def _recorded_files(run: Path) -> dict[str, str]:
+    """{file: digest} of what a finished run vouches for."""
+    return {
+        name: sha for name, sha in digests_in(run).items() if name != "manifest.json" and not name.startswith(_REPORT)
+    }
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        content = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path} is not a run: it has no manifest.json") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}/manifest.json cannot be read: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != 1:
+        raise BadInput(f"{path}/manifest.json is not the manifest of a run")
+    known = {one.name for one in fields(Manifest)}  # a later version may have written more
+    try:
+        return from_dict(Manifest, {name: value for name, value in content.items() if name in known})
+    except BadInput as error:
+        raise BadInput(f"{path}/manifest.json is not the manifest of a run: {error}") from None
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -64,7 +64,7 @@ def execute(*words: str) -> int:
 def test_a_run_holds_every_items_outcome_and_results_with_n(records):
     record = records[0]
     assert record.status == "finished" and record.verify() == []
-    assert (record.manifest["arm"], record.manifest["experiment"]) == ("one", "evaluate-model")
+    assert (record.manifest.arm, record.manifest.experiment) == ("one", "evaluate-model")
     for task, n_all, rows in (("hellaswag", 20, 2 * PROBES), ("gsm8k", 15, PROBES), ("probes", 444, PROBES)):
         result = record.result(task)
         assert (result["n"], result["n_all"], result["limit"]) == (PROBES, n_all, PROBES)
@@ -148,7 +148,7 @@ def trained(place, training) -> RunRecord:
 
 
 def test_every_whole_checkpoint_is_judged_and_named_after_its_training(trained):
-    assert (trained.manifest["arm"], trained.manifest["seed"]) == ("facts", 3)
+    assert (trained.manifest.arm, trained.manifest.seed) == ("facts", 3)
     table = curves.results_by_step(trained)
     assert table["step"].unique().to_list() == [2, 10]
     for step in (2, 10):

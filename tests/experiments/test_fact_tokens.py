@@ -30,9 +30,9 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
 
 
 def test_every_arm_reads_the_same_raw_text_at_the_same_cost(arms: list[RunRecord]) -> None:
-    corpora = {r.manifest["arm"]: Corpus.open(r.path / "corpus").manifest["splits"]["train"] for r in arms}
+    corpora = {r.manifest.arm: Corpus.open(r.path / "corpus").manifest["splits"]["train"] for r in arms}
     assert len({train["raw_sha256"] for train in corpora.values()}) == 1
-    budgets = {r.manifest["arm"]: r.result("budget") for r in arms}
+    budgets = {r.manifest.arm: r.result("budget") for r in arms}
     assert len({(b["parameters"], b["steps"]) for b in budgets.values()}) == 1
     for arm in ("facts", "shuffled"):
         assert corpora[arm]["tokens"] < corpora["digits"]["tokens"] == corpora["reserved"]["tokens"]
@@ -63,7 +63,7 @@ def test_runs_of_another_cost_are_refused(arms: list[RunRecord], tmp_path: Path)
     longer = run_experiment(
         "fact-tokens", ["facts"], "smoke", root=tmp_path, quiet=True, overrides=["training.steps=10", "limit=4"]
     )
-    digits = next(r for r in arms if r.manifest["arm"] == "digits")
+    digits = next(r for r in arms if r.manifest.arm == "digits")
     with pytest.raises(BadInput, match="not matched in steps"):
         report_runs([digits, *longer], tmp_path)
 
@@ -80,7 +80,7 @@ def test_a_run_killed_after_its_training_is_judged_and_not_trained_again(
     before = [(file, file.stat().st_mtime_ns) for file in (path / "checkpoint").rglob("*") if file.is_file()]
     resumed = resume_run(path, quiet=True)
     assert [(file, file.stat().st_mtime_ns) for file in (path / "checkpoint").rglob("*") if file.is_file()] == before
-    digits = next(r for r in arms if r.manifest["arm"] == "digits")
+    digits = next(r for r in arms if r.manifest.arm == "digits")
     assert resumed.outcomes("probes").equals(digits.outcomes("probes")) and resumed.verify() == []
 
 
@@ -102,7 +102,7 @@ run_experiment("fact-tokens", ["digits"], "smoke", [0], root=sys.argv[1], quiet=
 
 def test_a_changed_corpus_is_not_trained_on(arms: list[RunRecord], tmp_path: Path) -> None:
     named = tmp_path / "facts"
-    shutil.copytree(next(r for r in arms if r.manifest["arm"] == "facts").path / "corpus", named)
+    shutil.copytree(next(r for r in arms if r.manifest.arm == "facts").path / "corpus", named)
     shard = next(file for file in sorted(named.rglob("*")) if "train" in file.name and file.suffix == ".bin")
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
@@ -115,7 +115,7 @@ def test_a_changed_corpus_is_not_trained_on(arms: list[RunRecord], tmp_path: Pat
 def test_rates_are_compared_rate_by_rate(tmp_path: Path) -> None:
     chosen = ["digits-2%", "facts-2%", "digits-0.1%", "facts-0.1%"]
     records = run_experiment("fact-rate", chosen, "smoke", root=tmp_path, quiet=True, overrides=["limit=4"])
-    seen = {r.manifest["arm"]: r.result("text")["sightings_per_fact"] for r in records}
+    seen = {r.manifest.arm: r.result("text")["sightings_per_fact"] for r in records}
     assert seen["facts-2%"] == pytest.approx(seen["digits-2%"], rel=0.02)
     assert seen["facts-2%"] > 5 * seen["facts-0.1%"]
     assert "sightings of a fact" in report_runs(records).read_text(encoding="utf-8")
@@ -126,7 +126,7 @@ def test_the_rates_are_those_of_option_b1() -> None:
 
 
 def test_bits_per_byte_have_intervals_and_held_out_facts_stand_apart(arms: list[RunRecord], tmp_path: Path) -> None:
-    of = {record.manifest["arm"]: record.outcomes("text") for record in arms}
+    of = {record.manifest.arm: record.outcomes("text") for record in arms}
     held_out = of["facts"]["held_out_facts"]
     assert held_out.sum() > 0 and (held_out <= of["facts"]["facts"]).all()
     assert all(of[arm]["held_out_facts"].sum() == 0 for arm in ("digits", "shuffled", "reserved"))

@@ -69,8 +69,8 @@ def test_a_run_records_its_cost_its_judges_and_its_checkpoint(corpus, tmp_path):
     record = run(corpus, tmp_path / "runs", *judged, keep_every=2, **{"shape.block": 64, "tokens_per_step": 128})
     budget, logged = record.result("budget"), record.metrics()
     assert set(budget) == {"parameters", "steps", "raw_bytes", "tokens", "flops"} and budget["tokens"] == 4 * 128
-    assert record.manifest["spent"] == record.manifest["spent"] | {"tokens": 512, "flops": budget["flops"]}
-    assert record.manifest["spent"]["bytes"] == pytest.approx(budget["raw_bytes"], abs=2)
+    assert (record.manifest.spent.tokens, record.manifest.spent.flops) == (512, budget["flops"])
+    assert record.manifest.spent.bytes == pytest.approx(budget["raw_bytes"], abs=2)
     hellaswag = logged.drop_nulls("hellaswag.acc_norm")
     assert hellaswag["step"].to_list() == [4] and hellaswag["hellaswag.acc_norm.n"].to_list() == [3]
     assert len(record.outcomes("hellaswag")) == 3 and len(record.outcomes("probes")) == 5

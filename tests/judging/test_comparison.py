@@ -15,8 +15,7 @@ from workings.errors import BadInput
 from workings.judging.comparison import ONE_SEED, compare, shares_in_words
 from workings.judging.costs import refuse_unmatched
 from workings.judging.statistics import holm, mcnemar, seeds_and_items
-from workings.record import RunRecord
-from workings.run import Run
+from workings.run import Run, RunRecord
 
 
 @dataclass(frozen=True)

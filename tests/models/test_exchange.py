@@ -19,12 +19,12 @@ from transformers import GPT2Config as TheirConfig
 from workings.cli import exchange as verbs
 from workings.cli import program as commands
 from workings.errors import BadInput, Failed
+from workings.files import digests_in
 from workings.models import exchange, export, layouts
 from workings.models.exchange import load_gpt2, pull, push, save_gpt2
 from workings.models.export import check_export, dead_ids, export_hf
 from workings.models.gpt2 import GPT2, GPT2Config
 from workings.models.importing import import_gpt2
-from workings.provenance import digests_in
 from workings.text.tokenizer import VOCABULARIES, Tokenizer
 
 SQUARE = "transformer.h.0.attn.c_proj.weight"

@@ -161,7 +161,7 @@ def test_two_processes_write_one_run(two):
     record = RunRecord(path)
     assert record.status == "finished" and record.verify() == []
     assert record.metrics().drop_nulls("loss")["step"].to_list() == [1, 2, 3, 4]
-    assert record.result("budget")["tokens"] == 4 * 256 == record.manifest["spent"]["tokens"]
+    assert record.result("budget")["tokens"] == 4 * 256 == record.manifest.spent.tokens
 
 
 def test_alone_there_is_nothing_to_join(monkeypatch):

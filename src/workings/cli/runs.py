@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from workings.cli.options import AsJson, Quiet, Root, refuse_beside_resume
 from workings.errors import BadInput
+from workings.files import plain, to_json
 
 if TYPE_CHECKING:
     from workings.run import RunRecord
@@ -24,7 +25,7 @@ def demo(*, out: Annotated[str, "the folder that the run goes into"] = "runs", q
 def list_all(*, root: Root = "runs", json_: AsJson = False) -> None:
     """List the experiments there are, each with its question, and the runs so far."""
     from workings.experiment import available
-    from workings.record import question_of
+    from workings.run import question_of
 
     experiments = {name: question_of(file) for name, file in available().items()}
     runs = {str(path.parent): _status(path.parent) for path in sorted(Path(root).glob("*/*/manifest.json"))}
@@ -90,7 +91,7 @@ def run(
 
 
 def show(
-    run: Annotated[str, "the path of a run, or the beginning of its name"],
+    run: Annotated[str, "the path of a run, or a part of its name"],
     /,
     *,
     root: Root = "runs",
@@ -100,7 +101,7 @@ def show(
     record = _record(run, root)
     about = _about(record)
     if json_:
-        print(json.dumps(about | {"manifest": record.manifest}, indent=1, ensure_ascii=False))
+        print(to_json(about | {"manifest": record.manifest}), end="")
         return
     from rich.console import Console
     from rich.table import Table
@@ -137,7 +138,7 @@ def compare(runs: Annotated[list[str], "two finished runs or more"], /, *, root:
 
 
 def verify(
-    run: Annotated[str, "the path of a run, the beginning of its name, or the folder of a corpus"],
+    run: Annotated[str, "the path of a run, a part of its name, or the folder of a corpus"],
     /,
     *,
     root: Root = "runs",
@@ -152,7 +153,7 @@ def verify(
     for line in differences:
         print(line)
     if not differences:
-        print(f"{record.path}: all {len(record.manifest['artifacts'])} files are as they were")
+        print(f"{record.path}: all {len(record.manifest.artifacts)} files are as they were")
     return 1 if differences else 0
 
 
@@ -173,17 +174,15 @@ def _status(path: Path) -> str:
 
 def _about(record: RunRecord) -> dict[str, Any]:
     """What `show` prints, in its order."""
-    from workings.record import question_of
-
     manifest = record.manifest
-    about: dict[str, Any] = {"experiment": manifest["experiment"], "status": record.status}
-    for source in sorted((record.path / "source").glob("*.py")):
-        about["question"] = question_of(source)
-    about |= {name: manifest[name] for name in ("arm", "seed", "scale", "started", "ended", "commit", "dirty")}
-    about["not as the arm has it"] = ", ".join(manifest["overrides"]) or "nothing"
-    about["spent"] = manifest["spent"]
-    if manifest["reason"]:
-        about["reason"] = manifest["reason"]
+    about: dict[str, Any] = {"experiment": manifest.experiment, "status": record.status}
+    if record.question:
+        about["question"] = record.question
+    about |= {name: getattr(manifest, name) for name in ("arm", "seed", "scale", "started", "ended", "commit", "dirty")}
+    about["not as the arm has it"] = ", ".join(manifest.overrides) or "nothing"
+    about["spent"] = plain(manifest.spent)
+    if manifest.reason:
+        about["reason"] = manifest.reason
     if (record.path / "results" / "headline.json").is_file():
         headline = record.result("headline")
         about["result"] = headline if isinstance(headline, dict) else {"": headline}

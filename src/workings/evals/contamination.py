@@ -51,13 +51,13 @@ def corpus_of(reference: str | Path) -> Path | None:
             if content.get("format") == FORMAT:
                 return folder
             own = folder / "corpus"  # built inside the run
-            return corpus_given(content) or (own if own.is_dir() else None)
+            return corpus_given(content.get("input_places", {})) or (own if own.is_dir() else None)
     return None
 
 
-def corpus_given(manifest: Mapping[str, Any]) -> Path | None:
+def corpus_given(input_places: Mapping[str, str]) -> Path | None:
     """The folder of the corpus that a run was given, by itself or as its manifest.json; None where it was given none."""
-    place = manifest.get("input_places", {}).get("corpus")
+    place = input_places.get("corpus")
     if not place:
         return None
     return Path(place).parent if Path(place).name == "manifest.json" else Path(place)

@@ -14,9 +14,8 @@ from workings.errors import BadInput
 from workings.evals.evaluation import estimates, evaluate, load, stem_of
 from workings.evals.settings import Settings, checked_tasks
 from workings.models.language import LanguageModel
-from workings.record import RunRecord
 from workings.report import Axis, Curves, Series
-from workings.run import Run
+from workings.run import Run, RunRecord
 
 _STEP = re.compile(r"step_(\d+)")
 

@@ -111,6 +111,6 @@ def named_after(reference: str) -> tuple[str, int | None]:
     for folder in (here, *here.parents[:2]) if here.exists() else ():
         if (folder / "manifest.json").is_file() and (folder / "config.yaml").is_file():
             manifest = RunRecord(folder).manifest
-            arm, corpus = manifest["arm"], corpus_given(manifest)
-            return arm if corpus is None or corpus.name in arm else f"{arm}-{corpus.name}", manifest["seed"]
+            arm, corpus = manifest.arm, corpus_given(manifest.input_places)
+            return arm if corpus is None or corpus.name in arm else f"{arm}-{corpus.name}", manifest.seed
     return reference.rstrip("/").rpartition("/")[2].partition("@")[0] or "model", None

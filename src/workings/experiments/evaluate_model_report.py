@@ -93,7 +93,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
         provenance=Provenance(
             [str(record.path) for record in records],
             digests={f"{name}: model": _results(record)[0]["fingerprint"] for name, record in named},
-            versions=records[0].manifest["versions"],
+            versions=records[0].manifest.versions,
         ),
     )
     return write_report(made, out)
@@ -104,8 +104,8 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
 
 def _names(records: Sequence[RunRecord]) -> list[str]:
     """The arm, with the seed, the folder judged or the run where that does not tell them apart."""
-    arms = [record.manifest["arm"] for record in records]
-    seeded = [f"{record.manifest['arm']}, seed {record.manifest['seed']}" for record in records]
+    arms = [record.manifest.arm for record in records]
+    seeded = [f"{record.manifest.arm}, seed {record.manifest.seed}" for record in records]
     placed = [
         f"{name}, {Path(_results(record)[0]['model']).name}" for name, record in zip(seeded, records, strict=True)
     ]
@@ -129,7 +129,7 @@ def _last_step(table: pl.DataFrame) -> pl.DataFrame:
 
 def _about(record: RunRecord) -> dict[str, str]:
     results = _results(record)
-    about = {"model": results[0]["model"], "judged": str(record.manifest["started"])}
+    about = {"model": results[0]["model"], "judged": str(record.manifest.started)}
     if results[0]["step"] is not None:
         about["checkpoint"] = f"step {results[0]['step']:,}, the last"
     for result in results:

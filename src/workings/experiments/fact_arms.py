@@ -99,8 +99,8 @@ class Arms:
         self.of: dict[str, dict[int, RunRecord]] = {}
         for record in records:
             refuse_unmatched(records[0], record)
-            seeds = self.of.setdefault(record.manifest["arm"], {})
-            other = seeds.setdefault(record.manifest["seed"], record)
+            seeds = self.of.setdefault(record.manifest.arm, {})
+            other = seeds.setdefault(record.manifest.seed, record)
             if other is not record:
                 raise BadInput(f"{other.path} and {record.path} are runs of the same arm and seed: leave one out")
 

@@ -38,7 +38,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
             cost_table(arms),
         ],
         provenance=record_of(records),
-        warnings=[ONE_SEED] if len({r.manifest["seed"] for r in records}) == 1 else [],
+        warnings=[ONE_SEED] if len({r.manifest.seed for r in records}) == 1 else [],
         limits=["Where drills are more frequent there is less English in the same number of bytes.", *LIMITS[-1:]],
     )
     return write_report(made, out)

@@ -43,7 +43,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Of runs of the four arms, or some of them, with one seed or several."""
     arms = Arms(records)
     found = gaps(arms)
-    one_seed = len({r.manifest["seed"] for r in records}) == 1
+    one_seed = len({r.manifest.seed for r in records}) == 1
     made = Report(
         title="Facts as tokens",
         question=records[0].question,
@@ -75,7 +75,7 @@ LIMITS = [
 
 def _few_seeds(records: Sequence[RunRecord]) -> list[str]:
     """What an interval over two to four seeds is worth."""
-    n_seeds = len({record.manifest["seed"] for record in records})
+    n_seeds = len({record.manifest.seed for record in records})
     return [f"{FEW_SEEDS} Here there are {n_seeds}."] if 2 <= n_seeds < 5 else []
 
 
@@ -291,7 +291,7 @@ def cost_table(arms: Arms) -> Table:
     rows = []
     for arm in arms.names:
         record = arms.of[arm][arms.seeds(arm)[0]]
-        rows.append(Row(arm, [*(record.result("budget")[name] for name in names), record.manifest["spent"]["seconds"]]))
+        rows.append(Row(arm, [*(record.result("budget")[name] for name in names), record.manifest.spent.seconds]))
     columns = [*(Column(name.replace("_", " "), "count") for name in names), Column("seconds, first seed", "count")]
     return Table("What each arm cost", columns, rows, "Parameters, steps and raw bytes are matched.", rows_are="arm")
 
@@ -309,11 +309,11 @@ def _facts(arms: Arms) -> list[Properties]:
 
 
 def record_of(records: Sequence[RunRecord]) -> Provenance:
-    name = records[0].manifest["experiment"]
-    seeds = " ".join(map(str, sorted({r.manifest["seed"] for r in records})))
+    name = records[0].manifest.experiment
+    seeds = " ".join(map(str, sorted({r.manifest.seed for r in records})))
     return Provenance.of_runs(
-        {r.path: r.manifest["config_digest"] for r in records},
-        records[0].manifest["versions"],
-        f"workings run {name} --scale {records[0].manifest['scale']} --seeds {seeds}",
-        records[0].manifest["started"],
+        {r.path: r.manifest.config_digest for r in records},
+        records[0].manifest.versions,
+        f"workings run {name} --scale {records[0].manifest.scale} --seeds {seeds}",
+        records[0].manifest.started,
     )

@@ -28,7 +28,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
             Curves("Validation", Axis("step"), Axis("bits per byte"), _curves(records, "bits_per_byte")),
             _written(records[-1]),
         ],
-        provenance=Provenance([str(r.path) for r in records], versions=records[0].manifest["versions"]),
+        provenance=Provenance([str(r.path) for r in records], versions=records[0].manifest.versions),
         warnings=["One training seed: the intervals are over documents only and say nothing about other seeds."],
     )
     return write_report(made, out)

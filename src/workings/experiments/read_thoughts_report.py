@@ -367,10 +367,10 @@ def _limits(about: dict[str, Any]) -> list[str]:
 
 def _record(record: RunRecord, config: Any) -> Provenance:
     manifest = record.manifest
-    settings = " ".join(f"--set {setting!r}" for setting in manifest["overrides"])
-    digests = {"config": manifest["config_digest"]} | {f"input {k}": v for k, v in manifest["inputs"].items()}
-    command = f"workings run read-thoughts --seeds {manifest['seed']} {settings}".strip()
-    return Provenance([str(record.path)], digests, manifest["versions"], [command], manifest["started"])
+    settings = " ".join(f"--set {setting!r}" for setting in manifest.overrides)
+    digests = {"config": manifest.config_digest} | {f"input {k}": v for k, v in manifest.inputs.items()}
+    command = f"workings run read-thoughts --seeds {manifest.seed} {settings}".strip()
+    return Provenance([str(record.path)], digests, manifest.versions, [command], manifest.started)
 
 
 # Small words ---------------------------------------------------------------------------------------------------------

@@ -28,11 +28,11 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     )
 
     configs = [r.config(Config) for r in records]
-    names = [f"{r.manifest['arm']}, seed {r.manifest['seed']}" for r in records]
+    names = [f"{r.manifest.arm}, seed {r.manifest.seed}" for r in records]
     tables = [accuracy(r.outcomes("answers")) for r in records]
     lengths = sorted(set(configs[0].problems.n_steps))
     estimate = lambda row: Estimate(row["accuracy"], row["low"], row["high"])
-    sections: list[Any] = [_differences(records, lengths)] if len({r.manifest["arm"] for r in records}) > 1 else []
+    sections: list[Any] = [_differences(records, lengths)] if len({r.manifest.arm for r in records}) > 1 else []
     for condition in CONDITIONS:
         rows = [
             Row(n, [estimate(cell(t, k, condition)) for k in lengths], configs[0].n_test)
@@ -54,7 +54,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
         )
     facts = []
     for name, config, record in zip(names, configs, records, strict=True):
-        spent = f"{record.manifest['spent']['seconds']:,.0f}"
+        spent = f"{record.manifest.spent.seconds:,.0f}"
         facts.append(
             Properties(name, {"fed": config.recurrence, "training problems": f"{config.n_train:,}", "seconds": spent})
         )
@@ -69,10 +69,10 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
         conclusion=_verdict(records, lengths),
         sections=sections,
         provenance=Provenance.of_runs(
-            {r.path: r.manifest["config_digest"] for r in records},
-            records[0].manifest["versions"],
+            {r.path: r.manifest.config_digest for r in records},
+            records[0].manifest.versions,
             "workings run recurrence --seeds " + " ".join(map(str, sorted({c.seed for c in configs}))),
-            records[0].manifest["started"],
+            records[0].manifest.started,
         ),
         warnings=warnings,
         properties=facts,
@@ -91,8 +91,8 @@ def _paired(records: Sequence[RunRecord], n_steps: int) -> Any:
     frames: dict[str, list[Any]] = {arm: [] for arm in ARMS}
     for record in records:
         own = record.outcomes("answers").filter((pl.col("condition") == "own") & (pl.col("n_steps") == n_steps))
-        frames[record.manifest["arm"]].append(
-            own.select("problem", "correct").with_columns(seed=pl.lit(record.manifest["seed"]))
+        frames[record.manifest.arm].append(
+            own.select("problem", "correct").with_columns(seed=pl.lit(record.manifest.seed))
         )
     recurrent, constant = (pl.concat(frames[arm]) for arm in ARMS)
     return recurrent.join(constant, on=["seed", "problem"], suffix="_constant")
@@ -141,7 +141,7 @@ def _verdict(records: Sequence[RunRecord], lengths: Sequence[int]) -> Any:
     from workings.report.wording import interval as in_brackets
     from workings.report.wording import number
 
-    if len({r.manifest["arm"] for r in records}) < 2:
+    if len({r.manifest.arm for r in records}) < 2:
         return Conclusion("One arm alone shows no difference: run both.", "undecided")
     pairs, gap = _gap(records, lengths[-1])
     difference = float(pairs["correct"].mean() - pairs["correct_constant"].mean())
@@ -149,7 +149,7 @@ def _verdict(records: Sequence[RunRecord], lengths: Sequence[int]) -> Any:
         f"With {lengths[-1]} steps the model that carries its state is {number(difference, 'points')} points "
         f"{in_brackets(gap.low, gap.high, 'share')} better than the one that is fed a constant (n = {len(pairs):,} problems)"
     )
-    items_only = "" if len({r.manifest["seed"] for r in records}) > 1 else " One training seed: items only."
+    items_only = "" if len({r.manifest.seed for r in records}) > 1 else " One training seed: items only."
     if gap.low >= 0.15:
         return Conclusion(f"{says}: more than the 15 points that were predicted.{items_only}", "holds")
     if gap.high < 0.15:

@@ -47,7 +47,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
             Table("Validation accuracy", [Column(IN_WORDS[c], "share") for c in CONDITIONS], rows, rows_are="run"),
             Curves("Losses", Axis("step"), Axis("loss"), curves),
         ],
-        provenance=Provenance([str(r.path) for r in records], versions=records[0].manifest["versions"]),
+        provenance=Provenance([str(r.path) for r in records], versions=records[0].manifest.versions),
         warnings=["One training seed: the intervals are over items only and say nothing about other seeds."],
     )
     return write_report(made, out)

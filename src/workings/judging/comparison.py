@@ -36,6 +36,7 @@ from workings.judging.statistics import (
     wilson,
 )
 from workings.report.wording import interval, number
+from workings.run import Manifest
 
 ID_COLUMNS = ("problem", "example", "id")
 CONDITION = "condition"  # several judgements of one example are told apart by it, and compared one by one
@@ -46,7 +47,7 @@ class Record(Protocol):
     """What is needed of a `RunRecord`."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def status(self) -> str: ...
@@ -138,7 +139,7 @@ def _records(pairs: Sequence[tuple[Record, Record]]) -> list[Record]:
 
 
 def _refuse_unless_alike(a: Record, b: Record, config_class: type | None) -> None:
-    if a.manifest["experiment"] != b.manifest["experiment"]:
+    if a.manifest.experiment != b.manifest.experiment:
         raise BadInput(f"{a.path} and {b.path} are runs of different experiments")
     fields = [name for name in _differing_fields(a, b, config_class) if name != "seed"]
     unmatched = [name for name in fields if config_class is None or role_of(config_class, name) != "scientific"]
@@ -172,7 +173,7 @@ def _warnings(pairs: Sequence[tuple[Record, Record]]) -> Iterable[str]:
         yield "No seed is common to the arms, so the seeds are not paired."
     if 0 < len(costs(_records(pairs))) < len(_records(pairs)):
         yield "Some of the runs record no cost, so nothing says that they are matched in it."
-    code = {(r.manifest.get("commit"), r.manifest.get("diff_digest")) for pair in pairs for r in pair}
+    code = {(r.manifest.commit, r.manifest.diff_digest) for pair in pairs for r in pair}
     if len(code) > 1:
         yield "The runs were made by different versions of the code."
 
@@ -333,8 +334,8 @@ def _p(p: float) -> str:
 
 
 def _arm(record: Record) -> str:
-    return record.manifest["arm"]
+    return record.manifest.arm
 
 
 def _seed(record: Record) -> int:
-    return record.manifest["seed"]
+    return record.manifest.seed

@@ -34,7 +34,7 @@ def costs(records: Sequence[Record]) -> pl.DataFrame:
     """One row a run that records its cost: run, arm, parameters, steps, raw_bytes, tokens, flops."""
     names = (*MATCHED, *REPORTED)
     rows = [
-        {"run": record.path.name, "arm": record.manifest["arm"]} | {name: budget.get(name) for name in names}
+        {"run": record.path.name, "arm": record.manifest.arm} | {name: budget.get(name) for name in names}
         for record in records
         if (budget := _budget(record))
     ]

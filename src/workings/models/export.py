@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from workings.errors import Failed
-from workings.files import to_json
+from workings.files import digests_in, to_json
 from workings.models.exchange import MANIFEST, appearing, listed, load_gpt2, read_tensors, write_tensors
 from workings.models.gpt2 import GPT2
 from workings.models.layouts import BODY, to_hf
-from workings.provenance import digests_in
 from workings.text.export import hf_settings, read_folder, write_folder
 from workings.text.tokenizer import Tokenizer
 

@@ -21,9 +21,9 @@ from workings.arithmetic.answers import same_answer
 from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput, Failed
-from workings.provenance import versions
 from workings.reading.store import DTYPES, ThoughtStore
 from workings.reading.writer import ThoughtWriter, digest_of
+from workings.run import versions
 
 Dtype = Literal["float32", "bfloat16"]
 

@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from workings.errors import BadInput
-from workings.files import to_json, write_atomic, write_with
+from workings.files import sha256_of, to_json, write_atomic, write_with
 from workings.models.anatomy import Unembedding
-from workings.provenance import sha256_of, versions
 from workings.reading.store import FINAL_NORM
 from workings.reading.writer import explaining
+from workings.run import versions
 
 FORMAT = 1
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from workings.arithmetic.chain import read_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.provenance import sha256_of
+from workings.files import sha256_of
 
 if TYPE_CHECKING:
     import polars as pl

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from workings.errors import BadInput, Failed
+from workings.files import write_atomic
 from workings.report.figures import svg_of
 from workings.report.observations import csv_of
 from workings.report.page import html_of
 from workings.report.plain import markdown_of
 from workings.report.sections import Report, Section
 from workings.report.wording import slug
-from workings.run import write_atomic
 
 
 def write_report(report: Report, out: Path | str) -> Path:

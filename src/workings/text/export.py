@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workings.errors import BadInput
-from workings.files import to_json, write_atomic
-from workings.provenance import sha256_of
+from workings.files import sha256_of, to_json, write_atomic
 from workings.text.bpe import BPE, without_offsets
 
 ABOUT = "workings_tokenizer.json"

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from workings import provenance
 from workings.config import to_dict
 from workings.errors import BadInput
 from workings.files import drop_half_written, to_json, write_atomic
+from workings.run import versions
 from workings.text.documents import Source, Unreadable
 from workings.text.manifest import DRILLS, FORMAT, CorpusConfig, Totals, read_manifest
 from workings.text.shards import Shard, ShardWriter, open_documents_of
@@ -152,7 +152,7 @@ class Journal:
             "fact_rate": {"asked": self.config.fact_rate, "reached": self.totals.rate},
             "left_out": self.state.left_out,
             "unreadable": {"rows": self.state.unreadable, "listed": self.state.unreadable_listed},
-            "versions": provenance.versions(),
+            "versions": versions(),
         }
         return self._identity() | found
 

@@ -15,8 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from workings.errors import BadInput, Failed
-from workings.files import write_with
-from workings.provenance import sha256_of
+from workings.files import sha256_of, write_with
 
 DOCUMENT = np.dtype(
     [

@@ -25,10 +25,10 @@ from torch import Tensor
 from workings import seeds
 from workings.config import leaves
 from workings.errors import BadInput, Failed
+from workings.files import sha256_of
 from workings.models.device import device_of
 from workings.models.gpt2 import GPT2
 from workings.models.own import Language
-from workings.provenance import sha256_of
 from workings.training.budget import budget_of, peak_flops
 from workings.training.feed import Feed
 from workings.training.journal import Journal
