@@ -47,11 +47,10 @@ class Step:
             exact, written = evaluate(self.expression), self.value
         except (Unreadable, ZeroDivisionError):
             return False
-        return abs(exact - written) < _last_place(self.result) if "." in self.result else exact == written
-
-
-def _last_place(number: str) -> Fraction:
-    return Fraction(1, 10 ** len(re.sub(r"\D", "", number.rpartition(".")[2])))
+        if "." not in self.result:
+            return exact == written
+        n_decimals = len(re.sub(r"\D", "", self.result.rpartition(".")[2]))
+        return abs(exact - written) < Fraction(1, 10**n_decimals)
 
 
 def read_chain(text: str) -> tuple[Step, ...]:
@@ -67,14 +66,13 @@ def read_chain(text: str) -> tuple[Step, ...]:
     inside = MARKED.findall(text)
     if text.count("<<") != len(inside):
         raise Unreadable("a '<<' has no '>>' of its own")
-    return tuple(_read_step(step) for step in inside)
-
-
-def _read_step(inside: str) -> Step:
-    expression, equals, result = inside.rpartition("=")
-    if not (equals and expression.strip() and result.strip()):
-        raise Unreadable(f"the step <<{inside}>> is not 'expression=result'")
-    return Step(expression.strip(), result.strip())
+    steps = []
+    for step in inside:
+        expression, _, result = map(str.strip, step.rpartition("="))
+        if not (expression and result):
+            raise Unreadable(f"the step <<{step}>> is not 'expression=result'")
+        steps.append(Step(expression, result))
+    return tuple(steps)
 
 
 def write_chain(steps: Iterable[Step], style: ChainStyle = "marked") -> str:

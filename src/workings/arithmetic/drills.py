@@ -76,22 +76,14 @@ def _falling(firsts: Sequence[int], seconds: Sequence[int]) -> tuple[tuple[int, 
     return tuple((a, b) for a, b in _grid(firsts, seconds) if a >= b)
 
 
-def _divided(a: int, b: int, deep: bool) -> list[Equation]:
-    return [(a, "/", b, a // b)]
-
-
-def _squared(a: int, two: int, deep: bool) -> list[Equation]:
-    return [(a, "^", two, a * a)]
-
-
 _ONES, _TENS, _HUNDRED = range(1, 10), range(10, 100), range(1, 100)
 _PRODUCTS = tuple((a * b, b) for a, b in _grid(_ONES, _ONES))
 KINDS: dict[str, Kind] = {
     "single_add": Kind("+", "ADD", _grid(range(10), range(10)), added),
     "single_sub": Kind("-", "SUB", _falling(range(10), range(10)), subtracted),
     "single_mul": Kind("*", "MUL", _grid(_ONES, _ONES)),
-    "single_div": Kind("/", "DIV", _PRODUCTS, _divided),
-    "squares": Kind("^", "SQUARE", _grid(_ONES, [2]), _squared),
+    "single_div": Kind("/", "DIV", _PRODUCTS, lambda a, b, deep: [(a, "/", b, a // b)]),
+    "squares": Kind("^", "SQUARE", _grid(_ONES, [2]), lambda a, two, deep: [(a, "^", two, a * a)]),
     "double_add": Kind("+", "ADD", _grid(_TENS, _HUNDRED), added, swaps=True),
     "double_sub": Kind("-", "SUB", _falling(_TENS, _HUNDRED), subtracted),
     "double_by_single": Kind("*", "MUL", _grid(_TENS, range(2, 10)), swaps=True),

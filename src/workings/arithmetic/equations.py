@@ -282,7 +282,8 @@ class Equations:
                 yield Occurrence(match.start(), end, None, "", self._why_left_out(text, match, end, code))
 
     def _read(self, text: str, match: re.Match[str], code: _Code) -> Occurrence:
-        form_groups = self._shape(match)
+        assert match.lastindex is not None
+        form_groups = self.grammar.forms_by_group[match.lastindex]
         known = self.known.get((form_groups.family, *(match[group] for group in form_groups.operands)))
         if known is None:
             zeros = any(match[group] != str(int(match[group])) for group in form_groups.operands)
@@ -299,10 +300,6 @@ class Equations:
         if reason:
             return Occurrence(*match.span(), None, "", reason)
         return Occurrence(start, end, fact, currency + fact.token, "")
-
-    def _shape(self, match: re.Match[str]) -> FormGroups:
-        assert match.lastindex is not None
-        return self.grammar.forms_by_group[match.lastindex]
 
     def _stated(self, match: re.Match[str], form_groups: FormGroups, fact: Fact, result: str) -> tuple[str, str]:
         """(the reason against the stated result, or ""; the currency of the result)."""

@@ -6,6 +6,7 @@ another language's way of writing) is one more Family in FAMILIES; no other modu
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -72,44 +73,13 @@ class Family:
 
 
 def _pairs(low: int, high: int) -> Iterator[Operands]:
+    """Each unordered pair of a range once, the smaller operand first."""
     return ((a, b) for a in range(low, high + 1) for b in range(a, high + 1))
-
-
-def _undone_sums(low: int, high: int) -> Iterator[Operands]:
-    return ((b + c, b) for b in range(low, high + 1) for c in range(low, high + 1))
-
-
-def _undone_products(low: int, high: int) -> Iterator[Operands]:
-    return ((b * c, b) for b in range(max(low, 1), high + 1) for c in range(low, high + 1))
-
-
-def _each(low: int, high: int) -> Iterator[Operands]:
-    return ((a,) for a in range(low, high + 1))
-
-
-def _product(a: int, b: int) -> int:
-    return a * b
-
-
-def _sum(a: int, b: int) -> int:
-    return a + b
-
-
-def _difference(a: int, b: int) -> int | None:
-    return a - b if a >= b else None
-
-
-def _quotient(a: int, b: int) -> int | None:
-    return a // b if b and a % b == 0 else None
-
-
-def _square(a: int) -> int:
-    return a * a
 
 
 MUL = Family(
     "MUL",
-    _product,
+    operator.mul,
     _pairs,
     (
         Form(r"[*×∗]|\\(?:times|cdot)(?![A-Za-z])", bare="free"),
@@ -122,7 +92,7 @@ MUL = Family(
 )
 ADD = Family(
     "ADD",
-    _sum,
+    operator.add,
     _pairs,
     (Form(r"\+", bare="free"), Form(r"plus\b", bare="cued")),
     "{0}+{1}={result}",
@@ -131,8 +101,8 @@ ADD = Family(
 )
 SUB = Family(
     "SUB",
-    _difference,
-    _undone_sums,
+    lambda a, b: a - b if a >= b else None,
+    lambda low, high: ((b + c, b) for b in range(low, high + 1) for c in range(low, high + 1)),
     # A bare `9-5` is a range, a score or a date.
     (Form(r"[-−–]", bare="never"), Form(r"minus\b", bare="cued")),
     "{0}-{1}={result}",
@@ -140,8 +110,8 @@ SUB = Family(
 )
 DIV = Family(
     "DIV",
-    _quotient,
-    _undone_products,
+    lambda a, b: a // b if b and a % b == 0 else None,
+    lambda low, high: ((b * c, b) for b in range(max(low, 1), high + 1) for c in range(low, high + 1)),
     # A bare `6/3` is a fraction or a date.
     (Form(r"/", bare="never"), Form(r"÷|\\div(?![A-Za-z])", bare="free"), Form(r"divided by\b", bare="cued")),
     "{0}/{1}={result}",
@@ -149,8 +119,8 @@ DIV = Family(
 )
 SQUARE = Family(
     "SQUARE",
-    _square,
-    _each,
+    lambda a: a * a,
+    lambda low, high: ((a,) for a in range(low, high + 1)),
     # A bare `6²` may carry a footnote.
     (
         Form(after=r"\^2|\^\{2\}|\*\*2", bare="free"),

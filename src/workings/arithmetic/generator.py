@@ -261,7 +261,9 @@ class _Maker:
             operand, result = taken
             steps.append(self.walk.written(value, step[0], operand, result))
             words["n"] = operand
-            sentences.append(pick(draw, _sentences(theme, step)) % words)
+            # a factor with a word of its own ("twice") has more sentences than its operation
+            said = theme.acts[step[0]] + theme.words.get(f"{step[0]}{step[1]}", ())
+            sentences.append(pick(draw, said) % words)
             value = result
         if draw() < self.spec.distractor_rate:
             sentences.insert(1 + int(draw() * len(sentences)), self._distractor(draw, words))
@@ -356,9 +358,3 @@ def _free_holes(opening: Opening) -> tuple[str, ...]:
     worked_out = {named for *_, named in _parsed(opening)}
     used = dict.fromkeys(hole for left, _, right, _ in _parsed(opening) for hole in (left, right))
     return tuple(hole for hole in used if hole.isalpha() and hole not in worked_out)
-
-
-def _sentences(theme: Theme, step: PlannedStep) -> tuple[str, ...]:
-    """Every sentence of the theme for this step; a factor with a word of its own ("twice") has more of them."""
-    operation, factor = step
-    return theme.acts[operation] + theme.words.get(f"{operation}{factor}", ())

@@ -86,10 +86,10 @@ def probes(spec: DrillSpec | None = None, n: int = 100, seed: int = 0) -> list[P
     return sorted(places, key=places.__getitem__)
 
 
-def overlap(asked: Sequence[Probe], texts: Iterable[str]) -> list[Overlap]:
+def overlap(probes: Sequence[Probe], texts: Iterable[str]) -> list[Overlap]:
     """Count how much of the probes raw texts show (plain digits, as `drill_documents` gives them), kind by kind."""
     by_operands: dict[Operands, list[Probe]] = defaultdict(list)
-    for probe in asked:
+    for probe in probes:
         by_operands[probe.operands].append(probe)
     worded: set[str] = set()
     stated: set[tuple[str, int, int]] = set()
@@ -97,12 +97,13 @@ def overlap(asked: Sequence[Probe], texts: Iterable[str]) -> list[Overlap]:
         stated |= {_canonical(_MARKS[mark], int(a), int(b)) for a, mark, b in _EQUATION.findall(text)}
         for neighbours in set(_neighbours(text)):
             worded |= {probe.id for probe in by_operands.get(neighbours, ()) if probe.question in text}
-    return [_overlap([probe for probe in asked if probe.kind == kind], worded, stated, kind) for kind in PROBE_KINDS]
-
-
-def _mark_of(probe: Probe) -> str:
-    """`*`, `+` or `-`."""
-    return {"addition": "+", "subtraction": "-"}.get(probe.kind, "*")
+    found = []
+    for kind in PROBE_KINDS:
+        operator = {"addition": "+", "subtraction": "-"}.get(kind, "*")
+        of_kind = [probe for probe in probes if probe.kind == kind]
+        n_equations = sum(_canonical(operator, *probe.operands) in stated for probe in of_kind)
+        found.append(Overlap(kind, len(of_kind), sum(probe.id in worded for probe in of_kind), n_equations))
+    return found
 
 
 def _probe(spec: DrillSpec, kind: ProbeKind, mark: str, operands: Operands, wording: int = 0) -> Probe:
@@ -132,8 +133,3 @@ def _neighbours(text: str) -> Iterator[Operands]:
     for a, b in pairwise(map(int, _NUMBER.findall(text))):
         yield a, b
         yield b, a
-
-
-def _overlap(asked: Sequence[Probe], worded: set[str], stated: set[tuple[str, int, int]], kind: ProbeKind) -> Overlap:
-    n_equations = sum(_canonical(_mark_of(probe), *probe.operands) in stated for probe in asked)
-    return Overlap(kind, len(asked), sum(probe.id in worded for probe in asked), n_equations)

@@ -109,7 +109,8 @@ def expand(text: str, vocabulary: FactVocabulary = GPT2_MUL) -> str:
         before = start - len(currency)
         if currency_before(text, before) == currency:  # `$$…`: not a price
             currency, before = "", start
-        pieces += [text[at:before], _equation(fact, currency)]
+        digits = str(fact.result)  # every family's equation ends with its result
+        pieces += [text[at:before], fact.equation.removesuffix(digits) + currency + digits]
         at = end
     return "".join([*pieces, text[at:]])
 
@@ -171,12 +172,6 @@ def _candidates(text: str, vocabulary: FactVocabulary, mode: Mode, found: list[O
         Candidate((start, end), text[start:end], "rewritten" if fact else "kept", reason, fact)
         for start, end, fact, _, reason in found
     ]
-
-
-def _equation(fact: Fact, currency: str) -> str:
-    """The equation with the currency before its result, with which every family's equation ends."""
-    equation, result = fact.equation, str(fact.result)
-    return equation.removesuffix(result) + currency + result
 
 
 # ── the rules of the original studies ────────────────────────────────────────────────────────────────────────────────
