@@ -97,38 +97,39 @@ KINDS: dict[str, Kind] = {
 class Weights:
     """Relative frequencies with which KINDS are drawn. In `single_*` both operands have one digit."""
 
-    single_add: float = fixed(0.5)
-    single_sub: float = fixed(0.5)
-    single_mul: float = fixed(3.0)
-    single_div: float = fixed(0.0)
-    squares: float = fixed(0.0)
-    double_add: float = fixed(0.5)
-    double_sub: float = fixed(0.5)
-    double_by_single: float = fixed(2.0)
-    double_by_double: float = fixed(1.0)
-    story_sums: float = fixed(0.5)
-    story_products: float = fixed(1.0)
+    single_add: float = fixed(0.5, "relative frequency of sums of two one-digit numbers")
+    single_sub: float = fixed(0.5, "relative frequency of differences of two one-digit numbers")
+    single_mul: float = fixed(3.0, "relative frequency of products of two one-digit numbers")
+    single_div: float = fixed(0.0, "relative frequency of quotients of two one-digit numbers")
+    squares: float = fixed(0.0, "relative frequency of squares of one-digit numbers")
+    double_add: float = fixed(0.5, "relative frequency of sums with a two-digit number")
+    double_sub: float = fixed(0.5, "relative frequency of differences with a two-digit number")
+    double_by_single: float = fixed(2.0, "relative frequency of products of a two-digit and a one-digit number")
+    double_by_double: float = fixed(1.0, "relative frequency of products of two two-digit numbers")
+    story_sums: float = fixed(0.5, "relative frequency of word problems with sums")
+    story_products: float = fixed(1.0, "relative frequency of word problems with products")
 
 
 @dataclass(frozen=True)
 class DrillSpec:
     """The drills to make. What is held out of training follows from the specification alone: it is the same for every seed.
 
-    Args:
-        facts_per_document: Mean number of facts of the times tables that a document writes out. Where its problems state
-            fewer, a list of products follows; once they have stated enough, only sums follow.
-        problems: Least and largest number of problems in a document, not counting the list of products.
-        fact_holdout: Share of the 45 facts that are never trained on; facts with a factor 1 are never held out.
-        template_holdout: Share of the wordings of each operation, and of the story themes, that are never trained on.
-        holdout_seed: Selects which they are.
+    Where the problems of a document state fewer facts than it should, a list of products follows; once they have stated
+    enough, only sums follow.
     """
 
-    weights: Weights = fixed(Weights())
-    facts_per_document: float = fixed(12.0)
-    problems: tuple[int, int] = fixed((4, 12))
-    fact_holdout: float = fixed(0.1)
-    template_holdout: float = fixed(0.2)
-    holdout_seed: int = fixed(0)
+    weights: Weights = fixed(Weights(), "relative frequencies of the kinds of problems")
+    facts_per_document: float = fixed(12.0, "mean number of times-table facts that a document writes out")
+    problems: tuple[int, int] = fixed(
+        (4, 12), "smallest and largest number of problems per document, not counting the list of products"
+    )
+    fact_holdout: float = fixed(
+        0.1, "share of the 45 facts that are never trained on; facts with a factor 1 are never held out"
+    )
+    template_holdout: float = fixed(
+        0.2, "share of the wordings of each operation, and of the story themes, that are never trained on"
+    )
+    holdout_seed: int = fixed(0, "random seed that selects the held-out facts and wordings")
 
     def __post_init__(self) -> None:
         complaint = next(_complaints(self), None)

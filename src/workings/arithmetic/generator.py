@@ -28,6 +28,7 @@ from workings.arithmetic.stories import (
     Theme,
 )
 from workings.arithmetic.walk import Draw, IntegerLine, ModularRing, PlannedStep, ValueRange, apply, pick
+from workings.config import fixed
 from workings.errors import BadInput
 
 # ── what problems to make ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -40,32 +41,31 @@ MOST_STEPS = 8
 @dataclass(frozen=True, slots=True)
 class ProblemSpec:
     """The problems to make. Every operand, intermediate value and answer is an integer in `low..high`.
-
-    Args:
-        n_steps: Chain lengths, drawn uniformly; repeat one to give it more weight.
-        operations: Any of + - * /; `*` and `/` take their operands from multipliers and divisors.
-        addends: The least and largest operand of + and -; None leaves both to the range.
-        mix: Give every chain of two or more steps a `*` or `/` after its first step, so that a running sum does not solve it.
-        modulus: Tell stories on a ring of so many places, values 0..modulus-1 (low and high are not used). Each step shows
-            its wrap as true integer arithmetic, `18+5-20=3`. A ring has no division.
-        distractor_rate: Probability of one sentence with a number that no step uses.
-        style: "story", or "plain" for bare commands ("Start with 5. Add 3.").
-        templates: Names of story themes; none named: every running-value theme of the style (rings, with a modulus).
-            STRUCTURED themes have openings whose steps are not all on a running value ("3 boxes of 6 and 4 loose").
+    STRUCTURED themes have openings whose steps are not all on a running value ("3 boxes of 6 and 4 loose"). Each step on a
+    ring shows its wrap as true integer arithmetic, `18+5-20=3`.
     """
 
-    n_steps: tuple[int, ...] = (1, 2, 3, 4)
-    low: int = 0
-    high: int = 99
-    operations: tuple[Operation, ...] = ("+", "-", "*", "/")
-    multipliers: tuple[int, ...] = (2, 3, 4)
-    divisors: tuple[int, ...] = (2, 3, 4, 5)
-    addends: tuple[int, int] | None = None
-    mix: bool = True
-    modulus: int | None = None
-    distractor_rate: float = 0.0
-    style: Literal["story", "plain"] = "story"
-    templates: tuple[str, ...] = ()
+    n_steps: tuple[int, ...] = fixed(
+        (1, 2, 3, 4), "chain lengths, drawn uniformly; a length named twice is drawn twice as often"
+    )
+    low: int = fixed(0, "smallest operand, intermediate value and answer")
+    high: int = fixed(99, "largest operand, intermediate value and answer")
+    operations: tuple[Operation, ...] = fixed(("+", "-", "*", "/"), "operations: any of + - * /")
+    multipliers: tuple[int, ...] = fixed((2, 3, 4), "operands of *")
+    divisors: tuple[int, ...] = fixed((2, 3, 4, 5), "operands of /")
+    addends: tuple[int, int] | None = fixed(
+        None, "smallest and largest operand of + and -; by default those of the range"
+    )
+    mix: bool = fixed(
+        True,
+        "give every chain of two or more steps a * or / after its first step, so that a running sum does not solve it",
+    )
+    modulus: int | None = fixed(
+        None, "number of places of a ring on which the stories are told, with values 0..modulus-1 and no division"
+    )
+    distractor_rate: float = fixed(0.0, "probability of one sentence with a number that no step uses")
+    style: Literal["story", "plain"] = fixed("story", 'word problems, or bare commands such as "Start with 5. Add 3."')
+    templates: tuple[str, ...] = fixed((), "names of story themes; by default every running-value theme of the style")
 
     def __post_init__(self) -> None:
         complaint = next(_complaints(self), None)

@@ -72,19 +72,21 @@ TEMPLATES: dict[PromptStyle, PromptTemplate] = {
 class Settings:
     """How a model is asked; the same for all models that are to be compared."""
 
-    hellaswag_data: str = fixed(HELLASWAG, "a hub id, a JSON-lines file, or a folder with one")
+    hellaswag_data: str = fixed(HELLASWAG, "HellaSwag items: a hub id, a JSON-lines file, or a folder with one")
     customs: tuple[Convention, ...] = fixed(("karpathy", "lm-eval"), "HellaSwag scoring conventions")
-    gsm8k_data: str = fixed(GSM8K, "a hub id, a file, a folder with test.jsonl, or generated[:preset]")
-    prompt: PromptStyle = fixed("chat", "User:/Assistant: or Question:/Answer:, for GSM8K and probes")
-    num_fewshot: int | None = fixed(
-        None, "worked examples before a GSM8K question (default: 0 for the chat prompt, 5 for lm-eval's)"
+    gsm8k_data: str = fixed(GSM8K, "GSM8K items: a hub id, a file, a folder with test.jsonl, or generated[:preset]")
+    prompt: PromptStyle = fixed(
+        "chat", "prompt of GSM8K and probes: chat is User:/Assistant:, lm-eval is Question:/Answer:"
     )
-    max_new_tokens: int = fixed(256, "tokens of an answer to GSM8K, at most")
-    limit: int | None = fixed(None, "items of each task, at most; the first ones are taken")
-    drills: DrillSpec = fixed(DrillSpec(), "the drills whose held-out facts the probes ask for")
+    num_fewshot: int | None = fixed(
+        None, "number of worked examples before a GSM8K question; by default 0 for chat and 5 for lm-eval"
+    )
+    max_new_tokens: int = fixed(256, "maximum number of new tokens per answer to GSM8K")
+    limit: int | None = fixed(None, "maximum number of items per task, the first ones")
+    drills: DrillSpec = fixed(DrillSpec(), "specification of the drills whose held-out facts the probes ask for")
     probe_seed: int = fixed(0, "random seed for the operands of the probes")
-    batch_size: int = nuisance(32, "answers generated at once")
-    batch_tokens: int = nuisance(8192, "tokens scored at once")
+    batch_size: int = nuisance(32, "number of answers generated at once")
+    batch_tokens: int = nuisance(8192, "number of tokens scored at once")
 
     def __post_init__(self) -> None:
         least = {"limit": 1, "num_fewshot": 0, "max_new_tokens": 1, "batch_size": 1, "batch_tokens": 1}

@@ -27,13 +27,17 @@ Tasks = tuple[Literal["hellaswag", "gsm8k", "probes"], ...]
 class Config:
     """Which model, asked what."""
 
-    model: str | None = scientific(None, "a hub id, a Hugging Face folder, one of our checkpoints, a GGUF file")
-    checkpoints: str | None = scientific(None, "a training's run directory: all the models it kept, instead of one")
-    tasks: Tasks = fixed(("hellaswag", "gsm8k", "probes"))
-    settings: Settings = fixed(Settings())
-    device: str = fixed("auto")
-    precision: Literal["fp32", "bf16"] = fixed("fp32")
-    seed: int = nuisance(0, "of the training of the model that is judged, so that arms are paired by it")
+    model: str | None = scientific(
+        None, "model to judge: a hub id (gpt2), a Hugging Face folder, a checkpoint, or a .gguf file"
+    )
+    checkpoints: str | None = scientific(
+        None, "run directory of a training, whose kept models are all judged, instead of one model"
+    )
+    tasks: Tasks = fixed(("hellaswag", "gsm8k", "probes"), "benchmarks: hellaswag, gsm8k, probes")
+    settings: Settings = fixed(Settings(), "prompts, data and limits of the benchmarks")
+    device: str = fixed("auto", "device: auto, cpu, cuda or mps")
+    precision: Literal["fp32", "bf16"] = fixed("fp32", "floating-point format in which the model computes")
+    seed: int = nuisance(0, "seed that the model was trained with, by which arms are paired")
 
 
 ARMS = {"model": Config()}

@@ -40,27 +40,34 @@ if TYPE_CHECKING:
 class Text:
     """The raw documents, the same in every arm: English, word problems without products, and drills at `fact_rate`."""
 
-    english: str = fixed("docstrings", "a path, a hub id, or docstrings: those of Python's standard library")
-    english_weight: float = fixed(3.0)
-    problems: str = fixed("generated:sums", "no products: what is held out of the drills is held out of them too")
-    problems_weight: float = fixed(1.0)
-    bytes_limit: int | None = fixed(1_600_000, "raw bytes of training documents, drills not counted")
-    drills: DrillSpec = fixed(DrillSpec())
-    validation_fraction: float = fixed(0.05, "of documents, by content, never trained on")
-    seed: int = fixed(0, "of the documents' order and of the drills: the same for all training seeds")
-    corpus: str = fixed("", "a corpus built beforehand; {vocabulary} in it stands for that of the arm")
+    english: str = fixed(
+        "docstrings", "English documents: a path, a hub id, or docstrings (those of Python's standard library)"
+    )
+    english_weight: float = fixed(3.0, "weight of the English documents among the bytes")
+    problems: str = fixed("generated:sums", "word problems; by default without products, which the drills hold out")
+    problems_weight: float = fixed(1.0, "weight of the word problems among the bytes")
+    bytes_limit: int | None = fixed(1_600_000, "maximum number of raw bytes of training documents, drills not counted")
+    drills: DrillSpec = fixed(DrillSpec(), "specification of the drills")
+    validation_fraction: float = fixed(0.05, "share of documents held out for validation, chosen by content")
+    seed: int = fixed(0, "random seed for shuffling and drills, the same for all training seeds")
+    corpus: str = fixed("", "folder of a corpus built beforehand; {vocabulary} in it stands for the arm's vocabulary")
 
 
 @dataclass(frozen=True)
 class Config:
     """One arm."""
 
-    vocabulary: Vocabulary = scientific("digits", "digits, facts, shuffled or reserved")
-    fact_rate: float = scientific(0.02, "of the training tokens of the arm facts")
-    base: str = fixed("embedded", "the byte-level BPE: embedded, a hub id such as gpt2, or a path")
-    facts: str = fixed("MUL:1-9")
-    mode: Mode = fixed("strict", "of rewriting")
-    text: Text = fixed(Text())
+    vocabulary: Vocabulary = scientific(
+        "digits",
+        "what becomes of arithmetic: digits, fact tokens, fact tokens permuted in each document, or unused tokens",
+    )
+    fact_rate: float = scientific(
+        0.02, "share of facts among the training tokens of the facts arm, reached with drills"
+    )
+    base: str = fixed("embedded", "byte-level BPE: embedded, a hub id such as gpt2, or a path")
+    facts: str = fixed("MUL:1-9", "fact families and ranges of operands: MUL:1-9, or several: MUL:1-12,ADD:0-9")
+    mode: Mode = fixed("strict", "rewriting mode: which equations become fact tokens")
+    text: Text = fixed(Text(), "raw documents, the same in every arm")
     training: PretrainConfig = fixed(
         replace(
             PRESETS["mini"],
@@ -75,14 +82,15 @@ class Config:
             evaluate_every=200,
             sample_every=400,
             save_every=200,
-        )
+        ),
+        "recipe of the training",
     )
-    hellaswag: str = fixed("", "a hub id or a local file; empty: not judged")
-    gsm8k: str = fixed("", "a hub id or a local file; empty: not judged")
-    limit: int | None = fixed(None, "at most so many items of each")
-    threads: int = fixed(0, "CPU threads; 0 leaves it to torch")
-    device: str = fixed("auto")
-    seed: int = nuisance(0)
+    hellaswag: str = fixed("", "HellaSwag items to judge on: a hub id or a file; empty: not judged")
+    gsm8k: str = fixed("", "GSM8K items to judge on: a hub id or a file; empty: not judged")
+    limit: int | None = fixed(None, "maximum number of items per benchmark")
+    threads: int = fixed(0, "number of CPU threads; 0: torch decides")
+    device: str = fixed("auto", "device: auto, cpu, cuda or mps")
+    seed: int = nuisance(0, "random seed for initial weights and order")
 
 
 ARMS = {name: Config(vocabulary=name) for name in ("digits", "facts", "shuffled", "reserved")}

@@ -35,17 +35,19 @@ if TYPE_CHECKING:
 class Config:
     """Corpus, recipe, and who judges."""
 
-    corpus: str = scientific("", "a folder of `workings corpus build`")
-    start: str | None = fixed(None, "a checkpoint or its run to go on from, in its shape, instead of new weights")
-    training: PretrainConfig = fixed(PRESETS["mini"])
-    hellaswag: str | None = fixed(None, "judge on these items: a file, or a hub id")
-    probes: bool = fixed(False, "judge on arithmetic probes")
-    judged: int | None = fixed(None, "at most so many items of each judge")
-    verify: bool = fixed(True, "hash every shard of the corpus before training, and before going on")
-    track: tuple[Tracker, ...] = fixed((), "echo the metrics to tensorboard, wandb or trackio")
-    project: str = fixed("workings", "the name under which trackers file the run")
-    device: str = fixed("auto")
-    seed: int = nuisance(0)
+    corpus: str = scientific("", "folder of a corpus, from workings corpus build")
+    start: str | None = fixed(None, "checkpoint, or its run, to start from instead of new weights")
+    training: PretrainConfig = fixed(PRESETS["mini"], "recipe of the training")
+    hellaswag: str | None = fixed(
+        None, "HellaSwag items to judge on at the end and every training.evaluate_every steps: a file or a hub id"
+    )
+    probes: bool = fixed(False, "judge on arithmetic probes at the end and every training.evaluate_every steps")
+    judged: int | None = fixed(None, "maximum number of items per benchmark")
+    verify: bool = fixed(True, "hash every shard of the corpus before training, and before resuming")
+    track: tuple[Tracker, ...] = fixed((), "trackers that also receive the metrics: tensorboard, wandb, trackio")
+    project: str = fixed("workings", "project name under which trackers file the run")
+    device: str = fixed("auto", "device: auto, cpu, cuda or mps")
+    seed: int = nuisance(0, "random seed for initial weights and order")
 
 
 ARMS = {name: Config(training=recipe) for name, recipe in PRESETS.items()}

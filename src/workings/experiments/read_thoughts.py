@@ -33,28 +33,36 @@ class Config:
     """Which model, which problems, what is asked."""
 
     model: str = scientific(
-        "bundled", "bundled, a checkpoint, or a plain language model (wrapped as an untrained CODI)"
+        "bundled",
+        "model whose thoughts are read: bundled, a checkpoint, or a plain language model (wrapped as an untrained CODI)",
     )
-    base: str | None = fixed(None, "of a released checkpoint: where its config and tokenizer are")
-    lora_alpha: float | None = fixed(None, "of a released checkpoint; it is not in the file")
-    control: str | None = fixed(None, "the matched model without recurrence; for bundled it is bundled-control")
-    untrained: bool = fixed(True, "also read an untrained model of the same architecture")
-    problems: str = fixed("generated", "generated[:preset], a file, or a hub id")
-    problem_split: str = fixed("test", "of a hub data set")
-    limit: int = fixed(2000, "at most so many problems")
-    targets: tuple[str, ...] = fixed(("step1", "step2", "step3", "step4", "uniform"))
-    fractions: tuple[float, float, float] = fixed((0.5, 0.1, 0.4), "of the problems: train, validation, test")
-    layers: tuple[str, ...] = fixed((), "the layers that are read; none named: all")
-    fit: FitConfig = fixed(FitConfig())
-    necessity: int = fixed(1000, "test problems answered with substituted thoughts; 0 leaves that out")
-    samples: int = fixed(6, "test problems shown in the report")
-    max_new_tokens: int = fixed(32)
-    max_failures: float = fixed(0.05, "share of the problems that may be left out, for a reason that is listed")
-    store_dtype: Literal["float32", "bfloat16"] = fixed("float32")
-    batch_size: int = fixed(128)
-    device: str = fixed("auto")
-    precision: Literal["fp32", "bf16"] = fixed("fp32")
-    seed: int = nuisance(0)
+    base: str | None = fixed(
+        None, "language model that a released checkpoint was trained from, for its config and tokenizer"
+    )
+    lora_alpha: float | None = fixed(None, "LoRA alpha of a released checkpoint, which its file does not hold")
+    control: str | None = fixed(None, "matched model without recurrence; for bundled it is bundled-control")
+    untrained: bool = fixed(True, "whether an untrained model of the same architecture is read too")
+    problems: str = fixed("generated", "problems to think about: generated[:preset], a file, or a hub id")
+    problem_split: str = fixed("test", "dataset split of the problems, for hub data sets")
+    limit: int = fixed(2000, "maximum number of problems")
+    targets: tuple[str, ...] = fixed(
+        ("step1", "step2", "step3", "step4", "uniform"),
+        "rules that say what each position is probed for: step1, step2, …, uniform",
+    )
+    fractions: tuple[float, float, float] = fixed(
+        (0.5, 0.1, 0.4), "shares of the problems used for training, validation and test"
+    )
+    layers: tuple[str, ...] = fixed((), "layers to read; by default all")
+    fit: FitConfig = fixed(FitConfig(), "recipe of the tuned lens")
+    necessity: int = fixed(1000, "number of test problems answered again with ablated thoughts; 0: none")
+    samples: int = fixed(6, "number of test problems shown in the report")
+    max_new_tokens: int = fixed(32, "maximum number of new tokens per answer")
+    max_failures: float = fixed(0.05, "largest share of the problems that may be left out, each for a listed reason")
+    store_dtype: Literal["float32", "bfloat16"] = fixed("float32", "floating-point format of the stored states")
+    batch_size: int = fixed(128, "number of problems thought about at once")
+    device: str = fixed("auto", "device: auto, cpu, cuda or mps")
+    precision: Literal["fp32", "bf16"] = fixed("fp32", "floating-point format in which the model computes")
+    seed: int = nuisance(0, "random seed for problems, splits, shuffled targets and untrained weights")
 
 
 ARMS = {"reading": Config()}

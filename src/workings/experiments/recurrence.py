@@ -34,17 +34,19 @@ class Config:
     """One arm of the pair."""
 
     recurrence: Literal["state", "constant"] = scientific(
-        "state", "what is fed: the state before, or a learned constant"
+        "state", "what each thought is computed from: the state before it, or a learned constant"
     )
-    answer_sees: Literal["everything", "thoughts"] = fixed("thoughts")
-    problems: ProblemSpec = fixed(PRESETS["bundled"])
-    n_train: int = fixed(400_000)
-    n_validation: int = fixed(500)
-    n_test: int = fixed(1000, "fresh problems of each chain length")
-    n_layers: int = fixed(2)
-    width: int = fixed(128)
-    n_heads: int = fixed(4)
-    n_thoughts: int = fixed(6)
+    answer_sees: Literal["everything", "thoughts"] = fixed(
+        "thoughts", "what the answer attends to: question and thoughts, or thoughts only"
+    )
+    problems: ProblemSpec = fixed(PRESETS["bundled"], "specification of the generated problems")
+    n_train: int = fixed(400_000, "number of training problems")
+    n_validation: int = fixed(500, "number of validation problems")
+    n_test: int = fixed(1000, "number of fresh test problems per chain length")
+    n_layers: int = fixed(2, "number of transformer blocks")
+    width: int = fixed(128, "width of the residual stream")
+    n_heads: int = fixed(4, "number of attention heads per block")
+    n_thoughts: int = fixed(6, "number of continuous thoughts before the answer")
     training: DistilConfig = fixed(
         DistilConfig(
             optimizer="muon",
@@ -53,11 +55,12 @@ class Config:
             micro_batch_size=128,
             validate_every=1000,
             save_every=1000,
-        )
+        ),
+        "recipe of the training",
     )
-    threads: int = fixed(0, "CPU threads; 0 leaves it to torch")
-    bundle: Path | None = fixed(None, "also copy the finished checkpoint to this folder")
-    seed: int = nuisance(0)
+    threads: int = fixed(0, "number of CPU threads; 0: torch decides")
+    bundle: Path | None = fixed(None, "folder to which the finished checkpoint is copied")
+    seed: int = nuisance(0, "random seed for problems, initial weights and order")
 
 
 ARMS = {"recurrent": Config(), "constant": Config(recurrence="constant")}

@@ -25,36 +25,44 @@ from workings.training.distillation import RECIPES, DistilConfig, distil, progre
 class Thinking:
     """What is added to the base; the fields of CodiConfig that a user sets."""
 
-    n_thoughts: int = scientific(6)
-    recurrence: Literal["state", "constant"] = scientific("state")
-    answer_sees: Literal["everything", "thoughts"] = scientific("everything")
-    projection: bool = fixed(True)
-    projection_width: int = fixed(0, "0: the width of the model")
-    projection_norm: bool = fixed(True)
-    projection_dropout: float = fixed(0.0)
-    chain_style: Literal["marked", "stripped"] = fixed("marked")
-    keep_last_step: bool = fixed(False, "whether the teacher reads the last step too")
-    remove_eos: bool = fixed(True)
-    normalise_question: bool = fixed(True)
+    n_thoughts: int = scientific(6, "number of continuous thoughts before the answer")
+    recurrence: Literal["state", "constant"] = scientific(
+        "state", "what each thought is computed from: the state before it, or a learned constant"
+    )
+    answer_sees: Literal["everything", "thoughts"] = scientific(
+        "everything", "what the answer attends to: question and thoughts, or thoughts only"
+    )
+    projection: bool = fixed(True, "whether a state passes a projection before it becomes the next input")
+    projection_width: int = fixed(0, "hidden width of the projection; 0: the width of the model")
+    projection_norm: bool = fixed(True, "whether the projection ends in a layer norm")
+    projection_dropout: float = fixed(0.0, "dropout probability before the projection")
+    chain_style: Literal["marked", "stripped"] = fixed(
+        "marked", "written chain of the teacher: steps as <<6*9=54>>, or without the marks"
+    )
+    keep_last_step: bool = fixed(False, "whether the teacher's written chain includes the last step")
+    remove_eos: bool = fixed(True, "whether the end-of-text tokens after question and chain are left out")
+    normalise_question: bool = fixed(
+        True, "whether the question loses its outer spaces and its double spaces become single"
+    )
 
 
 @dataclass(frozen=True)
 class Config:
     """Base, problems, recipe."""
 
-    base: str | None = fixed(None, "path, GGUF file or hub id of the language model to start from")
+    base: str | None = fixed(None, "language model to start from: a path, a .gguf file or a hub id")
     from_scratch: bool = fixed(False, "keep only the base's architecture and tokenizer, with random weights")
-    problems: str = fixed("generated", "to train on: generated[:preset], a file, or a hub id")
-    problem_split: str = fixed("train", "of a hub data set")
+    problems: str = fixed("generated", "training problems: generated[:preset], a file, or a hub id")
+    problem_split: str = fixed("train", "dataset split of the training problems, for hub data sets")
     validation: str | None = fixed(
-        None, "problems to validate on; without it the last n_validation of the training problems"
+        None, "validation problems; by default the last n_validation of the training problems"
     )
-    n_validation: int = fixed(500)
-    limit: int | None = fixed(None, "at most so many training problems")
-    thinking: Thinking = fixed(Thinking())
-    training: DistilConfig = fixed(RECIPES["small"])
-    device: str = fixed("auto")
-    seed: int = nuisance(0)
+    n_validation: int = fixed(500, "number of validation problems")
+    limit: int | None = fixed(None, "maximum number of training problems")
+    thinking: Thinking = fixed(Thinking(), "recurrence and prompt of the model")
+    training: DistilConfig = fixed(RECIPES["small"], "recipe of the training")
+    device: str = fixed("auto", "device: auto, cpu, cuda or mps")
+    seed: int = nuisance(0, "random seed for initial weights and order")
 
 
 ARMS = {name: Config(training=recipe) for name, recipe in RECIPES.items()}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
+from workings.config import fixed
 from workings.errors import BadInput
 from workings.models.thinking import AnswerSees, Batch, Mode, ThoughtModel, left_padded
 
@@ -30,19 +31,29 @@ ANSWER_PROMPT = "The answer is:"
 class CodiConfig:
     """All of CODI that is not in the base model's own config. Saved beside the weights as `thinking.json`."""
 
-    vocabulary: int  # V of the base; rows V, V+1, V+2 of the embedding are pad, bot, eot
-    n_thoughts: int = 6
-    recurrence: Literal["state", "constant"] = "state"
-    answer_sees: AnswerSees = "everything"
-    projection: bool = True
-    projection_width: int = 768
-    projection_norm: bool = True
-    projection_dropout: float = 0.0
-    chain_style: Literal["marked", "stripped"] = "marked"
-    keep_last_step: bool = False
-    remove_eos: bool = True
-    normalise_question: bool = True
-    lora_alpha: float | None = None  # of the checkpoint the weights were merged from; for the record
+    vocabulary: int = fixed(
+        help="number of tokens V of the base; rows V, V+1, V+2 of the embedding are pad, bot and eot"
+    )
+    n_thoughts: int = fixed(6, "number of continuous thoughts before the answer")
+    recurrence: Literal["state", "constant"] = fixed(
+        "state", "what each thought is computed from: the state before it, or a learned constant"
+    )
+    answer_sees: AnswerSees = fixed("everything", "what the answer attends to: question and thoughts, or thoughts only")
+    projection: bool = fixed(True, "whether a state passes a projection before it becomes the next input")
+    projection_width: int = fixed(768, "hidden width of the projection")
+    projection_norm: bool = fixed(True, "whether the projection ends in a layer norm")
+    projection_dropout: float = fixed(0.0, "dropout probability before the projection")
+    chain_style: Literal["marked", "stripped"] = fixed(
+        "marked", "written chain of the teacher: steps as <<6*9=54>>, or without the marks"
+    )
+    keep_last_step: bool = fixed(False, "whether the teacher's written chain includes the last step")
+    remove_eos: bool = fixed(True, "whether the end-of-text tokens after question and chain are left out")
+    normalise_question: bool = fixed(
+        True, "whether the question loses its outer spaces and its double spaces become single"
+    )
+    lora_alpha: float | None = fixed(
+        None, "LoRA alpha of the checkpoint that the weights were merged from, for the record"
+    )
 
     @property
     def pad_id(self) -> int:

@@ -33,11 +33,11 @@ STD = 0.02  # of every initial weight; GPT-2 drew them so at each of its sizes
 class GPT2Config:
     """The shape of a model. `vocab` is the rows of the embedding, which may be more than the tokenizer has ids."""
 
-    n_layers: int = fixed(12)
-    n_heads: int = fixed(12)
-    d_model: int = fixed(768)
-    block: int = fixed(1024, "positions: no row may be longer")
-    vocab: int = fixed(50257, "rows of the embedding")
+    n_layers: int = fixed(12, "number of transformer blocks")
+    n_heads: int = fixed(12, "number of attention heads per block")
+    d_model: int = fixed(768, "width of the residual stream")
+    block: int = fixed(1024, "maximum number of positions in a row")
+    vocab: int = fixed(50257, "number of rows of the embedding")
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -32,14 +32,18 @@ _VALIDATED_AT_ONCE = 128
 class FitConfig:
     """AdamW with a cosine over the epochs; patience counts epochs without a better validation loss."""
 
-    lr: float = nuisance(1e-3)
-    weight_decay: float = nuisance(1e-3, help="pulls the translators to zero: to the logit lens")
-    clip: float = nuisance(1.0, help="largest norm of the gradient of all layers together")
-    max_epochs: int = nuisance(50)
-    patience: int = nuisance(5)
-    batch_problems: int = nuisance(32, help="problems a step; each brings all its positions at all layers")
-    precision: Precision = fixed("auto", help="of the matrix products; weights, norm and sums are float32")
-    seed: int = fixed(0, help="of the order of the problems")
+    lr: float = nuisance(1e-3, "learning rate of AdamW at the start of the cosine schedule")
+    weight_decay: float = nuisance(1e-3, "weight decay, which pulls the translators to zero and so to the logit lens")
+    clip: float = nuisance(1.0, "largest norm of the gradient of all layers together")
+    max_epochs: int = nuisance(50, "maximum number of passes over the training problems")
+    patience: int = nuisance(5, "number of epochs without a better validation loss after which fitting stops")
+    batch_problems: int = nuisance(
+        32, "number of problems per optimizer step; each brings all its positions at all layers"
+    )
+    precision: Precision = fixed(
+        "auto", "floating-point format of the matrix products; weights, norms and sums are float32"
+    )
+    seed: int = fixed(0, "random seed for the order of the problems")
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,13 @@ COUNTS = ("documents", "bytes", "tokens", "facts", "facts_arm_tokens", "facts_ar
 class SourceConfig:
     """One source of documents; see `open_documents` for references, fields and separators."""
 
-    reference: str
-    weight: float = fixed(1.0, help="its share of the bytes, relative to the other weights")
-    field: str = fixed("text", help="the column of the text; question+answer joins two")
-    separator: str | None = fixed(None, help="what divides a .txt file into documents")
-    name: str = fixed("", help="in tables and file names; by default the end of the reference")
+    reference: str = fixed(
+        help="file, folder, hub id (HuggingFaceFW/fineweb-edu:sample-10BT@revision), generated, drills or docstrings"
+    )
+    weight: float = fixed(1.0, "share of the bytes of the corpus, relative to the weights of the other sources")
+    field: str = fixed("text", "column that holds the text; question+answer joins two columns")
+    separator: str | None = fixed(None, "string that divides a .txt file into documents")
+    name: str = fixed("", "name in tables and file names; by default the end of the reference")
 
     def __post_init__(self) -> None:
         if not self.weight > 0:
@@ -40,21 +42,26 @@ class SourceConfig:
 class CorpusConfig:
     """Everything that decides the bytes of a corpus. Arms differ in `vocabulary` (or in `fact_rate`), in nothing else."""
 
-    documents: tuple[SourceConfig, ...]
-    vocabulary: Vocabulary = scientific("facts")
-    base: str = fixed("embedded", help="the byte-level BPE: a hub id such as gpt2, a path, or embedded")
-    facts: str = fixed("MUL:1-9")
-    mode: Mode = fixed("strict", help="of rewriting")
-    fact_rate: float = scientific(0.0, help="of the training tokens, in the vocabulary facts; drills make up for it")
-    drills: DrillSpec = fixed(DrillSpec())
-    documents_limit: int | None = fixed(None, help="documents read, validation among them, drills not")
-    bytes_limit: int | None = fixed(None, help="the same in raw bytes")
-    seed: int = fixed(0)
-    shuffle_documents: int = fixed(10_000, help="that are held in memory to draw the next one from")
-    shuffle_bytes: int = fixed(64 << 20, help="the same in bytes")
-    validation_fraction: float = fixed(0.005, help="of documents, by content; they are never trained on")
-    validation_documents: int = fixed(1000, help="at most, of each source")
-    shard_tokens: int = fixed(100_000_000)
+    documents: tuple[SourceConfig, ...] = fixed(help="sources of the documents")
+    vocabulary: Vocabulary = scientific(
+        "facts",
+        "what becomes of arithmetic: digits, fact tokens, fact tokens permuted in each document, or unused tokens",
+    )
+    base: str = fixed("embedded", "byte-level BPE: a hub id such as gpt2, a path, or embedded")
+    facts: str = fixed("MUL:1-9", "fact families and ranges of operands: MUL:1-9, or several: MUL:1-12,ADD:0-9")
+    mode: Mode = fixed("strict", "rewriting mode: which equations become fact tokens")
+    fact_rate: float = scientific(0.0, "share of facts among the training tokens of the facts arm, reached with drills")
+    drills: DrillSpec = fixed(DrillSpec(), "specification of the drills")
+    documents_limit: int | None = fixed(
+        None, "maximum number of documents to read, validation included, drills not counted"
+    )
+    bytes_limit: int | None = fixed(None, "maximum number of raw bytes to read, drills not counted")
+    seed: int = fixed(0, "random seed for shuffling and drills")
+    shuffle_documents: int = fixed(10_000, "number of documents held in memory to draw the next one from")
+    shuffle_bytes: int = fixed(64 << 20, "maximum number of bytes held in memory to draw the next document from")
+    validation_fraction: float = fixed(0.005, "share of documents held out for validation, chosen by content")
+    validation_documents: int = fixed(1000, "maximum number of validation documents per source")
+    shard_tokens: int = fixed(100_000_000, "number of tokens per shard")
 
     def __post_init__(self) -> None:
         complaint = next((what for what, holds in self._complaints().items() if holds), None)

@@ -36,29 +36,39 @@ Log = Callable[..., None]
 class DistilConfig:
     """Every switch of CODI training. Defaults are for a small model from scratch; the released recipes are in `RECIPES`."""
 
-    optimizer: Literal["adamw", "muon"] = fixed("adamw")  # muon: for the matrices of the blocks, adamw for the rest
-    learning_rate: float = nuisance(1e-3)
-    epochs: float = fixed(1.0)
-    batch_size: int = fixed(256)  # global: examples per optimizer step
-    micro_batch_size: int = fixed(256)  # examples per pass; accumulation is derived
-    warmup_fraction: float = fixed(0.03)
-    weight_decay: float = fixed(0.1)
-    betas: tuple[float, float] = fixed((0.9, 0.999))
-    clip: float = fixed(2.0)
-    distil_weight: float = scientific(1.0)
-    distil_loss: Literal["smooth_l1", "l2"] = fixed("smooth_l1")
-    distil_normalise: bool = fixed(True)
-    teacher_weight: float = scientific(1.0)
-    lora_rank: int = fixed(0)  # 0: all weights are trained
-    lora_alpha: float = fixed(32.0)
-    lora_dropout: float = fixed(0.1)
-    precision: Literal["fp32", "bf16"] = fixed("bf16")
-    max_tokens: int = fixed(256)  # longer examples are left out, and counted
-    log_every: int = fixed(50)
-    validate_every: int = fixed(500)
-    validation_problems: int = fixed(500)
-    save_every: int = fixed(500)
-    seed: int = nuisance(0)
+    optimizer: Literal["adamw", "muon"] = fixed(
+        "adamw", "optimizer; muon applies to the matrices of the blocks and adamw to the rest"
+    )
+    learning_rate: float = nuisance(1e-3, "peak learning rate, reached after the warm-up")
+    epochs: float = fixed(1.0, "number of passes over the training examples; fractions are allowed")
+    batch_size: int = fixed(256, "number of examples per optimizer step")
+    micro_batch_size: int = fixed(
+        256, "number of examples per forward pass; gradients are accumulated up to batch_size"
+    )
+    warmup_fraction: float = fixed(0.03, "share of the steps during which the learning rate rises")
+    weight_decay: float = fixed(0.1, "weight decay")
+    betas: tuple[float, float] = fixed((0.9, 0.999), "AdamW's decay rates of the gradient's first and second moment")
+    clip: float = fixed(2.0, "largest norm of the gradient; a longer one is scaled down")
+    distil_weight: float = scientific(1.0, "weight of the distillation loss at the answer's colon")
+    distil_loss: Literal["smooth_l1", "l2"] = fixed(
+        "smooth_l1", "distance between the student's and the teacher's hidden states"
+    )
+    distil_normalise: bool = fixed(
+        True, "divide the distance at each layer by the standard deviation of the teacher's states"
+    )
+    teacher_weight: float = scientific(1.0, "weight of the teacher's loss on the written chain and answer")
+    lora_rank: int = fixed(0, "rank of the LoRA adapters; 0 trains all weights")
+    lora_alpha: float = fixed(32.0, "scale of the LoRA adapters: their product is multiplied by lora_alpha / lora_rank")
+    lora_dropout: float = fixed(0.1, "dropout probability before the LoRA adapters")
+    precision: Literal["fp32", "bf16"] = fixed(
+        "bf16", "floating-point format of the training; bf16 is autocast with fp32 master weights"
+    )
+    max_tokens: int = fixed(256, "maximum number of tokens per example; longer examples are left out and counted")
+    log_every: int = fixed(50, "number of steps between two log lines")
+    validate_every: int = fixed(500, "number of steps between two validations; the last step is always validated")
+    validation_problems: int = fixed(500, "number of validation problems answered at each validation")
+    save_every: int = fixed(500, "number of steps between two resume points")
+    seed: int = nuisance(0, "random seed for initial weights, order and dropout")
 
 
 RECIPES = {

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 class Shape:
     """The model. It gets as many rows as the tokenizer asks for."""
 
-    n_layers: int = fixed(4)
-    n_heads: int = fixed(4)
-    d_model: int = fixed(128)
-    block: int = fixed(256, "positions")
+    n_layers: int = fixed(4, "number of transformer blocks")
+    n_heads: int = fixed(4, "number of attention heads per block")
+    d_model: int = fixed(128, "width of the residual stream")
+    block: int = fixed(256, "maximum number of positions in a row")
 
     @classmethod
     def of(cls, shape: GPT2Config) -> Shape:
@@ -35,35 +35,51 @@ class Shape:
 class PretrainConfig:
     """A recipe; `PRESETS` has the named ones. Counts of steps are of optimizer updates, 0 means never."""
 
-    shape: Shape = fixed(Shape())
-    steps: int = fixed(1000)
-    tokens_per_step: int = fixed(8192, "over all processes and passes; the number of passes follows")
-    raw_bytes: int | None = fixed(None, "read so much text in `steps` steps, instead of tokens_per_step tokens in each")
-    pass_rows: int = fixed(32, "rows that go through the model at once, on each process")
-    length: int = fixed(0, "tokens of a row; 0: all positions of the model, and positions beyond it stay untrained")
-    optimizer: Literal["adamw", "muon"] = fixed("adamw", "muon: for the matrices of the blocks, adamw for the rest")
-    learning_rate: float = nuisance(1e-3)
-    final_learning_rate: float = fixed(1e-4)
-    warmup_steps: int = fixed(50)
-    weight_decay: float = fixed(0.1, "of matrices and tables, the embedding too")
-    betas: tuple[float, float] = fixed((0.9, 0.95))
-    clip: float = fixed(1.0)
-    precision: Literal["fp32", "bf16"] = fixed("fp32", "bf16: autocast with fp32 weights")
-    compile: bool = fixed(False)
-    document_mask: bool = fixed(False, "a token attends to its own document only")
-    parallel: Parallel = fixed("ddp", "under torchrun: ddp copies the model, fsdp shards it")
-    log_every: int = fixed(10)
-    validate_every: int = fixed(100)
-    validation_documents: int = fixed(200, "of each source, the first")
-    evaluate_every: int = fixed(0, "of the judges, which are asked after the last step in any case")
-    sample_every: int = fixed(250)
-    sample_tokens: int = fixed(32)
-    sample_prompts: tuple[str, ...] = fixed(("The", "6*9=", "What is 7 times 8?"), "raw text")
-    save_every: int = fixed(250, "the resume point")
-    keep_every: int = fixed(0, "models kept for learning curves")
-    loss_margin: float = fixed(2.0, "nats above guessing at which a training is given up, after the warm-up")
-    loss_jump: float = fixed(3.0, "nats above the running mean at which a training is given up")
-    peak_flops: float | None = fixed(None, "of one device, to state MFU; known for common GPUs")
+    shape: Shape = fixed(Shape(), "shape of the model")
+    steps: int = fixed(1000, "number of optimizer updates")
+    tokens_per_step: int = fixed(
+        8192, "number of tokens per optimizer update, over all processes; the number of accumulated passes follows"
+    )
+    raw_bytes: int | None = fixed(
+        None, "bytes of raw text to read in `steps` updates, instead of tokens_per_step tokens in each"
+    )
+    pass_rows: int = fixed(32, "number of rows per forward pass on each process")
+    length: int = fixed(
+        0, "number of tokens per row; 0: all positions of the model (positions beyond it stay untrained)"
+    )
+    optimizer: Literal["adamw", "muon"] = fixed(
+        "adamw", "optimizer; muon applies to the matrices of the blocks and adamw to the rest"
+    )
+    learning_rate: float = nuisance(1e-3, "peak learning rate, reached after the warm-up")
+    final_learning_rate: float = fixed(1e-4, "learning rate at the last step of the cosine schedule")
+    warmup_steps: int = fixed(50, "number of updates during which the learning rate rises")
+    weight_decay: float = fixed(0.1, "weight decay of matrices and tables, the embedding included")
+    betas: tuple[float, float] = fixed((0.9, 0.95), "AdamW's decay rates of the gradient's first and second moment")
+    clip: float = fixed(1.0, "largest norm of the gradient; a longer one is scaled down")
+    precision: Literal["fp32", "bf16"] = fixed(
+        "fp32", "floating-point format of the training; bf16 is autocast with fp32 weights"
+    )
+    compile: bool = fixed(False, "whether the model goes through torch.compile")
+    document_mask: bool = fixed(False, "whether a token attends to its own document only")
+    parallel: Parallel = fixed("ddp", "parallelism under torchrun: ddp copies the model, fsdp shards it")
+    log_every: int = fixed(10, "number of updates between two log lines; 0: never")
+    validate_every: int = fixed(100, "number of updates between two validations; 0: never")
+    validation_documents: int = fixed(200, "number of validation documents per source, the first ones")
+    evaluate_every: int = fixed(
+        0, "number of updates between two evaluations on benchmarks; 0: only after the last update"
+    )
+    sample_every: int = fixed(250, "number of updates between two samples of generated text; 0: never")
+    sample_tokens: int = fixed(32, "number of tokens per sample")
+    sample_prompts: tuple[str, ...] = fixed(
+        ("The", "6*9=", "What is 7 times 8?"), "prompts of the samples, in raw text"
+    )
+    save_every: int = fixed(250, "number of updates between two resume points; 0: never")
+    keep_every: int = fixed(0, "number of updates between two models that are kept for learning curves; 0: none")
+    loss_margin: float = fixed(
+        2.0, "nats above the loss of guessing at which a training is given up, after the warm-up"
+    )
+    loss_jump: float = fixed(3.0, "nats above the running mean of the loss at which a training is given up")
+    peak_flops: float | None = fixed(None, "peak FLOPs per second of one device, to compute MFU; known for common GPUs")
 
     def __post_init__(self) -> None:
         at_least_one = ("steps", "tokens_per_step", "pass_rows", "sample_tokens")
