@@ -13,6 +13,7 @@ from scipy import stats
 from workings.errors import BadInput
 from workings.judging.statistics import (
     Interval,
+    Measure,
     ProblemSums,
     cluster_bootstrap,
     clustered_wilson,
@@ -379,3 +380,28 @@ def test_equal_arms_are_told_apart_over_seeds_and_items_at_most_one_time_in_twen
         values = trained(generator, 6, 0.2, 0.3, 1.0)
         found.append((0.0 not in seeds_and_items(values), sign_flip(values.mean(1), np.zeros(6)) <= 0.05))
     assert (np.mean(found, axis=0) <= 0.05 + 0.014).all()  # two standard errors of 1000 experiments
+
+
+# ---- a number as results keep it ---------------------------------------------------------------------------------
+
+
+def test_an_interval_of_a_median_holds_it():
+    found = Measure.median([5, 1, 3, 2, 4, 9, 8, 7, 6])
+    assert (found.value, found.low, found.high, found.n) == (5, 2, 8, 9)
+    assert Measure.median([4]) == Measure(4, 4, 4, 1)
+
+
+def test_a_share_and_a_mean_say_what_they_rest_on():
+    share = Measure.share([True, False, False, True])
+    assert (share.value, share.k, share.n) == (0.5, 2, 4) and (share.low, share.high) == (
+        wilson(2, 4).low,
+        wilson(2, 4).high,
+    )
+    mean = Measure.mean([1.0, 2.0, 6.0])
+    assert (mean.value, mean.n, mean.k) == (3.0, 3, None) and mean.low < 3 < mean.high
+
+
+@pytest.mark.parametrize("kind", [Measure.share, Measure.mean, Measure.median])
+def test_a_measure_of_no_items_is_bad_input(kind):
+    with pytest.raises(BadInput, match="no item"):
+        kind([])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, hypot, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -294,6 +295,57 @@ def _needed(difference: float, p: float, power: float, alpha: float, discordant:
     else:
         null, real = sqrt(discordant), sqrt(max(0.0, discordant - difference**2))
     return ((z_alpha * null + z_power * real) / difference) ** 2
+
+
+# ---- a number as results keep it ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number with its 95 % interval, and how many items it rests on.
+
+    Attributes:
+        value, low, high: The estimate and the ends of its interval, in the unit of the values.
+        n: Items.
+        k: For a share, how many of the items.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    k: int | None = None
+
+    @classmethod
+    def share(cls, flags: ArrayLike) -> Measure:
+        """The share of true flags [items] with Wilson's interval. BadInput where there are no items."""
+        flags = _some(flags)
+        n, k = len(flags), int(flags.sum())
+        interval = wilson(k, n)
+        return cls(k / n, interval.low, interval.high, n, k)
+
+    @classmethod
+    def mean(cls, values: ArrayLike, seed: int = 0) -> Measure:
+        """The mean of values [items] with a bootstrap interval over items. BadInput where there are none."""
+        values = _some(values)
+        interval = cluster_bootstrap(values, seed=seed)
+        return cls(float(values.mean()), interval.low, interval.high, len(values))
+
+    @classmethod
+    def median(cls, values: ArrayLike) -> Measure:
+        """The median of values [items]; its interval lies between order statistics and covers at least 95 %."""
+        ordered = np.sort(_some(values))
+        n = len(ordered)
+        before = int(stats.binom.ppf(0.025, n, 0.5))
+        low, high = ordered[max(before - 1, 0)], ordered[min(n - before, n - 1)]
+        return cls(float(np.median(ordered)), float(low), float(high), n)
+
+
+def _some(values: ArrayLike) -> NDArray[Any]:
+    values = np.asarray(values)
+    if not len(values):
+        raise BadInput("there is nothing to judge: no item was given")
+    return values
 
 
 # ---- the pieces --------------------------------------------------------------------------------------------------
