@@ -21,6 +21,10 @@ class HubReference:
     config: str | None = None
     revision: str | None = None
 
+    def __str__(self) -> str:
+        config = f":{self.config}" if self.config else ""
+        return self.name + config + (f"@{self.revision}" if self.revision else "")
+
     @classmethod
     def parse(cls, text: str) -> HubReference | None:
         """The reference that `text` spells; None where it cannot be one, as with a path or the name of a data file.
@@ -36,17 +40,23 @@ class HubReference:
 
 
 @contextmanager
-def hub_errors(reference: str) -> Generator[None]:
+def hub_errors(reference: str, unusable: tuple[type[Exception], ...] = ()) -> Generator[None]:
     """Inside, what the hub's libraries raise about `reference` becomes BadInput or Failed, in one plain sentence.
 
-    BadInput where the user can mend it (a name, a revision, a login, being offline), Failed where the hub or the network
-    refuses.
+    Args:
+        reference: What the user named.
+        unusable: What else a library raises where the hub has nothing it can use under that name. (`datasets` raises
+            errors of many libraries for an unknown config or split.)
+
+    Raises:
+        BadInput: The user can mend it: a name, a revision, a login, being offline.
+        Failed: The hub refuses.
     """
     from huggingface_hub import errors as hub
 
     try:
         yield
-    except (hub.OfflineModeIsEnabled, hub.LocalEntryNotFoundError) as error:
+    except (hub.OfflineModeIsEnabled, hub.LocalEntryNotFoundError, ConnectionError) as error:
         raise BadInput(
             f"'{reference}' is not a local path, and the hub cannot be reached: HF_HUB_OFFLINE is set or there is no network, "
             "and the local cache does not hold it. Check the spelling, or give a local path."
@@ -58,8 +68,13 @@ def hub_errors(reference: str) -> Generator[None]:
             f"'{reference}' is not a local path, and the hub has nothing of that name that you may use: "
             f"{first_line(error)}. Check the spelling and the revision."
         ) from error
-    except (hub.HfHubHTTPError, ConnectionError) as error:
+    except hub.HfHubHTTPError as error:
         raise Failed(f"the hub refused '{reference}': {first_line(error)}") from error
+    except unusable as error:
+        raise BadInput(
+            f"'{reference}' is not a local path, and the hub has nothing usable of that name: {first_line(error)}. "
+            "Check the spelling, or give a local path."
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

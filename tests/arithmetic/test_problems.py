@@ -179,7 +179,7 @@ def test_a_file_that_cannot_be_read_says_what_where_and_what_to_do(name: str, tm
 def test_a_missing_file_and_a_directory_say_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no file .*nowhere\.jsonl; check the path"):
         read_problems(tmp_path / "nowhere.jsonl")
-    with pytest.raises(BadInput, match="is a directory; give a file of problems in it"):
+    with pytest.raises(BadInput, match="is a directory; name a file in it"):
         read_problems(tmp_path)
 
 

@@ -37,7 +37,7 @@ def test_a_missing_file_is_said_so(reference):
 
 def test_a_hub_id_that_cannot_be_had_says_what_to_do(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(BadInput, match="neither a local file nor a data set"):
+    with pytest.raises(BadInput, match="is not a local path, and the hub cannot be reached"):
         load_problems("nobody/no-such-data-set")
 
 

@@ -165,7 +165,7 @@ def test_a_hub_id_without_revision_is_warned_about():
 
 
 def test_a_hub_data_set_that_cannot_be_had_is_the_users_to_mend():
-    with pytest.raises(BadInput, match="neither a local file nor a data set"):
+    with pytest.raises(BadInput, match="is not a local path, and the hub cannot be reached"):
         list(open_documents("no-such-owner/no-such-data@main"))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -98,7 +100,7 @@ def read_problems(path: str | Path, strict: bool = False, limit: int | None = No
         (Step(expression='6*9', result='54'),)
     """
     path = Path(path)
-    text = _text_of(path)
+    text = text_in(path)
     rows = _ROWS[_format_of(text, path)]
     read = ProblemFile()
     for line, row in rows(text, path):
@@ -192,7 +194,7 @@ Row = Callable[[], tuple[str, str, str]]
 
 
 def _json_lines(text: str, path: Path) -> Iterator[tuple[int, Row]]:
-    for number, line in _lines(text):
+    for number, line in numbered_lines(text):
         yield number, lambda line=line: _parts_of_row(_json(line))
 
 
@@ -233,7 +235,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def _icot(text: str, path: Path) -> Iterator[tuple[int, Row]]:
-    for number, line in _lines(text):
+    for number, line in numbered_lines(text):
         yield number, lambda line=line: _parts_of_line(line)
 
 
@@ -260,7 +262,7 @@ def _format_of(text: str, path: Path) -> Format:
         return "json list"
     if start.startswith("{"):
         return "json lines"
-    if any("||" in line for _, line in _lines(text)):
+    if any("||" in line for _, line in numbered_lines(text)):
         return "icot"
     raise BadInput(
         f"{path}: not a format of problems; it starts with {start[:40]!r}. Give JSON lines or a JSON list with "
@@ -268,29 +270,28 @@ def _format_of(text: str, path: Path) -> Format:
     )
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, numbered from 1; only `\\n` ends one, for a question may hold other separators."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, line
 
 
-def _text_of(path: Path) -> str:
-    """The whole file as text; BadInput where there is none to read."""
+def text_in(path: Path) -> str:
+    """The whole of a UTF-8 file, unpacked where its name ends in `.gz`; BadInput where there is no text to read."""
     if path.is_dir():
-        raise BadInput(f"{path} is a directory; give a file of problems in it")
+        raise BadInput(f"{path} is a directory; name a file in it")
     try:
         data = path.read_bytes()
-    except FileNotFoundError as reason:
-        raise BadInput(f"no file {path}; check the path (it is read from {Path.cwd()})") from reason
-    except OSError as reason:
-        raise BadInput(f"{path} cannot be read: {reason.strerror}") from reason
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as reason:
-        raise BadInput(f"{path} is not UTF-8 text (byte {reason.start + 1}); unpack or convert it first") from reason
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise BadInput(f"no file {path}; check the path (it is read from {Path.cwd()})") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text (byte {error.start + 1}); unpack or convert it first") from error
+    except (OSError, EOFError, zlib.error) as error:  # gzip has all three
+        raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if "\0" in text:
-        raise BadInput(f"{path} is binary (a zero byte at {text.index(chr(0)) + 1}); give a text file of problems")
+        raise BadInput(f"{path} is binary (a zero byte at {text.index(chr(0)) + 1}); give a text file")
     if not text.strip():
-        raise BadInput(f"{path} is empty; give a file with at least one problem")
+        raise BadInput(f"{path} is empty; give a file with at least one row")
     return text

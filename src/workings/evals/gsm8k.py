@@ -25,11 +25,10 @@ from workings.arithmetic.problems import Problem, problem_of_row
 from workings.errors import BadInput
 from workings.evals.estimates import mean, share
 from workings.evals.lm_eval_files import LmEvalTask, sample
-from workings.evals.rows import Row, content_ids, local_file, rows_of
 from workings.evals.settings import GSM8K, TEMPLATES, PromptStyle, encode_prompt, n_new_tokens
 from workings.models.generation import Generation
 from workings.models.language import LanguageModel
-from workings.text.datasets import load_problems
+from workings.text.datasets import Row, content_ids, load_problems, local_file, rows_of
 
 LM_EVAL_SEED = 1234
 """With which lm-eval draws worked examples; ours are the same ones for the same training file."""

@@ -23,9 +23,9 @@ import polars as pl
 from workings.errors import BadInput
 from workings.evals.estimates import share
 from workings.evals.lm_eval_files import LmEvalTask, sample
-from workings.evals.rows import Row, content_ids, rows_of, text_field
 from workings.evals.settings import HELLASWAG, Convention, encode_prompt, encode_raw, opening_ids
 from workings.models.language import LanguageModel, Scored
+from workings.text.datasets import Row, content_ids, rows_of, text_field
 
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 LENGTHS = ("total", "tokens", "characters", "bytes")

@@ -1,82 +1,194 @@
-"""A reference to problems (`generated`, a file, a hub id) → problems, with what could not be read counted.
+"""A reference to data → its rows, or its problems. What a reference means is said here and nowhere else:
 
-`generated[:PRESET]` draws from our own generator; a path is read by its content; anything else is a hub data set, read by
-`datasets` (streamed, no remote code), whose rows have one of the forms `problem_of_row` knows.
+    generated[:PRESET]               problems drawn from our own generator
+    a path                           a file, or a folder with one JSON-lines file for each split
+    owner/name[:config][@revision]   a data set on the hub, streamed; none of its code is run
+
+`rows_of` stops at a row that cannot be read: a benchmark with a hole in it is another benchmark. `load_problems` lists it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from workings.arithmetic.generator import PRESETS, generate
-from workings.arithmetic.problems import Malformed, ProblemFile, problem_of_row, read_problems
+from workings.arithmetic.generator import PRESETS, ProblemSpec, generate
+from workings.arithmetic.problems import Malformed, ProblemFile, numbered_lines, problem_of_row, read_problems, text_in
 from workings.errors import BadInput
+from workings.hub import HubReference, hub_errors
+
+if TYPE_CHECKING:
+    from datasets import IterableDataset
+
+Row = Mapping[str, Any]
+_JSON_LINES = (".jsonl", ".jsonl.gz")
+
+
+# ── what a reference means ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def generator_preset(reference: str) -> ProblemSpec | None:
+    """The specification that `generated[:PRESET]` names; None for other references. BadInput for an unknown preset."""
+    kind, _, preset = reference.partition(":")
+    if kind != "generated":
+        return None
+    preset = preset or "bundled"
+    if preset not in PRESETS:
+        raise BadInput(f"no preset '{preset}' of generated problems; there are {', '.join(PRESETS)}")
+    return PRESETS[preset]
+
+
+def local_file(reference: str | Path, split: str) -> Path | None:
+    """The file that a local reference names; None where no file or folder of that name exists.
+
+    In a folder it is the JSON-lines file of the split (`test` finds `test.jsonl`), or the only one. BadInput where that
+    leaves none or several.
+    """
+    path = Path(reference).expanduser()
+    if not path.is_dir():
+        return path if path.exists() else None
+    files = sorted(file for file in path.iterdir() if file.name.endswith(_JSON_LINES))
+    named = [file for file in files if split[:3] in re.split(r"[._-]", file.name) or split in file.name]
+    found = named if named or len(files) != 1 else files
+    if len(found) != 1:
+        raise BadInput(
+            f"{path} holds {len(found)} JSON-lines files for the split '{split}' "
+            f"(there are {', '.join(file.name for file in files) or 'none'}): name the file"
+        )
+    return found[0]
+
+
+def hub_data_set(reference: str, contents: str) -> HubReference:
+    """The hub data set that a reference names. BadInput where it cannot be one, so that it was a path of nothing."""
+    found = HubReference.parse(reference)
+    if found is None:
+        raise BadInput(
+            f"no {contents} at {reference}: there is no such file. Name a file, a folder, a hub data set "
+            "(owner/name:config@revision) or 'generated'."
+        )
+    return found
+
+
+def open_hub(data_set: HubReference, split: str) -> IterableDataset:
+    """The rows of a hub data set, streamed. BadInput or Failed where the hub does not give it (`hub_errors`)."""
+    from datasets import load_dataset  # 1.4 s: here, for those who ask the hub
+
+    with hub_errors(str(data_set), unusable=(Exception,)):
+        return load_dataset(data_set.name, data_set.config, revision=data_set.revision, split=split, streaming=True)
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def rows_of(reference: str | Path, split: str) -> Iterator[tuple[str, Row]]:
+    """The rows of a JSON-lines file, of a folder of those, or of a hub data set, each with its place for error messages.
+
+    Args:
+        reference: A path or a hub reference.
+        split: The split of the hub data set, or the file in the folder.
+
+    Yields:
+        (place, row) in order.
+
+    Raises:
+        BadInput: Nothing is there, a file cannot be read, or a line is not a JSON object.
+    """
+    path = local_file(reference, split)
+    if path is not None:
+        yield from _json_lines(path)
+        return
+    data_set = hub_data_set(str(reference), "data")
+    for number, row in enumerate(open_hub(data_set, split), start=1):
+        yield f"{data_set} ({split}), row {number}", row
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Row]]:
+    if not path.name.endswith(_JSON_LINES):
+        raise BadInput(f"{path}: a file of rows ends in {' or '.join(_JSON_LINES)}; rename or convert it")
+    for number, line in numbered_lines(text_in(path)):
+        place = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{place}: not JSON: {error}; mend or delete the line") from None
+        if not isinstance(row, dict):
+            raise BadInput(f"{place}: a {type(row).__name__}, not an object with fields; mend or delete the line")
+        yield place, row
+
+
+def text_field(row: Row, name: str, place: str) -> str:
+    """A field of a row that must hold text. BadInput, with the row's place, where it is absent, blank or no text."""
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        has = "no such field" if name not in row else f"{value!r:.40}"
+        raise BadInput(f"{place}: the field '{name}' must be text, but there is {has}; mend or delete the row")
+    return value
+
+
+def content_ids(contents: Iterable[Any]) -> list[str]:
+    """Ids of rows that depend on their contents alone, 16 hex digits each; the n-th repetition of a row ends in `#n`.
+
+    Example:
+        >>> [id[16:] for id in content_ids([["same"], ["same"], ["other"]])]
+        ['', '#2', '']
+    """
+    seen: Counter[str] = Counter()
+    ids = []
+    for content in contents:
+        digest = hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[:16]
+        seen[digest] += 1
+        ids.append(digest if seen[digest] == 1 else f"{digest}#{seen[digest]}")
+    return ids
+
+
+# ── problems ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def load_problems(
     reference: str | Path, *, split: str = "test", limit: int | None = None, seed: int = 0, strict: bool = False
 ) -> ProblemFile:
-    """Problems of a reference, at most `limit`. `split` names the hub data set's split, `seed` the generator's stream.
+    """Problems, and what was no problem.
 
-    Raises BadInput for a path or id that is not there, and with `strict` for the first malformed row.
+    Args:
+        reference: `generated[:PRESET]`, a file in any format of `read_problems`, or a hub data set.
+        split: The split of the hub data set.
+        limit: At most so many problems (generated) or rows (hub); by default 1,000 generated ones, or all.
+        seed: Seed of the generator.
+        strict: Raise at the first malformed row instead of listing it.
+
+    Raises:
+        BadInput: Nothing of that name exists or can be read, or no row is a problem.
+
+    Example:
+        >>> [len(problem.steps) for problem in load_problems("generated", limit=3).problems]
+        [2, 3, 3]
     """
-    text = str(reference)
-    if text.partition(":")[0] == "generated":
-        return _generated(text, limit, seed)
+    spec = generator_preset(str(reference))
+    if spec is not None:
+        return ProblemFile(list(generate(1000 if limit is None else limit, spec, seed)))
     path = Path(reference).expanduser()
     if path.exists():
         return read_problems(path, strict=strict, limit=limit)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?(@[\w.-]+)?", text) or path.suffix in (
-        ".jsonl",
-        ".json",
-        ".txt",
-    ):
-        raise BadInput(
-            f"no problems at {reference}: there is no such file. Name a file, a hub data set or 'generated'."
-        )
-    return _from_hub(text, split, limit, strict)
+    return _problems_on_hub(hub_data_set(str(reference), "problems"), split, limit, strict)
 
 
-def _generated(text: str, limit: int | None, seed: int) -> ProblemFile:
-    preset = text.partition(":")[2] or "bundled"
-    if preset not in PRESETS:
-        raise BadInput(f"no preset '{preset}' of generated problems; there are {', '.join(PRESETS)}")
-    problems = list(generate(1000 if limit is None else limit, PRESETS[preset], seed))
-    return ProblemFile(problems)
-
-
-def _from_hub(text: str, split: str, limit: int | None, strict: bool) -> ProblemFile:
-    """`owner/name[:config][@revision]`."""
-    name, _, revision = text.partition("@")
-    name, _, config = name.partition(":")
-    rows = hub_rows(name, config or None, revision or None, split)
+def _problems_on_hub(data_set: HubReference, split: str, limit: int | None, strict: bool) -> ProblemFile:
     found = ProblemFile()
-    for number, row in enumerate(islice(rows, limit), start=1):
+    for number, row in enumerate(islice(open_hub(data_set, split), limit), start=1):
         try:
             found.problems.append(problem_of_row(row))
         except ValueError as error:
-            found.malformed.append(Malformed(text, number, str(error)))
+            found.malformed.append(Malformed(str(data_set), number, str(error)))
             if strict:
-                raise BadInput(f"{text}, row {number}: {error}") from error
+                raise BadInput(f"{data_set}, row {number}: {error}") from error
     if not found.problems:
-        raise BadInput(f"{text} ({split}) gave no problem in {found.n_rows} rows; a row needs a question and an answer")
-    return found
-
-
-def hub_rows(name: str, config: str | None, revision: str | None, split: str) -> Any:
-    """The rows of a hub data set, streamed. BadInput for what is no data set, or cannot be reached."""
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(name, config, revision=revision, split=split, streaming=True)
-    except (
-        Exception
-    ) as error:  # datasets raises errors of many libraries for an id, config, split or network it cannot use
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise BadInput(
-            f"'{name}' is neither a local file nor a data set that the hub gives us now: {reason}. "
-            "Check the spelling; offline, give a local file."
-        ) from error
+            f"{data_set} ({split}) gave no problem in {found.n_rows} rows; a row needs a question and an answer"
+        )
+    return found

@@ -14,14 +14,15 @@ from dataclasses import field as dataclass_field
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from workings.arithmetic.generator import PRESETS, ProblemSpec, generate
+from workings.arithmetic.generator import ProblemSpec, generate
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput, Failed
+from workings.hub import HubReference
+from workings.text.datasets import generator_preset, hub_data_set, open_hub
 from workings.text.document_files import Meter, Place, Record, choose, files_of, missing_field, records_in
 
-_HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
 _MANY = 10**12
 _SHORTEST_DOCSTRING = 80
 _NO_PROSE = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "lib2to3"}
@@ -97,10 +98,9 @@ def open_documents(
     by a newline), `separator` divides a .txt file into documents. BadInput where the reference is none of these.
     """
     text = str(reference)
-    kind, _, rest = text.partition(":")
-    name = name or _name_of(text)
-    if kind == "generated":
-        return Source(name, text, partial(_generated, _preset(rest or "bundled"), seed), is_endless=True)
+    name, spec = name or _name_of(text), generator_preset(text)
+    if spec is not None:
+        return Source(name, text, partial(_generated, spec, seed), is_endless=True)
     if text == "drills":
         return Source(name, text, partial(_drills, seed), is_endless=True)
     if text == "docstrings":
@@ -137,12 +137,6 @@ def _name_of(reference: str) -> str:
 
 
 # ── made here ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _preset(name: str) -> ProblemSpec:
-    if name not in PRESETS:
-        raise BadInput(f"no preset '{name}' of generated problems; there are {', '.join(PRESETS)}")
-    return PRESETS[name]
 
 
 def _generated(spec: ProblemSpec, seed: int) -> Iterator[tuple[Place, Record]]:
@@ -191,37 +185,23 @@ def _docstrings_in(file: Path, name: str) -> Iterator[tuple[Place, Record]]:
 
 
 def _from_hub(reference: str, name: str, field: str) -> Source:
-    found = _HUB_ID.fullmatch(reference)
-    if found is None or reference.endswith((".jsonl", ".gz", ".zst", ".parquet", ".txt", ".json")):
+    if "/" not in reference:  # a misspelt path should not be looked for on the hub hours later, when its turn comes
         raise BadInput(
             f"no documents at {reference}: there is no such file. Name a file, a folder, a hub data set "
             "(owner/name:config@revision), 'generated', 'drills' or 'docstrings'."
         )
-    warning = "" if found["revision"] else f"{reference} names no revision: pin one with @, or the data may change"
-    records = partial(_hub_records, found["id"], found["config"], found["revision"], field)
-    return Source(name, reference, records, warning=warning)
+    data_set = hub_data_set(reference, "documents")
+    warning = "" if data_set.revision else f"{reference} names no revision: pin one with @, or the data may change"
+    return Source(name, reference, partial(_hub_records, data_set, field), warning=warning)
 
 
-def _hub_records(id: str, config: str | None, revision: str | None, field: str) -> Iterator[tuple[Place, Record]]:
-    rows: Any = _hub_stream(id, config, revision)
+def _hub_records(data_set: HubReference, field: str) -> Iterator[tuple[Place, Record]]:
+    rows = open_hub(data_set, "train")
     columns = rows.column_names
     if columns is not None:
         wanted = field.split("+")
         if not set(wanted) <= set(columns):
-            raise missing_field(f"the data set {id}", field, columns)
+            raise missing_field(f"the data set {data_set.name}", field, columns)
         rows = rows.select_columns(wanted)
     for number, row in enumerate(rows, start=1):
-        yield Place("", number), choose(row, field, f"the data set {id}", first=number == 1)
-
-
-def _hub_stream(id: str, config: str | None, revision: str | None) -> Any:
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(id, config, revision=revision, split="train", streaming=True)
-    except Exception as error:  # datasets raises errors of many libraries for what it cannot use
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise BadInput(
-            f"'{id}' is neither a local file nor a data set that the hub gives us now: {reason}. "
-            "Check the spelling; offline, give a local file."
-        ) from error
+        yield Place("", number), choose(row, field, f"the data set {data_set.name}", first=number == 1)
