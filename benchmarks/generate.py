@@ -23,7 +23,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from workings.arithmetic.generator import PRESETS as PROBLEMS
 from workings.arithmetic.generator import generate
-from workings.models.gpt2 import GPT2, PRESETS
+from workings.models.configs import GPT2_SIZES
+from workings.models.gpt2 import GPT2
 from workings.models.language import Language
 from workings.text.bpe import train_bpe
 from workings.text.tokenizer import Tokenizer
@@ -62,7 +63,7 @@ def ours(language: Language, prompts: list[list[int]], new: int) -> list[str]:
 
 
 def compare(tokenizer: Tokenizer, batch: int, new: int, rounds: int) -> None:
-    model = GPT2(replace(PRESETS["mini"], vocab=tokenizer.embedding_width)).init(0)
+    model = GPT2(replace(GPT2_SIZES["mini"], vocab=tokenizer.embedding_width)).init(0)
     torch.manual_seed(0)
     for parameter in model.parameters():  # so that no two tokens are nearly as likely, and texts can be compared
         parameter.data.add_(torch.randn_like(parameter) * 0.1)

@@ -24,7 +24,8 @@ import torch.nn.functional as F
 
 from workings.evals import hellaswag
 from workings.files import write_atomic
-from workings.models.gpt2 import GPT2, PRESETS
+from workings.models.configs import GPT2_SIZES
+from workings.models.gpt2 import GPT2
 from workings.models.language import HubModel, Language, LanguageModel, open_language
 from workings.text.documents import docstrings
 from workings.text.tokenizer import Tokenizer
@@ -92,7 +93,7 @@ def opened(given: argparse.Namespace) -> LanguageModel:
     if given.model:
         return open_language(given.model, given.device)
     tokenizer = Tokenizer.build(given.base, "digits")
-    shape = replace(PRESETS[given.preset], vocab=tokenizer.embedding_width, block=1024)  # no item is to be cut
+    shape = replace(GPT2_SIZES[given.preset], vocab=tokenizer.embedding_width, block=1024)  # no item is to be cut
     model = GPT2(shape).init(0)
     return Language.of(model.eval().to(given.device), tokenizer, f"{given.preset}, untrained")
 
@@ -101,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a hub id or local rows; without it, made of docstrings")
     parser.add_argument("--items", type=int, default=200)
-    parser.add_argument("--preset", default="mini", choices=PRESETS)
+    parser.add_argument("--preset", default="mini", choices=GPT2_SIZES)
     parser.add_argument("--base", default="embedded", help="the byte-level BPE of the model: embedded, gpt2, or a path")
     parser.add_argument("--model", help="a model instead of an untrained one of the preset")
     parser.add_argument("--device", default="cpu")

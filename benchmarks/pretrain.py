@@ -26,8 +26,9 @@ from torch import nn
 from transformers import GPT2Config as PeerConfig
 from transformers import GPT2LMHeadModel
 
+from workings.models.configs import GPT2_SIZES, GPT2Config
 from workings.models.device import device_of
-from workings.models.gpt2 import GPT2, PRESETS, GPT2Config
+from workings.models.gpt2 import GPT2
 from workings.models.layouts import to_hf
 from workings.text.corpus import Batch
 from workings.training.budget import peak_flops
@@ -39,9 +40,9 @@ from workings.training.trainer import Trainer, trainer_of
 from workings.training.watch import Band, Watch
 
 SIZES = {
-    "mini": replace(PRESETS["mini"], vocab=2176),
-    "wide": replace(PRESETS["mini"], d_model=256, vocab=50_304),
-    "124M": replace(PRESETS["124M"], vocab=50_304),
+    "mini": replace(GPT2_SIZES["mini"], vocab=2176),
+    "wide": replace(GPT2_SIZES["mini"], d_model=256, vocab=50_304),
+    "124M": replace(GPT2_SIZES["124M"], vocab=50_304),
 }
 ROWS = {"mini": 32, "wide": 8, "124M": 32}
 

@@ -14,7 +14,8 @@ from workings.arithmetic.facts import GPT2_MUL, Fact
 from workings.arithmetic.probes import PROBE_KINDS
 from workings.evals import contamination, probes
 from workings.evals.settings import encode_raw
-from workings.models.gpt2 import GPT2, GPT2Config
+from workings.models.configs import GPT2Config
+from workings.models.gpt2 import GPT2
 from workings.models.own import Language
 from workings.text.tokenizer import VOCABULARIES, Tokenizer
 

@@ -21,9 +21,10 @@ from workings.cli import program as commands
 from workings.errors import BadInput, Failed
 from workings.files import digests_in
 from workings.models import exchange, export, layouts
+from workings.models.configs import GPT2Config
 from workings.models.exchange import load_gpt2, pull, push, save_gpt2
 from workings.models.export import check_export, dead_ids, export_hf
-from workings.models.gpt2 import GPT2, GPT2Config
+from workings.models.gpt2 import GPT2
 from workings.models.importing import import_gpt2
 from workings.text.tokenizer import VOCABULARIES, Tokenizer
 

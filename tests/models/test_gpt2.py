@@ -17,7 +17,8 @@ from transformers import GPT2LMHeadModel
 
 from workings.errors import BadInput
 from workings.models import nats
-from workings.models.gpt2 import GPT2, PRESETS, GPT2Config, restarting
+from workings.models.configs import GPT2_SIZES, GPT2Config
+from workings.models.gpt2 import GPT2, restarting
 from workings.models.inference import Inference
 from workings.models.layouts import to_hf
 from workings.models.linear import linear
@@ -65,7 +66,7 @@ def some_ids(*size: int, vocab: int = TINY.vocab, seed: int = 1) -> torch.Tensor
 
 def test_the_124m_model_has_as_many_parameters_as_the_published_recipe_says():
     with torch.device("meta"):
-        model = GPT2(replace(PRESETS["124M"], vocab=50349))
+        model = GPT2(replace(GPT2_SIZES["124M"], vocab=50349))
     decayed, rest = model.decayed(), model.not_decayed()
     assert model.n_parameters == 124_510_464
     assert (len(decayed), sum(p.numel() for p in decayed.values())) == (50, 124_389_120)
@@ -74,13 +75,13 @@ def test_the_124m_model_has_as_many_parameters_as_the_published_recipe_says():
 
 def test_flops_follow_the_palm_convention():
     with torch.device("meta"):
-        model = GPT2(replace(PRESETS["124M"], vocab=50304))
+        model = GPT2(replace(GPT2_SIZES["124M"], vocab=50304))
     # nanoGPT's estimate for this shape: 6 · 123,689,472 (without positions) + 12 · 12 · 768 · 1024
     assert model.flops_per_token(1024) == 6 * (model.n_parameters - 1024 * 768) + 12 * 12 * 768 * 1024
 
 
 def test_initial_weights_have_the_published_spread():
-    model = GPT2(replace(PRESETS["mini"], d_model=256, vocab=2000)).init(0)
+    model = GPT2(replace(GPT2_SIZES["mini"], d_model=256, vocab=2000)).init(0)
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2:
             assert bool((parameter == (1.0 if name.endswith("weight") else 0.0)).all()), name
@@ -407,7 +408,8 @@ WITHOUT = """
 import types
 import torch
 torch.ops.mkldnn = types.SimpleNamespace()
-from workings.models.gpt2 import GPT2, GPT2Config
+from workings.models.configs import GPT2Config
+from workings.models.gpt2 import GPT2
 from workings.models.inference import Inference
 model = GPT2(GPT2Config(1, 1, 8, 8, 11)).init(0)
 ids = torch.arange(8)[None]

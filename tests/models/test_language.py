@@ -22,10 +22,11 @@ from transformers import GPT2Config as HFConfig
 
 from tests.models.conftest import FAMILIES, WORDS, tiny_base
 from workings.errors import BadInput
+from workings.models.configs import GPT2Config
 from workings.models.exchange import save_gpt2
 from workings.models.export import export_hf
 from workings.models.generation import Growing, Stops
-from workings.models.gpt2 import GPT2, GPT2Config
+from workings.models.gpt2 import GPT2
 from workings.models.inference import Inference
 from workings.models.language import HubModel, Language, LanguageModel, bits_per_byte, open_language
 from workings.text.tokenizer import Tokenizer, Vocabulary

@@ -23,7 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from workings.config import from_dict
 from workings.errors import BadInput
 from workings.models.anatomy import anatomy_of
-from workings.models.codi import CODI, CodiConfig
+from workings.models.codi import CODI
+from workings.models.configs import CodiConfig
 
 BUNDLED = {"bundled": "recurrent", "bundled-control": "constant"}
 PREFIX = re.compile(r"^(codi|coconut)\.")

@@ -11,61 +11,19 @@ carried from thought to thought. `answer_sees="thoughts"` hides the question fro
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
-from workings.config import fixed
 from workings.errors import BadInput
-from workings.models.thinking import AnswerSees, Batch, Mode, ThoughtModel, left_padded
+from workings.models.configs import CodiConfig
+from workings.models.thinking import Batch, Mode, ThoughtModel, left_padded
 
 ANSWER_PROMPT = "The answer is:"
-
-
-@dataclass(frozen=True)
-class CodiConfig:
-    """All of CODI that is not in the base model's own config. Saved beside the weights as `thinking.json`."""
-
-    vocabulary: int = fixed(
-        help="number of tokens V of the base; rows V, V+1, V+2 of the embedding are pad, bot and eot"
-    )
-    n_thoughts: int = fixed(6, "number of continuous thoughts before the answer")
-    recurrence: Literal["state", "constant"] = fixed(
-        "state", "what each thought is computed from: the state before it, or a learned constant"
-    )
-    answer_sees: AnswerSees = fixed("everything", "what the answer attends to: question and thoughts, or thoughts only")
-    projection: bool = fixed(True, "whether a state passes a projection before it becomes the next input")
-    projection_width: int = fixed(768, "hidden width of the projection")
-    projection_norm: bool = fixed(True, "whether the projection ends in a layer norm")
-    projection_dropout: float = fixed(0.0, "dropout probability before the projection")
-    chain_style: Literal["marked", "stripped"] = fixed(
-        "marked", "written chain of the teacher: steps as <<6*9=54>>, or without the marks"
-    )
-    keep_last_step: bool = fixed(False, "whether the teacher's written chain includes the last step")
-    remove_eos: bool = fixed(True, "whether the end-of-text tokens after question and chain are left out")
-    normalise_question: bool = fixed(
-        True, "whether the question loses its outer spaces and its double spaces become single"
-    )
-    lora_alpha: float | None = fixed(
-        None, "LoRA alpha of the checkpoint that the weights were merged from, for the record"
-    )
-
-    @property
-    def pad_id(self) -> int:
-        return self.vocabulary
-
-    @property
-    def bot_id(self) -> int:
-        return self.vocabulary + 1
-
-    @property
-    def eot_id(self) -> int:
-        return self.vocabulary + 2
 
 
 class Projection(nn.Sequential):

@@ -18,7 +18,8 @@ from torch import Tensor
 from workings.config import from_dict, to_dict
 from workings.errors import BadInput, Failed
 from workings.files import explained, is_disk_full, sha256_of, to_json
-from workings.models.gpt2 import GPT2, GPT2Config
+from workings.models.configs import GPT2Config
+from workings.models.gpt2 import GPT2
 from workings.text.tokenizer import Tokenizer
 
 FAMILY = "workings-gpt2"

@@ -14,44 +14,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workings import seeds
-from workings.config import fixed
 from workings.errors import BadInput
+from workings.models.configs import GPT2Config
 from workings.models.linear import Linear, linear
 from workings.models.nats import compute_dtype, mean_nats, nats
 
 STD = 0.02  # of every initial weight; GPT-2 drew them so at each of its sizes
-
-
-@dataclass(frozen=True)
-class GPT2Config:
-    """The shape of a model. `vocab` is the rows of the embedding, which may be more than the tokenizer has ids."""
-
-    n_layers: int = fixed(12, "number of transformer blocks")
-    n_heads: int = fixed(12, "number of attention heads per block")
-    d_model: int = fixed(768, "width of the residual stream")
-    block: int = fixed(1024, "maximum number of positions in a row")
-    vocab: int = fixed(50257, "number of rows of the embedding")
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise BadInput(f"{name} is {value}; a GPT-2 needs at least 1")
-        if self.d_model % self.n_heads:
-            raise BadInput(f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}")
-
-
-PRESETS = {
-    "mini": GPT2Config(n_layers=4, n_heads=4, d_model=128, block=256),
-    "124M": GPT2Config(),
-    "350M": GPT2Config(n_layers=24, n_heads=16, d_model=1024),
-}
 
 
 class GPT2(nn.Module):

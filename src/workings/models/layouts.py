@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from workings.errors import BadInput
-from workings.models.gpt2 import GPT2Config
+from workings.models.configs import GPT2Config
 
 # Fields of Hugging Face's config that change what is computed, and the values with which it is what ours computes.
 SETTINGS = {

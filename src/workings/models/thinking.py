@@ -31,9 +31,9 @@ from workings.models.anatomy import (
     position_names,
     unembedding_of,
 )
+from workings.models.configs import AnswerSees
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
-AnswerSees = Literal["everything", "thoughts"]
 Mode = Literal["latent", "chain"]
 
 

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import torch
 
-from workings.models.gpt2 import GPT2, GPT2Config
+from workings.models.configs import GPT2Config
+from workings.models.gpt2 import GPT2
 from workings.models.nats import ROWS_ON_GPU
 from workings.training.recipes import PretrainConfig
 from workings.training.schedule import Rows

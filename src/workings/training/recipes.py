@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from workings.config import fixed, nuisance
 from workings.errors import BadInput
-from workings.models.gpt2 import PRESETS as SHAPES
-from workings.models.gpt2 import GPT2Config
+from workings.models.configs import GPT2_SIZES, GPT2Config
 from workings.training.parallel import Parallel
 from workings.training.schedule import Rows, rows_of_bytes, rows_of_tokens
 
@@ -100,7 +99,7 @@ class PretrainConfig:
 
 # The seeds' recipe: 19,073 × 524,288 = 9,999,745,024 tokens, on build-nanogpt's schedule.
 TEN_BILLION = PretrainConfig(
-    shape=Shape.of(SHAPES["124M"]),
+    shape=Shape.of(GPT2_SIZES["124M"]),
     steps=19_073,
     tokens_per_step=524_288,
     learning_rate=6e-4,
@@ -122,7 +121,7 @@ PRESETS = {
     "124M-10B": TEN_BILLION,
     # the learning rate that GPT-3's authors took at this size; the same tokens as 124M
     "350M-10B": replace(
-        TEN_BILLION, shape=Shape.of(SHAPES["350M"]), learning_rate=3e-4, final_learning_rate=3e-5, pass_rows=16
+        TEN_BILLION, shape=Shape.of(GPT2_SIZES["350M"]), learning_rate=3e-4, final_learning_rate=3e-5, pass_rows=16
     ),
 }
 
