@@ -327,7 +327,7 @@ def _elsewhere(
     _say(f"{experiment.name}: {len(told)} runs, {'by Slurm' if launcher == 'slurm' else f'{jobs} at once'}", quiet)
     if launcher == "local":
         return in_processes(carry_out, told, jobs)
-    return on_slurm(carry_out, told, Path(root) / experiment.name / "slurm", slurm, say=lambda line: _say(line, quiet))
+    return on_slurm(carry_out, told, Path(root) / experiment.name / "slurm", slurm)
 
 
 def _collected(

@@ -1,7 +1,8 @@
 """A function and its jobs → results, each job in a process of its own: on this machine, or on a Slurm cluster.
 
 A job that fails, or whose process is killed, is a failure among the results: it takes no other job with it. A job of several
-tasks is one function in so many processes, which find each other as if torchrun had started them.
+tasks is one function in so many processes, which find each other as if torchrun had started them. Why no library starts the
+local processes: docs/decisions/0014.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import yaml
 
 from workings.errors import BadInput, Failed
+from workings.progress import is_quiet, say, set_quiet
 
 Launcher = Literal["local", "slurm"]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Ended = Iterator[tuple[int, Result | Exception]]
+"""(number of the job, its result or why there is none), as the jobs end."""
 
 
 def rank_here() -> int:
@@ -35,28 +42,93 @@ def processes_here() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+# ── on this machine ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def in_processes(
     function: Callable[[Job], Result], jobs: Sequence[Job], at_once: int, threads: int | None = None
-) -> Iterator[tuple[int, Result | Exception]]:
-    """(number of the job, result or error) as the jobs end, at most `at_once` of them running.
+) -> Ended[Result]:
+    """Yield (number of the job, result or error) as the jobs end, at most `at_once` of them running.
 
-    `function` is a function of a module and jobs can be pickled. Each process computes with `threads` threads, by
-    default its share of the cores. Leaving the loop early ends what is running (SIGTERM).
+    Leaving the loop early, by Ctrl-C too, ends what is running (SIGTERM); so does the death of this process.
+
+    Args:
+        function: A function of a module; it and its jobs are pickled.
+        threads: Threads that each process computes with; by default its share of the cores.
     """
     threads = threads or max(1, len(os.sched_getaffinity(0)) // at_once)
-    waiting, running = list(enumerate(jobs)), {}
+    waiting = list(enumerate(jobs))
+    running: dict[Connection, _Worker[Result]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                number, job = waiting.pop(0)
-                running[number] = _started(function, job, threads)
-            for number in _ended(running):
-                yield number, _outcome(*running.pop(number))
+                worker = _start(function, *waiting.pop(0), threads)
+                running[worker.reader] = worker
+            for reader in connection.wait(list(running)):
+                worker = running.pop(reader)  # ty: ignore[invalid-argument-type]
+                yield worker.number, _outcome(worker)
     finally:
-        for process, _ in running.values():
-            process.terminate()
-        for process, _ in running.values():
-            process.join()
+        for worker in running.values():
+            worker.process.terminate()
+        for worker in running.values():
+            worker.process.join()
+
+
+@dataclass(frozen=True)
+class _Worker(Generic[Result]):
+    """A process at work on one job; its result comes through `reader`, whose end is also that of the process."""
+
+    number: int
+    process: SpawnProcess
+    reader: Connection
+
+
+def _start(function: Callable[[Job], Result], number: int, job: Job, threads: int) -> _Worker[Result]:
+    context = get_context("spawn")  # a fork of a process in which torch has threads hangs
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(function, job, threads, is_quiet(), writer))
+    process.start()
+    writer.close()  # so that the end of the process closes the pipe
+    return _Worker(number, process, reader)
+
+
+def _outcome(worker: _Worker[Result]) -> Result | Exception:
+    try:
+        outcome = worker.reader.recv()
+    except EOFError:
+        outcome = None
+    worker.process.join()
+    worker.reader.close()
+    if outcome is not None:
+        return outcome[0]
+    code = str(worker.process.exitcode).replace("-", "−")
+    return Failed(f"worker died (exit code {code}) without an error message")
+
+
+def _work(function: Callable[[Any], Any], job: Any, threads: int, quiet: bool, writer: Connection) -> None:
+    """Carry out a job in the process that was started for it."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # thread pools read it when they are first loaded, so before the job
+    set_quiet(quiet)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        outcome = function(job)
+    except (BadInput, Failed) as error:
+        outcome = type(error)(str(error))
+    except Exception as error:
+        traceback.print_exc()
+        outcome = Failed(f"{type(error).__name__}: {error}")
+    writer.send((outcome,))
+
+
+def _end_with_parent() -> None:
+    """Once the parent is gone, however it ended, stop as if told to, so that a run says that it was interrupted."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+# ── on a cluster ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def on_slurm(
@@ -65,12 +137,14 @@ def on_slurm(
     folder: Path,
     parameters: Mapping[str, Any],
     cluster: str = "slurm",
-    say: Callable[[str], None] = print,
-) -> Iterator[tuple[int, Result | Exception]]:
-    """(number of the job, result or error), in order: submitit submits one job each, its logs go to `folder`.
+) -> Ended[Result]:
+    """Submit the jobs by submitit and yield (number, result or error), in order; their logs go to `folder`.
 
-    `parameters` are submitit's: timeout_min=240, gpus_per_node=1, slurm_partition=gpu, … With tasks_per_node=8 a job is eight
-    processes; the first one's result counts. The jobs go on when whoever waits for them is stopped.
+    They go on when whoever waits for them is stopped.
+
+    Args:
+        parameters: submitit's: timeout_min=240, gpus_per_node=1, slurm_partition=gpu, … With tasks_per_node=8 a job is
+            eight processes, and the first one's result counts.
     """
     submitit = _submitit()
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
@@ -78,7 +152,7 @@ def on_slurm(
         executor.update_parameters(**parameters)
     except Exception as error:  # submitit raises whatever the name or value deserved
         raise BadInput(f"submitit does not take these settings of a job: {error}") from error
-    submitted = [executor.submit(_in_task, function, job) for job in jobs]
+    submitted = [executor.submit(_in_task, function, job, is_quiet()) for job in jobs]
     say(f"{len(submitted)} jobs submitted: {', '.join(str(job.job_id) for job in submitted)}; logs in {folder}")
     for number, job in enumerate(submitted):
         try:
@@ -105,12 +179,13 @@ def _submitit() -> Any:
         raise BadInput("Slurm jobs are submitted by submitit: pip install 'workings[slurm]'") from None
 
 
-def _in_task(function: Callable[[Job], Result], job: Job) -> Result:
-    """What a task of a job does; several are told of each other."""
+def _in_task(function: Callable[[Job], Result], job: Job, quiet: bool) -> Result:
+    """Carry out a task of a job; several find each other as under torchrun."""
     submitit = _submitit()
     if submitit.JobEnvironment().num_tasks > 1:
         # All GPUs stay visible: each process takes the one of its own number.
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    set_quiet(quiet)
     return function(job)
 
 
@@ -122,49 +197,3 @@ def _as_ours(error: Exception, log: Path) -> Exception:
         if name in text:
             return kind(text.rpartition(name)[2].strip().rstrip('"').strip())
     return Failed(f"{text}\n(its log: {log})")
-
-
-def _started(function: Callable[[Any], Any], job: Any, threads: int) -> tuple[Any, Any]:
-    context = get_context("spawn")  # a fork of a process in which torch has threads hangs
-    reader, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(function, job, threads, writer))
-    process.start()
-    writer.close()  # so that the end of the process closes the pipe
-    return process, reader
-
-
-def _ended(running: Mapping[int, tuple[Any, Any]]) -> list[int]:
-    ready = connection.wait([reader for _, reader in running.values()])
-    return [number for number, (_, reader) in running.items() if reader in ready]
-
-
-def _outcome(process: Any, reader: Any) -> Any:
-    try:
-        outcome = reader.recv()
-    except EOFError:
-        outcome = None
-    process.join()
-    reader.close()
-    return outcome[0] if outcome else Failed(f"its process ended with exit code {process.exitcode} and said nothing")
-
-
-def _work(function: Callable[[Any], Any], job: Any, threads: int, writer: Any) -> None:
-    """What runs in the process. Thread pools read the environment when they are first loaded, so it is set before."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    try:
-        outcome = function(job)
-    except (BadInput, Failed) as error:
-        outcome = type(error)(str(error))
-    except Exception as error:
-        traceback.print_exc()
-        outcome = Failed(f"{type(error).__name__}: {error}")
-    writer.send((outcome,))
-
-
-def _follow_parent() -> None:
-    """Whoever asked is gone, however that came: end as when told to, so that a run says that it was interrupted."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -30,6 +30,17 @@ def is_quiet() -> bool:
     return _quiet
 
 
+@contextmanager
+def quietly(quiet: bool = True) -> Generator[None]:
+    """Inside, this process is quiet if `quiet` says so or if it was before."""
+    before = _quiet
+    set_quiet(before or quiet)
+    try:
+        yield
+    finally:
+        set_quiet(before)
+
+
 def say(line: str) -> None:
     """A note for people, one line on stderr."""
     if not _quiet:
