@@ -16,11 +16,11 @@ from workings.config import (
     digest,
     fixed,
     from_dict,
-    from_yaml,
     leaves,
     names_of,
     nuisance,
     override,
+    read_mapping,
     role_of,
     scientific,
     to_dict,
@@ -72,7 +72,7 @@ configs = st.builds(
 def test_a_config_written_as_yaml_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, config: Config) -> None:
     file = tmp_path_factory.getbasetemp() / "config.yaml"
     file.write_text(to_yaml(config), encoding="utf-8")
-    assert from_yaml(Config, file) == config
+    assert from_dict(Config, read_mapping(file)) == config
     assert from_dict(Config, to_dict(config)) == config
 
 
@@ -189,7 +189,7 @@ def test_a_field_inside_a_marked_one_inherits_its_role() -> None:
 
 def test_a_partial_file_takes_defaults_for_the_rest(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("steps: 5\noptim: {lr: 3e-4}\n")
-    assert from_yaml(Config, tmp_path / "c.yaml") == Config(steps=5, optim=Optim(lr=3e-4))
+    assert from_dict(Config, read_mapping(tmp_path / "c.yaml")) == Config(steps=5, optim=Optim(lr=3e-4))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_file_that_is_no_config_is_refused_by_name(tmp_path: Path, content: st
     if content is not None:
         file.write_text(content)
     with pytest.raises(BadInput) as mistake:
-        from_yaml(Config, file)
+        from_dict(Config, read_mapping(file))
     assert message in str(mistake.value)
     assert str(file) in str(mistake.value)
 
@@ -211,6 +211,36 @@ def test_a_field_without_default_must_be_set() -> None:
         from_dict(Needy, {})
     assert from_dict(Needy, {"must": 1}).must == 1
     assert names_of(Needy) == ["must", "optim", "optim.lr", "optim.betas", "optim.clip"]
+
+
+def test_a_renamed_field_keeps_the_digest_and_is_read_by_its_former_name() -> None:
+    assert digest(Renamed(Renamed.Inner(7))) == digest(Earlier(Earlier.Inner(7)))
+    for mapping in ({"inner": {"n_items": 7}}, {"inner": {"items": 7}}, {"part": {"items": 7}}):
+        assert from_dict(Renamed, mapping) == changed(Renamed(), mapping) == Renamed(Renamed.Inner(7))
+    assert (
+        override(Renamed(), ["part.items=7"]) == override(Renamed(), ["inner.n_items=7"]) == Renamed(Renamed.Inner(7))
+    )
+    assert to_dict(Renamed()) == {"inner": {"n_items": 1}}
+    with pytest.raises(BadInput, match="named twice"):
+        from_dict(Renamed, {"inner": {"n_items": 1, "items": 2}})
+
+
+@dataclass(frozen=True)
+class Earlier:
+    @dataclass(frozen=True)
+    class Inner:
+        items: int = fixed(1)
+
+    part: Earlier.Inner = Inner()
+
+
+@dataclass(frozen=True)
+class Renamed:
+    @dataclass(frozen=True)
+    class Inner:
+        n_items: int = fixed(1, formerly="items")
+
+    inner: Renamed.Inner = fixed(Inner(), formerly="part")
 
 
 @dataclass(frozen=True)

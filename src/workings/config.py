@@ -1,9 +1,12 @@
 """Frozen dataclass ⇄ mapping ⇄ YAML ⇄ digest. An unknown field or a value of the wrong type is an error that names it.
 
-Every field has a role (the words are those of Google's tuning playbook): *scientific* is what arms differ in,
-*nuisance* is tuned alike in every arm, *fixed* (also what is not marked) never differs. A field inside a marked one
-inherits its role.
-Fields may be bool, int, float, str, Path, Literal, tuples, unions of these with None, and other frozen dataclasses.
+A field is marked with its role, in the words of Google's tuning playbook: arms differ in *scientific* fields, *nuisance* fields
+are tuned in the same way for every arm, *fixed* fields (also those without a mark) never differ. A field inside a marked one
+inherits its role. The mark also holds the help text (a noun phrase with its unit, from which `workings.cli.program` makes flags)
+and, for a renamed field, the name under which earlier configs and digests have it.
+
+Types: bool, int, float, str, Path, Literal, tuples, unions of these with None, other frozen dataclasses; why we read them
+ourselves is in docs/decisions/0010.
 """
 
 from __future__ import annotations
@@ -11,41 +14,66 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
+import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 
-from workings.errors import BadInput
-from workings.values import REQUIRED, Dumper, Loader, build, read_text, unknown_field
+from workings.errors import BadInput, suggestion
 
 Role = Literal["scientific", "nuisance", "fixed"]
 C = TypeVar("C")
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    type(None): "null",
+}
+REQUIRED: Any = dataclasses.MISSING
 
 
-def scientific(default: Any = REQUIRED, help: str = "") -> Any:
+def scientific(default: Any = REQUIRED, help: str = "", formerly: str = "") -> Any:
     """A field in which arms may differ."""
-    return dataclasses.field(default=default, metadata={"role": "scientific", "help": help})
+    return dataclasses.field(default=default, metadata={"role": "scientific", "help": help, "formerly": formerly})
 
 
-def nuisance(default: Any = REQUIRED, help: str = "") -> Any:
+def nuisance(default: Any = REQUIRED, help: str = "", formerly: str = "") -> Any:
     """A field that must be set well for every arm, and the same way."""
-    return dataclasses.field(default=default, metadata={"role": "nuisance", "help": help})
+    return dataclasses.field(default=default, metadata={"role": "nuisance", "help": help, "formerly": formerly})
 
 
-def fixed(default: Any = REQUIRED, help: str = "") -> Any:
+def fixed(default: Any = REQUIRED, help: str = "", formerly: str = "") -> Any:
     """A field that no arm changes."""
-    return dataclasses.field(default=default, metadata={"role": "fixed", "help": help})
+    return dataclasses.field(default=default, metadata={"role": "fixed", "help": help, "formerly": formerly})
 
 
-# ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+class Loader(yaml.SafeLoader):
+    """YAML in which 3e-4 is a number (YAML 1.1 wants 3.0e-4)."""
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+class Dumper(yaml.SafeDumper):
+    """Quotes the strings that `Loader` would take for numbers."""
+
+
+for _yaml in (Loader, Dumper):
+    _yaml.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+
+
+def to_dict(config: Any, former_names: bool = False) -> dict[str, Any]:
     """Nested dicts, lists and scalars, in the order of the fields."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    former = lambda field: field.metadata.get("formerly") if former_names else ""
+    return {
+        former(field) or field.name: _plain(getattr(config, field.name), former_names)
+        for field in dataclasses.fields(config)
+    }
 
 
 def to_yaml(config: Any) -> str:
@@ -54,46 +82,59 @@ def to_yaml(config: Any) -> str:
 
 
 def leaves(config: Any) -> dict[str, Any]:
-    """{dotted field: value}, groups left out; values as `to_dict` gives them."""
-    return dict(_leaves(to_dict(config)))
+    """{dotted field: value} of a config or a nested mapping, groups left out; values as `to_dict` gives them."""
+    flat: dict[str, Any] = {}
+    for name, value in (config if isinstance(config, Mapping) else to_dict(config)).items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{below}": leaf for below, leaf in leaves(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def digest(config: Any) -> str:
-    """sha256 (hex) of the values, whatever the order in which the fields are declared."""
-    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()
+    """sha256 (hex) of the values, whatever the order in which fields are declared, and unchanged when one is renamed."""
+    return hashlib.sha256(json.dumps(to_dict(config, former_names=True), sort_keys=True).encode()).hexdigest()
 
 
 def differing(a: Any, b: Any) -> list[str]:
     """Dotted names of the fields in which two configs differ; a field only one of them has differs."""
     left, right = leaves(a), leaves(b)
-    names = [*left, *(name for name in right if name not in left)]
-    return [name for name in names if name not in left or name not in right or left[name] != right[name]]
+    names = dict.fromkeys([*left, *right])
+    return [name for name in names if left.get(name, REQUIRED) != right.get(name, REQUIRED)]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, former_names: bool = False) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return to_dict(value)
+        return to_dict(value, former_names)
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_plain(item, former_names) for item in value]
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): _plain(item, former_names) for name, item in value.items()}
     return str(value) if isinstance(value, Path) else value
 
 
-def _leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+def from_dict(cls: type[C], mapping: Mapping[str, Any], where: str = "") -> C:
+    """An instance of `cls`, from fields in their present or former names; absent fields take their defaults.
 
-
-# ── in ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def from_dict(cls: type[C], mapping: Mapping[str, Any]) -> C:
-    """An instance of `cls`; absent fields take their defaults. BadInput names what is unknown, missing or ill-typed."""
-    return build(cls, mapping)
+    BadInput names what is unknown, missing or ill-typed, with the dotted prefix `where`.
+    """
+    annotations = typing.get_type_hints(cls)
+    values = {}
+    for given, value in mapping.items():
+        name = _present_name(cls, given)
+        if name not in annotations:
+            raise _unknown(f"{where}{given}", cls, [where + known for known in annotations])
+        if name in values:
+            raise BadInput(f"field '{where}{name}' is named twice, also by its former name '{given}'")
+        values[name] = _read(annotations[name], value, f"{where}{name}")
+    for field in dataclasses.fields(cls):  # ty: ignore[invalid-argument-type]
+        if field.default is REQUIRED and field.default_factory is REQUIRED and field.name not in values:
+            raise BadInput(f"field '{where}{field.name}' of {cls.__name__} has no default: set it")
+    try:
+        return cls(**values)
+    except ValueError as error:  # what a __post_init__ objects to is the user's to mend
+        raise BadInput(f"{where.rstrip('.') or cls.__name__}: {error}") from None
 
 
 def from_yaml(cls: type[C], path: str | Path) -> C:
@@ -117,36 +158,92 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 def changed(config: C, values: Mapping[str, Any]) -> C:
     """`config` with the dotted fields of `values` set; nested mappings set only the fields they name."""
     mapping = to_dict(config)
-    for name, value in _leaves(values):
-        annotation_of(type(config), name)
-        _set(mapping, name, value)
-    return build(type(config), mapping)
+    for dotted, value in leaves(values).items():
+        *groups, last = [field.name for field, _ in _path(type(config), dotted)]
+        inner = mapping
+        for group in groups:
+            inner[group] = inner[group] or {}
+            inner = inner[group]
+        inner[last] = value
+    return from_dict(type(config), mapping)
 
 
 def override(config: C, settings: Iterable[str]) -> C:
     """`config` after settings such as "optim.lr=3e-4"; the text is read as what the field's type says it is."""
-    mapping = to_dict(config)
+    values = {}
     for setting in settings:
-        name, equals, text = setting.partition("=")
+        name, equals, text = (part.strip() for part in setting.partition("="))
         if not equals:
             raise BadInput(f"'{setting}' sets nothing; write field=value")
-        annotation = annotation_of(type(config), name.strip())
-        _set(mapping, name.strip(), _plain(read_text(annotation, text.strip(), name.strip())))
-    return build(type(config), mapping)
+        values[name] = _plain(read_text(field_of(type(config), name)[1], text, name))
+    return changed(config, values)
 
 
-# ── about a class of configs ─────────────────────────────────────────────────────────────────────────────────────────
+def read_text(annotation: Any, text: str, where: str) -> Any:
+    """A value typed by hand: first as YAML would read it, then as plain text (a str field may be given 42)."""
+    try:
+        value = None if text == "None" else yaml.load(text, Loader=Loader)
+        # YAML drops what follows a # in plain text; a path or a hub id must arrive as it was typed
+        return _read(annotation, text if isinstance(value, str) and text[0] not in "'\"" else value, where)
+    except (BadInput, yaml.YAMLError) as problem:
+        try:
+            return _read(annotation, text, where)
+        except BadInput as plain_problem:
+            raise (problem if isinstance(problem, BadInput) else plain_problem) from None
+
+
+def _read(annotation: Any, value: Any, where: str) -> Any:
+    """`value` (from YAML or a dict) as `annotation` asks for it."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return _read_union(arguments, value, where)
+    if dataclasses.is_dataclass(annotation):
+        if isinstance(value, annotation):
+            return value
+        if isinstance(value, Mapping):
+            return from_dict(annotation, value, f"{where}.")
+    elif origin is tuple and isinstance(value, list | tuple):
+        items = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        if len(items) == len(value):
+            return tuple(
+                _read(item, one, f"{where}[{i}]") for i, (item, one) in enumerate(zip(items, value, strict=True))
+            )
+    elif origin is list and isinstance(value, list | tuple):
+        return [_read(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value)]
+    elif origin is dict and isinstance(value, Mapping):
+        return {str(name): _read(arguments[1], one, f"{where}.{name}") for name, one in value.items()}
+    elif origin is Literal:
+        if any(type(choice) is type(value) and choice == value for choice in arguments):
+            return value
+    elif annotation is float and type(value) in (int, float):
+        return float(value)
+    elif annotation is Path and isinstance(value, str | Path):
+        return Path(value)
+    elif annotation is Any or (annotation in _WORDS and type(value) is annotation):
+        return value
+    raise _wrong(annotation, value, where)
+
+
+def _read_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    inside_a_group = None
+    for choice in choices:
+        try:
+            return _read(choice, value, where)
+        except BadInput as problem:
+            if dataclasses.is_dataclass(choice) and isinstance(value, Mapping):
+                inside_a_group = inside_a_group or problem
+    raise inside_a_group or _wrong(typing.Union[choices], value, where)  # noqa: UP007
 
 
 def role_of(cls: type, dotted: str) -> Role:
     """The role of a field: its own mark, or that of the field it lies in, or "fixed"."""
-    role: Role = "fixed"
-    inside: Any = cls
-    for name in dotted.split("."):
-        field = {field.name: field for field in dataclasses.fields(inside)}[name]
-        role = field.metadata.get("role", role)
-        inside = _dataclass_in(typing.get_type_hints(inside)[name])
-    return role
+    marks = [field.metadata["role"] for field, _ in _path(cls, dotted) if "role" in field.metadata]
+    return marks[-1] if marks else "fixed"
+
+
+def field_of(cls: type, dotted: str) -> tuple[dataclasses.Field[Any], Any]:
+    """The field under a dotted name (its help is in `metadata`) and its type; BadInput with a suggestion if there is none."""
+    return _path(cls, dotted)[-1]
 
 
 def names_of(cls: type) -> list[str]:
@@ -158,16 +255,23 @@ def names_of(cls: type) -> list[str]:
     return names
 
 
-def annotation_of(cls: type, dotted: str) -> Any:
-    """The declared type of a field; BadInput with a suggestion where there is no such field."""
+def _path(cls: type, dotted: str) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """Field and type at each part of a dotted name."""
+    path: list[tuple[dataclasses.Field[Any], Any]] = []
     inside: Any = cls
-    for name in dotted.split("."):
-        annotations = typing.get_type_hints(inside) if inside else {}
-        if name not in annotations:
-            raise unknown_field(dotted, cls, names_of(cls))
-        annotation = annotations[name]
+    for part in dotted.split("."):
+        fields = {field.name: field for field in dataclasses.fields(inside)} if inside else {}
+        name = _present_name(inside, part) if inside else part
+        if name not in fields:
+            raise _unknown(dotted, cls, names_of(cls))
+        annotation = typing.get_type_hints(inside)[name]
+        path.append((fields[name], annotation))
         inside = _dataclass_in(annotation)
-    return annotation
+    return path
+
+
+def _present_name(cls: Any, name: str) -> str:
+    return next((field.name for field in dataclasses.fields(cls) if field.metadata.get("formerly") == name), name)
 
 
 def _dataclass_in(annotation: Any) -> Any:
@@ -175,10 +279,31 @@ def _dataclass_in(annotation: Any) -> Any:
     return next((choice for choice in choices if isinstance(choice, type) and dataclasses.is_dataclass(choice)), None)
 
 
-def _set(mapping: dict[str, Any], dotted: str, value: Any) -> None:
-    *groups, last = dotted.split(".")
-    for group in groups:
-        if mapping[group] is None:
-            mapping[group] = {}
-        mapping = mapping[group]
-    mapping[last] = value
+def _wrong(annotation: Any, value: Any, where: str) -> BadInput:
+    choices = (
+        [str(choice) for choice in typing.get_args(annotation)] if typing.get_origin(annotation) is Literal else []
+    )
+    return BadInput(f"field '{where}' must be {in_words(annotation)}, not {value!r}{suggestion(str(value), choices)}")
+
+
+def in_words(annotation: Any) -> str:
+    """What a type asks for, as an error message says it."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(in_words(choice) for choice in arguments)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin is tuple:
+        return f"a list of {in_words(arguments[0])}" if ... in arguments else f"a list of {len(arguments)} values"
+    if origin in (list, dict):
+        return f"a {'list' if origin is list else 'mapping'} of {in_words(arguments[-1])}"
+    if annotation in _WORDS:
+        return _WORDS[annotation]
+    if dataclasses.is_dataclass(annotation):
+        return f"the fields of {annotation.__name__}"
+    raise TypeError(f"a config field cannot have the type {annotation}: see workings.config for those it can")
+
+
+def _unknown(name: str, cls: type, known: list[str]) -> BadInput:
+    hint = suggestion(name, known) or f"; the fields are {', '.join(known)}"
+    return BadInput(f"unknown field '{name}' in {cls.__name__}{hint}")

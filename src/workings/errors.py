@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class BadInput(Exception):
     """Something given to us cannot be used. The message says what, where, and what to do; exit code 2."""
@@ -9,3 +12,11 @@ class BadInput(Exception):
 
 class Failed(Exception):
     """The input was fine and the work still did not succeed. The message says what and where; exit code 1."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """What to append to an error: the known name nearest to `word`, or nothing. Dotted names are found by part too."""
+    by_part = {part: name for name in reversed(list(known)) for part in (name.rsplit(".", 1)[-1], name)}
+    tries = (word, word.rsplit(".", 1)[-1])
+    near = [match for one in tries for match in difflib.get_close_matches(one, by_part, n=1)]
+    return f" (did you mean '{by_part[near[0]]}'?)" if near else ""

@@ -20,12 +20,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from workings.config import changed, differing, from_dict, leaves, names_of, override, read_mapping, to_dict, to_yaml
+from workings.config import (
+    changed,
+    differing,
+    from_dict,
+    leaves,
+    names_of,
+    override,
+    read_mapping,
+    suggestion,
+    to_dict,
+    to_yaml,
+)
 from workings.errors import BadInput, Failed
 from workings.files import sha256_of
 from workings.launch import Launcher, in_processes, on_slurm, processes_here, rank_here
 from workings.run import Run, RunRecord
-from workings.values import suggestion
 
 Scale = Literal["smoke", "mini", "full"]
 _PARTS = ("Config", "ARMS", "SCALES", "inputs", "run_arm")

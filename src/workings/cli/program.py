@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from workings.errors import BadInput, Failed
-from workings.values import in_words, suggestion
+from workings.config import in_words
+from workings.errors import BadInput, Failed, suggestion
 
 Verb = Callable[..., int | None]
 MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130

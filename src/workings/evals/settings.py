@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from workings.arithmetic.drills import DrillSpec
-from workings.config import fixed, nuisance
+from workings.config import fixed, nuisance, suggestion
 from workings.errors import BadInput
 from workings.text.tokenizer import Tokenizer
-from workings.values import suggestion
 
 if TYPE_CHECKING:
     from workings.models.language import LanguageModel

@@ -38,7 +38,7 @@ import numpy as np
 
 from workings.arithmetic.facts import FactVocabulary, embedding_width
 from workings.arithmetic.rewrite import MODES, Mode, rewrite_counted, shuffled, tokens_in
-from workings.errors import BadInput
+from workings.errors import BadInput, suggestion
 from workings.text.bpe import (
     BPE,
     END_OF_TEXT,
@@ -49,7 +49,6 @@ from workings.text.bpe import (
     token_bytes,
 )
 from workings.text.export import bpe_in, hf_json, hf_settings, read_folder, write_folder
-from workings.values import suggestion
 
 Vocabulary = Literal["digits", "facts", "shuffled", "reserved"]
 VOCABULARIES: tuple[Vocabulary, ...] = get_args(Vocabulary)
