@@ -125,8 +125,7 @@ def ours(documents: Path, base: str, processes: int) -> Measured:
 
         corpus = build_corpus(config, Path(folder) / "corpus", processes=processes, progress=look)
         wall = time.perf_counter() - began
-        train = corpus.manifest["splits"]["train"]
-    return _measured(wall, train["tokens"], train["facts"], max(peaks))
+    return _measured(wall, corpus.train.n_tokens, corpus.train.n_facts, max(peaks))
 
 
 def loop(documents: Path, base: str) -> Measured:

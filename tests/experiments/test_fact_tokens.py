@@ -30,14 +30,14 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
 
 
 def test_every_arm_reads_the_same_raw_text_at_the_same_cost(arms: list[RunRecord]) -> None:
-    corpora = {r.manifest.arm: Corpus.open(r.path / "corpus").manifest["splits"]["train"] for r in arms}
-    assert len({train["raw_sha256"] for train in corpora.values()}) == 1
+    corpora = {r.manifest.arm: Corpus.open(r.path / "corpus").train for r in arms}
+    assert len({train.raw_sha256 for train in corpora.values()}) == 1
     budgets = {r.manifest.arm: r.result("budget") for r in arms}
     assert len({(b["parameters"], b["steps"]) for b in budgets.values()}) == 1
     for arm in ("facts", "shuffled"):
-        assert corpora[arm]["tokens"] < corpora["digits"]["tokens"] == corpora["reserved"]["tokens"]
+        assert corpora[arm].n_tokens < corpora["digits"].n_tokens == corpora["reserved"].n_tokens
         assert budgets[arm]["raw_bytes"] == pytest.approx(budgets["digits"]["raw_bytes"], rel=0.01)
-    assert corpora["facts"]["facts"] == corpora["shuffled"]["facts"] > 0 == corpora["digits"]["facts"]
+    assert corpora["facts"].n_facts == corpora["shuffled"].n_facts > 0 == corpora["digits"].n_facts
 
 
 def test_arms_are_judged_on_the_same_items(arms: list[RunRecord]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from workings.errors import BadInput, Failed
 from workings.text.corpus import Corpus
+from workings.text.manifest import BadRows, FactRate, Manifest, Outcome, Split, SplitName, TokenizerIdentity
 from workings.text.shards import DOCUMENT, Shard, ShardWriter, differences, open_documents_of, open_ids
 
 EOT = 0
@@ -28,11 +28,9 @@ def corpus_of(folder: Path, lengths: list[int], shard_tokens: int) -> tuple[Corp
     for part in (pieces[:half], pieces[half:]):
         writer.append(part, np.zeros(len(part), DOCUMENT))
     writer.finish()
-    manifest = {
-        "dtype": "uint16",
-        "tokenizer": {"eot": EOT, "width": 60_000},
-        "splits": {"train": {"shards": [asdict(shard) for shard in writer.closed]}},
-    }
+    tokenizer = TokenizerIdentity("digits", "strict", "", width=60_000, eot=EOT, embedding_width=60_032)
+    splits: dict[SplitName, Split] = {"train": Split(shards=tuple(writer.closed))}
+    manifest = Manifest({}, "uint16", tokenizer, (), Outcome(splits, FactRate(0.0, 0.0), {}, BadRows(), {}))
     return Corpus(folder, manifest), np.concatenate([np.empty(0, UINT16), *pieces])
 
 
@@ -158,7 +156,7 @@ def test_a_shard_ends_with_the_document_that_fills_it(tmp_path_factory, counts, 
         rows = open_documents_of(folder, shard)
         assert rows["offset"][-1] < target, "the document before the last did not fill it"
         assert list(differences(folder, shard, UINT16, 60_000, EOT)) == []
-    assert all(shard.tokens >= target for shard in writer.closed[:-1])
+    assert all(shard.n_tokens >= target for shard in writer.closed[:-1])
     assert [int(h) for s in writer.closed for h in open_documents_of(folder, s)["hash"]] == [
         int(h) for _, rows in made for h in rows["hash"]
     ]
@@ -235,6 +233,6 @@ def test_an_id_beyond_the_vocabulary_and_a_lost_document_are_found(tmp_path):
     writer.finish()
     (shard,) = writer.closed
     assert any("vocabulary" in line for line in differences(tmp_path, shard, UINT16, 3, EOT))
-    fewer = Shard(shard.file, shard.tokens, 4, shard.sha256, shard.documents_sha256)
+    fewer = Shard(shard.file, shard.n_tokens, 4, shard.sha256, shard.documents_sha256)
     assert any("5 documents, the manifest 4" in line for line in differences(tmp_path, fewer, UINT16, 60_000, EOT))
     assert any("ends of text" in line for line in differences(tmp_path, shard, UINT16, 60_000, 1))

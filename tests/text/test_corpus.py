@@ -28,7 +28,7 @@ from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpu
 from workings.text.documents import open_documents
 from workings.text.encoding import content_hash
 from workings.text.estimate import estimate
-from workings.text.manifest import shards_of
+from workings.text.manifest import FactRate
 from workings.text.shards import open_documents_of, open_ids
 
 ODD = ["<|endoftext|> is text, and so is <|padding_3|>", "a token as text: <MUL_6_9_54> or <MUL_6_9_55>", "6*9=54 三 é"]
@@ -87,7 +87,7 @@ def lines(texts: list[str]) -> bytes:
 def documents_of(corpus: Corpus, split: str = "train") -> list[tuple[int, str, np.ndarray]]:
     """Content hash, source and ids (without the end of text) of every document, read from the files."""
     found = []
-    for shard in shards_of(corpus.manifest, split):
+    for shard in corpus.outcome.splits[split].shards:
         ids, rows = open_ids(corpus.folder, shard, corpus.dtype), open_documents_of(corpus.folder, shard)
         bounds = [*map(int, rows["offset"]), len(ids)]
         for row, (start, stop) in zip(rows, pairwise(bounds), strict=True):
@@ -111,9 +111,9 @@ def test_every_arm_holds_the_same_raw_documents_at_the_same_places(arms):
     for split in ("train", "validation"):
         raw = {name: [(h, source) for h, source, _ in documents_of(corpus, split)] for name, corpus in arms.items()}
         assert raw["facts"] == raw["digits"] == raw["shuffled"] == raw["reserved"]
-        assert len({corpus.manifest["splits"][split]["raw_sha256"] for corpus in arms.values()}) == 1
-    first, second = arms["facts"].manifest["splits"]["train"], arms["digits"].manifest["splits"]["train"]
-    assert first["shards"] != second["shards"] and first["bytes"] == second["bytes"]
+        assert len({corpus.outcome.splits[split].raw_sha256 for corpus in arms.values()}) == 1
+    first, second = arms["facts"].train, arms["digits"].train
+    assert first.shards != second.shards and first.n_bytes == second.n_bytes
 
 
 def test_every_document_is_there_once_prepared_as_its_arm_reads_it(arms, texts):
@@ -144,19 +144,18 @@ def test_the_fact_rate_is_reached_everywhere_and_counted_right(arms):
     facts = {corpus.tokenizer.facts.first_id + i for i in range(len(corpus.tokenizer.facts.facts))}
     assert Fact.of(6, 9) in corpus.tokenizer.facts.facts
     rates = []
-    for shard in shards_of(corpus.manifest, "train"):
+    for shard in corpus.train.shards:
         ids = open_ids(corpus.folder, shard, corpus.dtype)
         rates.append((int(np.isin(ids, [*facts]).sum()), len(ids)))
     n_facts, n_tokens = np.sum(rates, axis=0)
     assert abs(n_facts / n_tokens - RATE) < 0.02 * RATE
     assert len(rates) >= 3 and all(abs(n / size - RATE) < 0.25 * RATE for n, size in rates[:-1]), rates
-    train = corpus.manifest["splits"]["train"]
-    assert (train["facts"], train["tokens"]) == (n_facts, n_tokens)
+    assert (corpus.train.n_facts, corpus.train.n_tokens) == (n_facts, n_tokens)
     for name, arm in arms.items():
-        split = arm.manifest["splits"]["train"]
-        assert (split["facts_arm_facts"], split["facts_arm_tokens"]) == (n_facts, n_tokens)
-        assert arm.manifest["fact_rate"] == {"asked": RATE, "reached": n_facts / n_tokens}
-        assert split["facts"] == (n_facts if name in ("facts", "shuffled") else 0)
+        split = arm.train
+        assert (split.n_facts_arm_facts, split.n_facts_arm_tokens) == (n_facts, n_tokens)
+        assert arm.outcome.fact_rate == FactRate(RATE, n_facts / n_tokens)
+        assert split.n_facts == (n_facts if name in ("facts", "shuffled") else 0)
     assert arms["shuffled"].n_tokens == n_tokens < arms["digits"].n_tokens == arms["reserved"].n_tokens
 
 
@@ -182,14 +181,13 @@ def test_a_document_that_comes_twice_is_on_one_side_and_validates_once(texts, co
     )
     train, held = ([h for h, *_ in documents_of(corpus, split)] for split in ("train", "validation"))
     assert not {*train} & {*held} and len(held) == len({*held})
-    by_source = corpus.manifest["splits"]["validation"]["sources"]
-    assert all(counts["documents"] <= 9 for counts in by_source.values())
-    assert len(train) + len(held) + sum(corpus.manifest["left_out"].values()) == len(texts) + len(texts[::2])
+    assert all(counts.n_documents <= 9 for counts in corpus.held_out.sources.values())
+    assert len(train) + len(held) + sum(corpus.outcome.left_out.values()) == len(texts) + len(texts[::2])
 
 
 def test_batches_read_the_shards_end_to_end(arms):
     corpus = arms["facts"]
-    ids = np.concatenate([open_ids(corpus.folder, s, corpus.dtype) for s in shards_of(corpus.manifest, "train")])
+    ids = np.concatenate([open_ids(corpus.folder, s, corpus.dtype) for s in corpus.train.shards])
     n = corpus.n_windows(64)
     rows = np.concatenate([b.inputs for b in islice(corpus.batches(0, 1, 64), n)])
     assert sorted(map(tuple, rows)) == sorted(map(tuple, ids[: n * 64].reshape(n, 64)))
@@ -203,8 +201,8 @@ def test_a_mixture_has_the_shares_it_was_asked_for(texts, config, tmp_path):
         (tmp_path / f"{name}.jsonl").write_bytes(lines(some))
     sources = tuple(SourceConfig(str(tmp_path / f"{n}.jsonl"), weight=w) for n, w in (("a", 3.0), ("b", 1.0)))
     mixed = replace(config, documents=sources, fact_rate=0.0, bytes_limit=60_000)
-    counts = build_corpus(mixed, tmp_path / "c", processes=1).manifest["splits"]
-    given = {n: sum(counts[s]["sources"].get(n, {"bytes": 0})["bytes"] for s in counts) for n in "ab"}
+    splits = build_corpus(mixed, tmp_path / "c", processes=1).outcome.splits.values()
+    given = {n: sum(split.sources[n].n_bytes for split in splits if n in split.sources) for n in "ab"}
     assert 60_000 <= sum(given.values()) < 60_000 + max(len(text.encode()) for text in texts)
     assert abs(given["a"] / sum(given.values()) - 0.75) < 0.01
     longer = replace(mixed, bytes_limit=200_000)
@@ -221,8 +219,7 @@ def test_sources_that_end_before_the_limit_are_a_failure_unless_allowed(config, 
     with pytest.raises(BadInput, match="unfinished"):
         Corpus.open(tmp_path / "c")
     corpus = build_corpus(short, tmp_path / "c", processes=1, allow_short=True)
-    whole = arms["facts"].manifest["splits"]["train"]
-    assert corpus.manifest["splits"]["train"]["raw_sha256"] == whole["raw_sha256"]
+    assert corpus.train.raw_sha256 == arms["facts"].train.raw_sha256
 
 
 def test_a_rate_that_cannot_be_is_refused(config, data, tmp_path):
@@ -254,12 +251,12 @@ def test_configs_that_make_no_sense_are_refused(config, wrong, complaint):
 
 def test_an_estimate_is_near_what_comes_out(config, arms):
     for name in ("facts", "digits"):
-        guessed, split = estimate(replace(config, vocabulary=name), 1), arms[name].manifest["splits"]["train"]
-        natural = split["bytes"] - split["sources"]["drills"]["bytes"]
+        guessed, split = estimate(replace(config, vocabulary=name), 1), arms[name].train
+        natural = split.n_bytes - split.sources["drills"].n_bytes
         for guess, found in (
             (guessed.bytes, natural),
-            (guessed.tokens, split["tokens"]),
-            (guessed.facts, split["facts"]),
+            (guessed.tokens, split.n_tokens),
+            (guessed.facts, split.n_facts),
         ):
             assert guess == pytest.approx(found, rel=0.08)
 
@@ -368,8 +365,8 @@ def test_a_document_that_fails_ends_the_build_or_is_counted_and_listed(config, t
         build_corpus(config, tmp_path / "c", processes=1)
     assert is_unfinished(tmp_path / "c")
     corpus = build_corpus(config, tmp_path / "c", processes=1, skip_bad=True)
-    listed = corpus.manifest["unreadable"]
-    assert listed["rows"] == 3 and [row["place"] for row in listed["listed"]] == [
+    unreadable = corpus.outcome.unreadable
+    assert unreadable.rows == 3 and [row["place"] for row in unreadable.listed] == [
         f"a.jsonl, row {n}" for n in (801, 802, 803)
     ]
     natural = [h for s in ("train", "validation") for h, source, _ in documents_of(corpus, s) if source != "drills"]

@@ -22,6 +22,7 @@ from workings.models.configs import GPT2Config
 from workings.models.exchange import load_gpt2
 from workings.models.gpt2 import GPT2
 from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus
+from workings.text.manifest import Split
 from workings.training.budget import peak_flops, planned
 from workings.training.echo import echoing
 from workings.training.journal import Journal, rewind
@@ -151,12 +152,11 @@ def test_bf16_autocast_trains_fp32_weights_much_the_same(corpus, tmp_path):
 
 
 def test_steps_of_equal_text_take_unequal_rows_and_lose_none(corpus, tmp_path):
-    train_counts = corpus.manifest["splits"]["train"]
     config = replace(SMALL, raw_bytes=3333, pass_rows=3)
     _, told = train(config, corpus, tmp_path)
     tokens = [b["tokens"] - a["tokens"] for a, b in zip([{"tokens": 0}, *told[:-1]], told, strict=True)]
     assert len(set(tokens)) == 2, "steps differ by a row"
-    per_token = train_counts["bytes"] / train_counts["tokens"]
+    per_token = corpus.train.n_bytes / corpus.train.n_tokens
     assert abs(told[-1]["tokens"] * per_token - 3333) <= 0.5 * 24 * per_token
 
 
@@ -328,7 +328,7 @@ class TenBillion:
 
     folder: ClassVar = Path("/corpora/ten-billion")
     n_tokens: ClassVar = 1_066_686_441
-    manifest: ClassVar = {"splits": {"train": {"bytes": 4_800_000_000, "tokens": 1_066_686_441}}}
+    train: ClassVar = Split(n_bytes=4_800_000_000, n_tokens=1_066_686_441)
 
     def n_windows(self, length):
         return self.n_tokens // length
@@ -337,7 +337,7 @@ class TenBillion:
 def test_the_seeds_recipe_costs_what_it_did_and_its_repetition_is_called_one():
     config, shape = PRESETS["124M-10B"], GPT2Config(vocab=50_349)
     rows = rows_of(config, TenBillion(), 1024, n_processes=4)  # ty: ignore[invalid-argument-type]
-    budget = planned(shape, rows, TenBillion.manifest, config)
+    budget = planned(shape, rows, TenBillion.train, config)
     assert budget.parameters == 124_510_464 and rows.passes(0) == [32] * 4
     assert budget.matched()["tokens"] == 9_999_745_024 and budget.steps == 19_073
     assert budget.epochs == pytest.approx(9.37, abs=0.01)
@@ -363,7 +363,7 @@ def test_the_memory_of_activations_is_what_a_pass_keeps(corpus, tmp_path):
     kept = sum(size for pointer, size in storages.items() if pointer not in weights)
     config = replace(SMALL, tokens_per_step=512, pass_rows=8)
     rows = rows_of(config, corpus, 64, 1)
-    budget = planned(shape, rows, corpus.manifest, config)
+    budget = planned(shape, rows, corpus.train, config)
     estimate = budget.memory - 16 * budget.parameters
     assert 0.7 < estimate / kept < 1.5
 

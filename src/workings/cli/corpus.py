@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from workings.cli.options import AsJson, Quiet
 from workings.errors import BadInput
+from workings.files import to_json
 
 if TYPE_CHECKING:
     from workings.text.build import Build
@@ -86,7 +87,7 @@ def corpus_build(
         )
     for note in corpus.notes() if not quiet else ():
         print(f"note: {note}", file=sys.stderr)
-    print(json.dumps(corpus.manifest, indent=1) if json_ else corpus.folder)
+    print(to_json(corpus.manifest.to_json()).rstrip() if json_ else corpus.folder)
 
 
 def corpus_show(corpus: Annotated[str, "the folder of a corpus"], /, *, json_: AsJson = False) -> None:
@@ -95,7 +96,7 @@ def corpus_show(corpus: Annotated[str, "the folder of a corpus"], /, *, json_: A
 
     opened = Corpus.open(corpus)
     if json_:
-        print(json.dumps(opened.manifest, indent=1, ensure_ascii=False))
+        print(to_json(opened.manifest.to_json()).rstrip())
         return
     _print_corpus(opened)
 
@@ -213,20 +214,17 @@ def _print_corpus(corpus: Corpus) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    manifest = corpus.manifest
     table = Table("split", "source", title=str(corpus.folder), title_justify="left")
     for name in ("documents", "bytes", "tokens", "facts", "facts/tokens"):
         table.add_column(name, justify="right")
-    for split, about in manifest["splits"].items():
-        for source, counts in [*about["sources"].items(), ("all", about)]:
-            numbers = [f"{counts[name]:,}" for name in ("documents", "bytes", "tokens", "facts")]
-            table.add_row(split, source, *numbers, f"{counts['facts'] / max(counts['tokens'], 1):.4%}")
+    for split, about in corpus.outcome.splits.items():
+        for source, counts in [*about.sources.items(), ("all", about)]:
+            numbers = [f"{n:,}" for n in (counts.n_documents, counts.n_bytes, counts.n_tokens, counts.n_facts)]
+            table.add_row(split, source, *numbers, f"{counts.n_facts / max(counts.n_tokens, 1):.4%}")
     Console().print(table)
-    rate = manifest["fact_rate"]
-    print(
-        f"vocabulary {manifest['tokenizer']['vocabulary']}, {len(manifest['splits']['train']['shards'])} training shards"
-    )
-    print(f"fact rate (in the facts arm): asked {rate['asked']:.4%}, reached {rate['reached']:.4%}")
-    print(f"training documents (raw_sha256): {manifest['splits']['train']['raw_sha256']}")
+    rate = corpus.outcome.fact_rate
+    print(f"vocabulary {corpus.manifest.tokenizer.vocabulary}, {len(corpus.train.shards)} training shards")
+    print(f"fact rate (in the facts arm): asked {rate.asked:.4%}, reached {rate.reached:.4%}")
+    print(f"training documents (raw_sha256): {corpus.train.raw_sha256}")
     for note in corpus.notes():
         print(f"note: {note}")

@@ -14,7 +14,7 @@ from workings.arithmetic.probes import Probe
 from workings.arithmetic.rewrite import expand
 from workings.evals.probes import overlap_with
 from workings.text.corpus import Corpus
-from workings.text.manifest import FORMAT, shards_of
+from workings.text.manifest import FORMAT
 from workings.text.shards import open_documents_of, open_ids
 
 MOST_DOCUMENTS = 100_000
@@ -66,10 +66,10 @@ def corpus_given(input_places: Mapping[str, str]) -> Path | None:
 def _texts(corpus: Corpus, sources: Sequence[int]) -> Iterator[str]:
     """Training documents of these sources in plain digits."""
     tokenizer = corpus.tokenizer
-    for shard in shards_of(corpus.manifest, "train"):
+    for shard in corpus.train.shards:
         rows = open_documents_of(corpus.folder, shard)
         ids = open_ids(corpus.folder, shard, corpus.dtype)
-        ends = np.append(rows["offset"][1:], shard.tokens)
+        ends = np.append(rows["offset"][1:], shard.n_tokens)
         for at in np.flatnonzero(np.isin(rows["source"], sources)):
             text = tokenizer.decode(ids[int(rows["offset"][at]) + 1 : int(ends[at])].tolist())
             yield expand(text, tokenizer.facts) if tokenizer.has_facts else text

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from workings.arithmetic.drills import DrillSpec
-from workings.config import changed
 from workings.errors import BadInput
 from workings.judging.costs import refuse_unmatched
 from workings.judging.statistics import Interval, holm, seeds_and_items, sign_flip, wilson
@@ -42,7 +40,7 @@ def text_outcomes(model: LanguageModel, corpus: Corpus, most: int) -> pl.DataFra
     `held_out_facts` are tokens that no training text has, and so none where their meaning is shuffled.
     """
     documents = [one for source in corpus.sources for one in islice(corpus.validation(source), most)]
-    held_out = changed(DrillSpec(), corpus.manifest["config"]["drills"] or {}).held_out_facts
+    held_out = corpus.drills.held_out_facts
     read = [corpus.tokenizer.facts.of_ids(one.ids.tolist()) for one in documents]
     unseen = [sum(fact in held_out for fact in some) * (corpus.tokenizer.vocabulary == "facts") for some in read]
     place = pl.int_range(pl.len()).over("source").cast(pl.String)

@@ -244,7 +244,7 @@ def corpus_config(config: Config) -> CorpusConfig:
 
 def facts_in(corpus: Corpus) -> int:
     """Facts among the training text, counted as the arm that has tokens for them counts, whichever arm this is."""
-    return sum(source["facts_arm_facts"] for source in corpus.manifest["splits"]["train"]["sources"].values())
+    return corpus.train.n_facts_arm_facts
 
 
 def budget(config: Config, corpus: Corpus) -> Any:
@@ -254,7 +254,7 @@ def budget(config: Config, corpus: Corpus) -> Any:
 
     shape = shape_of(config.training, corpus.tokenizer)
     rows = rows_of(config.training, corpus, shape.block, processes_here())
-    return planned(shape, rows, corpus.manifest, config.training)
+    return planned(shape, rows, corpus.train, config.training)
 
 
 def tasks_of(config: Config) -> list[str]:

@@ -136,7 +136,7 @@ def budget_of_run(config: Config, corpus: Corpus, n_processes: int = 1, start: G
 
     shape = start.config if start is not None else shape_of(config.training, corpus.tokenizer)
     rows = rows_of(config.training, corpus, shape.block, n_processes)
-    return planned(shape, rows, corpus.manifest, config.training)
+    return planned(shape, rows, corpus.train, config.training)
 
 
 def described_budget(config: Config, n_processes: int, flops_per_second: float | None) -> list[str]:

@@ -7,20 +7,21 @@ last (n_tokens - 1) % T tokens of the corpus.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from workings import seeds
+from workings.arithmetic.drills import DrillSpec
+from workings.config import changed
 from workings.errors import BadInput
 from workings.text.build import Leniency, Progress, n_processors, write_corpus
 from workings.text.journal import raw_digest
-from workings.text.manifest import CorpusConfig, SourceConfig, read_manifest, shards_of
+from workings.text.manifest import DRILLS, CorpusConfig, Manifest, SourceConfig, Split, SplitName
 from workings.text.shards import differences, open_documents_of, open_ids
 from workings.text.tokenizer import Tokenizer
 
@@ -72,36 +73,47 @@ def build_corpus(
 class Corpus:
     """A complete corpus on disk, mapped into memory as it is read."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        self.folder, self.manifest = folder, manifest
-        self.dtype = np.dtype(manifest["dtype"])
-        shards = shards_of(manifest, "train")
-        self._ids = [open_ids(folder, shard, self.dtype) for shard in shards]
-        self._starts = np.cumsum([0, *(shard.tokens for shard in shards)])
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        if manifest.outcome is None:
+            raise BadInput(f"the corpus {folder} is unfinished: build it again with the same settings, and it goes on")
+        self.folder, self.manifest, self.outcome = folder, manifest, manifest.outcome
+        self.dtype = np.dtype(manifest.dtype)
+        self._ids = [open_ids(folder, shard, self.dtype) for shard in self.train.shards]
+        self._starts = np.cumsum([0, *(shard.n_tokens for shard in self.train.shards)])
 
     @classmethod
     def open(cls, folder: str | Path) -> Corpus:
         """BadInput where there is no corpus, an unfinished one, or a shard of another length than was written."""
-        folder = Path(folder)
-        manifest = read_manifest(folder)
-        if manifest["status"] != "complete":
-            raise BadInput(f"the corpus {folder} is unfinished: build it again with the same settings, and it goes on")
-        return cls(folder, manifest)
+        return cls(Path(folder), Manifest.read(Path(folder)))
+
+    @property
+    def train(self) -> Split:
+        """Counts, sources and shards of the training documents."""
+        return self.outcome.splits["train"]
+
+    @property
+    def held_out(self) -> Split:
+        """Counts, sources and shards of the validation documents."""
+        return self.outcome.splits["validation"]
+
+    @property
+    def drills(self) -> DrillSpec:
+        """The specification of the drills among the documents."""
+        return changed(DrillSpec(), self.manifest.config["drills"] or {})
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer it was encoded with. BadInput if the one in the folder is another."""
         tokenizer = Tokenizer.load(self.folder / "tokenizer")
-        if tokenizer.digest != self.manifest["tokenizer"]["digest"]:
+        if tokenizer.digest != self.manifest.tokenizer.digest:
             raise BadInput(f"{self.folder / 'tokenizer'} is not the tokenizer that the corpus was encoded with")
         return tokenizer
 
     @property
     def sources(self) -> list[str]:
         """Names by number; drills are the last, where there are any."""
-        return [*(source["name"] for source in self.manifest["sources"])] + (
-            ["drills"] if self.manifest["config"]["fact_rate"] else []
-        )
+        drills = [DRILLS] if self.manifest.config["fact_rate"] else []
+        return [source.name for source in self.manifest.sources] + drills
 
     @property
     def n_tokens(self) -> int:
@@ -138,7 +150,7 @@ class Corpus:
 
     def _batch(self, windows: np.ndarray, index: int) -> Batch:
         inputs = windows[:, :-1]
-        begins = inputs == self.manifest["tokenizer"]["eot"]
+        begins = inputs == self.manifest.tokenizer.eot
         begins[:, 0] = False
         return Batch(inputs, windows[:, 1:], np.cumsum(begins, axis=1, dtype=np.int32), index)
 
@@ -159,28 +171,26 @@ class Corpus:
         names = self.sources
         if source is not None and source not in names:
             raise BadInput(f"the corpus {self.folder} has no source '{source}'; it has {', '.join(names)}")
-        for shard in shards_of(self.manifest, "validation"):
+        for shard in self.held_out.shards:
             rows = open_documents_of(self.folder, shard)
             if source is not None and names[rows["source"][0]] != source:
                 continue
             ids = open_ids(self.folder, shard, self.dtype)
-            ends = np.append(rows["offset"][1:], shard.tokens)
+            ends = np.append(rows["offset"][1:], shard.n_tokens)
             for row, end in zip(rows, ends, strict=True):
                 document = np.array(ids[int(row["offset"]) + 1 : int(end)])
                 yield ValidationDocument(names[row["source"]], document, int(row["bytes"]))
 
     def notes(self) -> list[str]:
         """What whoever uses the corpus should know."""
-        splits, unreadable = self.manifest["splits"], self.manifest["unreadable"]["rows"]
+        n_bad = self.outcome.unreadable.rows
         found = [
             f"no validation documents from {name}: raise validation_fraction, or give more documents"
-            for name in splits["train"]["sources"]
-            if name not in splits["validation"]["sources"]
+            for name in self.train.sources
+            if name not in self.held_out.sources
         ]
-        if unreadable:
-            found.append(
-                f"{unreadable:,} rows were no documents and were left out; the manifest lists the first of them"
-            )
+        if n_bad:
+            found.append(f"{n_bad:,} rows were no documents and were left out; the manifest lists the first of them")
         return found
 
     # ── checking ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -199,51 +209,50 @@ class Corpus:
 def verify(folder: str | Path) -> list[str]:
     """`Corpus.verify` of a folder that may be too damaged to open. BadInput where there is no manifest."""
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    if manifest["status"] != "complete":
-        return [f"the manifest says {manifest['status']}, not complete"]
-    dtype, about = np.dtype(manifest["dtype"]), manifest["tokenizer"]
-    shards = {split: shards_of(manifest, split) for split in ("train", "validation")}
+    manifest = Manifest.read(folder)
+    if manifest.outcome is None:
+        return [f"the manifest says {manifest.status}, not complete"]
+    splits, dtype, about = manifest.outcome.splits, np.dtype(manifest.dtype), manifest.tokenizer
     found = [
         line
-        for shard in chain(*shards.values())
-        for line in differences(folder, shard, dtype, about["width"], about["eot"])
+        for split in splits.values()
+        for shard in split.shards
+        for line in differences(folder, shard, dtype, about.width, about.eot)
     ]
-    found += _tokenizer_differences(folder, manifest)
-    return found or [line for split in shards for line in _count_differences(folder, manifest, split)] + _overlap(
-        folder, manifest
-    )
+    found += _tokenizer_differences(folder, about.digest)
+    if found:
+        return found
+    counted = [line for name, split in splits.items() for line in _count_differences(folder, name, split)]
+    return counted + _overlap(folder, splits)
 
 
-def _tokenizer_differences(folder: Path, manifest: dict[str, Any]) -> list[str]:
+def _tokenizer_differences(folder: Path, digest: str) -> list[str]:
     try:
         tokenizer = Tokenizer.load(folder / "tokenizer")
     except BadInput as error:
         return [str(error)]
-    same = tokenizer.digest == manifest["tokenizer"]["digest"]
-    return [] if same else [f"{folder / 'tokenizer'} is not the tokenizer of this corpus"]
+    return [] if tokenizer.digest == digest else [f"{folder / 'tokenizer'} is not the tokenizer of this corpus"]
 
 
-def _count_differences(folder: Path, manifest: dict[str, Any], split: str) -> Iterator[str]:
-    about, shards = manifest["splits"][split], shards_of(manifest, split)
-    rows = [open_documents_of(folder, shard) for shard in shards]
+def _count_differences(folder: Path, name: str, split: Split) -> Iterator[str]:
+    rows = [open_documents_of(folder, shard) for shard in split.shards]
     counted = {
-        "documents": sum(map(len, rows)),
-        "bytes": sum(int(part["bytes"].sum()) for part in rows),
-        "tokens": sum(shard.tokens for shard in shards),
+        "documents": (sum(map(len, rows)), split.n_documents),
+        "bytes": (sum(int(part["bytes"].sum()) for part in rows), split.n_bytes),
+        "tokens": (sum(shard.n_tokens for shard in split.shards), split.n_tokens),
     }
-    for name, n in counted.items():
-        if n != about[name]:
-            yield f"{split} has {n:,} {name}, the manifest says {about[name]:,}"
-    if raw_digest(folder, shards) != about["raw_sha256"]:
-        yield f"the {split} documents are not those of the manifest (raw_sha256)"
+    for what, (n, said) in counted.items():
+        if n != said:
+            yield f"{name} has {n:,} {what}, the manifest says {said:,}"
+    if raw_digest(folder, split.shards) != split.raw_sha256:
+        yield f"the {name} documents are not those of the manifest (raw_sha256)"
 
 
-def _overlap(folder: Path, manifest: dict[str, Any]) -> list[str]:
+def _overlap(folder: Path, splits: Mapping[SplitName, Split]) -> list[str]:
     """Whether a validation document is trained on; hashes of one shard in memory at a time."""
-    held = [open_documents_of(folder, shard)["hash"] for shard in shards_of(manifest, "validation")]
+    held = [open_documents_of(folder, shard)["hash"] for shard in splits["validation"].shards]
     hashes = np.concatenate([np.empty(0, np.uint64), *held])
-    rows = (open_documents_of(folder, shard) for shard in shards_of(manifest, "train"))
+    rows = (open_documents_of(folder, shard) for shard in splits["train"].shards)
     n = sum(int(np.isin(part["hash"], hashes).sum()) for part in rows)
     return [f"{n} training documents are validation documents too"] if n else []
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,20 @@ from workings.errors import BadInput
 from workings.files import drop_half_written, to_json, write_atomic
 from workings.run import versions
 from workings.text.documents import Source, Unreadable
-from workings.text.manifest import DRILLS, FORMAT, CorpusConfig, Totals, read_manifest
+from workings.text.manifest import (
+    COUNTS,
+    DRILLS,
+    BadRows,
+    CorpusConfig,
+    Counts,
+    FactRate,
+    Manifest,
+    Outcome,
+    SourceName,
+    Split,
+    SplitName,
+    TokenizerIdentity,
+)
 from workings.text.shards import Shard, ShardWriter, open_documents_of
 from workings.text.tokenizer import Tokenizer
 
@@ -45,6 +59,42 @@ class State:
     left_out: dict[str, int] = field(
         default_factory=lambda: {"beyond validation_documents": 0, "repeats of validation documents": 0}
     )
+
+
+@dataclass
+class Totals:
+    """Counts (COUNTS) by split and source: `of["train"]` is an int64 array [sources, COUNTS]."""
+
+    names: list[str]
+    of: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for split in ("train", "validation"):
+            self.of.setdefault(split, np.zeros((len(self.names), len(COUNTS)), np.int64))
+
+    def add(self, split: str, source: np.ndarray, entries: np.ndarray) -> None:
+        """Count documents: the numbers of their sources, and their entries (`encoding.ENTRY`)."""
+        columns = [np.ones(len(entries), np.int64), *(entries[name] for name in COUNTS[1:])]
+        np.add.at(self.of[split], source, np.stack(columns, 1))
+
+    def sum(self, split: str, count: str, *sources: int) -> int:
+        """A count over all sources, or over the given ones."""
+        column = self.of[split][:, COUNTS.index(count)]
+        return int(column[list(sources)].sum() if sources else column.sum())
+
+    def counts(self, split: str) -> Counts:
+        """The counts over all sources."""
+        return Counts(*self.of[split].sum(0).tolist())
+
+    def by_source(self, split: str) -> dict[str, Counts]:
+        """The counts of the sources that gave any document to the split."""
+        rows = zip(self.names, self.of[split].tolist(), strict=True)
+        return {name: Counts(*row) for name, row in rows if row[0]}
+
+    @property
+    def rate(self) -> float:
+        """Facts over tokens of the training documents, in the facts arm."""
+        return self.sum("train", "facts_arm_facts") / max(self.sum("train", "facts_arm_tokens"), 1)
 
 
 class Journal:
@@ -90,7 +140,7 @@ class Journal:
         """Close all shards and say so. The same documents and settings give the same bytes, whatever happened between."""
         for writer in self.writers.values():
             writer.finish()
-        write_atomic(self.out / "manifest.json", to_json(self._manifest()))
+        write_atomic(self.out / "manifest.json", to_json(replace(self._identity(), outcome=self._outcome()).to_json()))
         self._journal.unlink(missing_ok=True)
         for writer in self.writers.values():
             writer.forget_parts()
@@ -110,14 +160,13 @@ class Journal:
             if others:
                 raise BadInput(f"{self.out} holds other files and no corpus ({others[0]}); give a new folder")
             self.tokenizer.save(self.out / "tokenizer")
-            write_atomic(self.out / "manifest.json", to_json(self._identity() | {"status": "building"}))
-        manifest = read_manifest(self.out)
-        mine = self._identity()
-        differ = [name for name in mine["config"] if manifest["config"].get(name) != mine["config"][name]]
-        differ += [] if manifest["tokenizer"] == mine["tokenizer"] else ["the tokenizer"]
+            write_atomic(self.out / "manifest.json", to_json(self._identity().to_json()))
+        manifest, mine = Manifest.read(self.out), self._identity()
+        differ = [name for name in mine.config if manifest.config.get(name) != mine.config[name]]
+        differ += [] if manifest.tokenizer == mine.tokenizer else ["the tokenizer"]
         if differ:
             raise BadInput(f"{self.out} was begun with another {', '.join(differ)}: give the same, or another folder")
-        return manifest["status"]
+        return manifest.status
 
     def _restore(self) -> None:
         drop_half_written(self.out)
@@ -130,39 +179,36 @@ class Journal:
             for split, rows in state["totals"].items():
                 self.totals.of[split][:] = np.array(rows, np.int64)
 
-    def _identity(self) -> dict[str, Any]:
-        """What a corpus is, before anything is known of what comes out."""
-        about = {name: getattr(self.tokenizer, name) for name in ("vocabulary", "mode", "digest", "width", "eot")}
-        return {
-            "format": FORMAT,
-            "config": json.loads(json.dumps(to_dict(self.config))),
-            "dtype": self.tokenizer.dtype.name,
-            "tokenizer": about | {"embedding_width": self.tokenizer.embedding_width},
-            "sources": [{"name": source.name, "reference": source.reference} for source in self.sources],
-        }
+    def _identity(self) -> Manifest:
+        """What the corpus is, before anything is known of what comes out."""
+        return Manifest(
+            config=json.loads(json.dumps(to_dict(self.config))),
+            dtype=self.tokenizer.dtype.name,
+            tokenizer=TokenizerIdentity.of(self.tokenizer),
+            sources=tuple(SourceName(source.name, source.reference) for source in self.sources),
+        )
 
-    def _manifest(self) -> dict[str, Any]:
+    def _outcome(self) -> Outcome:
         validation = [shard for name in self.totals.names for shard in self.writers[f"val_{name}"].closed]
-        found = {
-            "status": "complete",
-            "splits": {
+        return Outcome(
+            splits={
                 "train": self._split("train", self.writers["train"].closed),
                 "validation": self._split("validation", validation),
             },
-            "fact_rate": {"asked": self.config.fact_rate, "reached": self.totals.rate},
-            "left_out": self.state.left_out,
-            "unreadable": {"rows": self.state.unreadable, "listed": self.state.unreadable_listed},
-            "versions": versions(),
-        }
-        return self._identity() | found
+            fact_rate=FactRate(self.config.fact_rate, self.totals.rate),
+            left_out=self.state.left_out,
+            unreadable=BadRows(self.state.unreadable, tuple(self.state.unreadable_listed)),
+            versions=versions(),
+        )
 
-    def _split(self, split: str, shards: list[Shard]) -> dict[str, Any]:
-        counts = self.totals.counts(split)
-        about = {"raw_sha256": raw_digest(self.out, shards), "sources": self.totals.table(split)}
-        return counts | about | {"shards": [asdict(shard) for shard in shards]}
+    def _split(self, name: SplitName, shards: list[Shard]) -> Split:
+        counts = vars(self.totals.counts(name))
+        return Split(
+            **counts, raw_sha256=raw_digest(self.out, shards), sources=self.totals.by_source(name), shards=tuple(shards)
+        )
 
 
-def raw_digest(folder: Path, shards: list[Shard]) -> str:
+def raw_digest(folder: Path, shards: Sequence[Shard]) -> str:
     """A sha256 over source, length and content hash of every document in order: equal where the raw documents are."""
     sha256 = hashlib.sha256()
     for shard in shards:

@@ -1,13 +1,15 @@
-"""What a corpus is asked to be (CorpusConfig), what it has come to (Totals), and the manifest that says both."""
+"""The settings of a corpus (CorpusConfig) and the manifest in its folder, which says what came of them.
+
+Both are read by `workings corpus build --help` and by experiments, so nothing here imports torch.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal, TypeVar
 
 from workings.arithmetic.drills import DrillSpec
 from workings.config import fixed, scientific
@@ -18,7 +20,8 @@ from workings.text.tokenizer import Mode, Tokenizer, Vocabulary
 
 FORMAT = "workings corpus 1"
 DRILLS = "drills"
-COUNTS = ("documents", "bytes", "tokens", "facts", "facts_arm_tokens", "facts_arm_facts")
+SplitName = Literal["train", "validation"]
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -114,57 +117,166 @@ def _renamed(source: Source, taken: set[str]) -> Source:
     return replace(source, name=next(name for name in names if name not in taken))
 
 
-@dataclass
-class Totals:
-    """Counts (COUNTS) by split and source: `of["train"]` is an int64 array [sources, COUNTS]."""
+# ── the manifest ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    names: list[str]
-    of: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for split in ("train", "validation"):
-            self.of.setdefault(split, np.zeros((len(self.names), len(COUNTS)), np.int64))
+@dataclass(frozen=True)
+class Counts:
+    """Counts over the documents of a split or of one of its sources."""
 
-    def add(self, split: str, source: np.ndarray, entries: np.ndarray) -> None:
-        """Count documents: the numbers of their sources, and their entries (`encoding.ENTRY`)."""
-        columns = [np.ones(len(entries), np.int64), *(entries[name] for name in COUNTS[1:])]
-        np.add.at(self.of[split], source, np.stack(columns, 1))
+    n_documents: int = 0
+    n_bytes: int = 0
+    """Of raw text in UTF-8: the same in every arm."""
+    n_tokens: int = 0
+    """The end of text before each document included."""
+    n_facts: int = 0
+    """Fact tokens among them."""
+    n_facts_arm_tokens: int = 0
+    """Tokens of the same documents in the vocabulary "facts"."""
+    n_facts_arm_facts: int = 0
 
-    def sum(self, split: str, count: str, *sources: int) -> int:
-        """A count over all sources, or over the given ones."""
-        column = self.of[split][:, COUNTS.index(count)]
-        return int(column[list(sources)].sum() if sources else column.sum())
+    def to_json(self) -> dict[str, int]:
+        """The counts as the manifest has them: without `n_`."""
+        return {field.name.removeprefix("n_"): getattr(self, field.name) for field in fields(Counts)}
 
-    def counts(self, split: str) -> dict[str, int]:
-        """{count: n} over all sources."""
-        return {count: self.sum(split, count) for count in COUNTS}
 
-    def table(self, split: str) -> dict[str, dict[str, int]]:
-        """{source: {count: n}} of the sources that gave any document to the split."""
-        rows = zip(self.names, self.of[split].tolist(), strict=True)
-        return {name: dict(zip(COUNTS, row, strict=True)) for name, row in rows if row[0]}
+COUNTS = tuple(Counts().to_json())
+
+
+@dataclass(frozen=True)
+class Split(Counts):
+    """A split of a complete corpus: its counts, the counts of each source that gave any document, its shards."""
+
+    raw_sha256: str = ""
+    """Over sources, lengths and contents of the raw documents in order: equal in arms that hold the same text."""
+    sources: Mapping[str, Counts] = field(default_factory=dict)
+    shards: tuple[Shard, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of the manifest."""
+        sources = {name: counts.to_json() for name, counts in self.sources.items()}
+        shards = [shard.to_json() for shard in self.shards]
+        return super().to_json() | {"raw_sha256": self.raw_sha256, "sources": sources, "shards": shards}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Split:
+        """What `to_json` gave."""
+        sources = {name: Counts(*(counts[count] for count in COUNTS)) for name, counts in entry["sources"].items()}
+        shards = tuple(map(Shard.from_json, entry["shards"]))
+        return cls(*(entry[count] for count in COUNTS), entry["raw_sha256"], sources, shards)
+
+
+@dataclass(frozen=True)
+class TokenizerIdentity:
+    """What a manifest says of the tokenizer, to know it again."""
+
+    vocabulary: Vocabulary
+    mode: Mode
+    digest: str
+    width: int
+    eot: int
+    embedding_width: int
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> TokenizerIdentity:
+        """The identity of a tokenizer."""
+        return cls(*(getattr(tokenizer, field.name) for field in fields(cls)))
+
+
+@dataclass(frozen=True)
+class SourceName:
+    """A source of documents by its name in tables and file names, and the reference it was opened by."""
+
+    name: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class FactRate:
+    """Facts over tokens of the training documents in the facts arm."""
+
+    asked: float
+    reached: float
+
+
+@dataclass(frozen=True)
+class BadRows:
+    """Rows that were no documents: how many, and source, place and reason of the first of them."""
+
+    rows: int = 0
+    listed: tuple[dict[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a complete build."""
+
+    splits: Mapping[SplitName, Split]
+    fact_rate: FactRate
+    left_out: Mapping[str, int]
+    """Held-out documents that were left out, by reason."""
+    unreadable: BadRows
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of manifest.json. While the corpus is being built it says what it will be, and has no outcome."""
+
+    config: Mapping[str, Any]
+    """The CorpusConfig, as the version that wrote it has it."""
+    dtype: str
+    """Of the ids in the shards."""
+    tokenizer: TokenizerIdentity
+    sources: tuple[SourceName, ...]
+    outcome: Outcome | None = None
 
     @property
-    def rate(self) -> float:
-        """Facts over tokens of the training documents, in the facts arm."""
-        return self.sum("train", "facts_arm_facts") / max(self.sum("train", "facts_arm_tokens"), 1)
+    def status(self) -> Literal["building", "complete"]:
+        """Whether the build has ended."""
+        return "complete" if self.outcome else "building"
 
+    def to_json(self) -> dict[str, Any]:
+        """The content of the file; the order of its keys never changes, because runs record its digest."""
+        content: dict[str, Any] = {"format": FORMAT} | {
+            name: value for name, value in asdict(replace(self, outcome=None)).items() if name != "outcome"
+        }
+        content |= {"status": self.status}
+        if self.outcome:
+            splits = {name: split.to_json() for name, split in self.outcome.splits.items()}
+            content |= asdict(replace(self.outcome, splits={})) | {"splits": splits}
+        return content
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a corpus, complete or not. BadInput where there is none."""
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(
-            f"{folder} is no corpus (it has no manifest.json); make one with: workings corpus build"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BadInput(f"{path} is not the manifest of a corpus of this version ({FORMAT})")
-    return manifest
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Manifest:
+        """What `to_json` gave. KeyError or TypeError where something is missing."""
+        outcome = None
+        if content["status"] == "complete":
+            outcome = Outcome(
+                {name: Split.from_json(entry) for name, entry in content["splits"].items()},
+                FactRate(**content["fact_rate"]),
+                content["left_out"],
+                BadRows(content["unreadable"]["rows"], tuple(content["unreadable"]["listed"])),
+                content["versions"],
+            )
+        sources = tuple(SourceName(**source) for source in content["sources"])
+        return cls(content["config"], content["dtype"], TokenizerIdentity(**content["tokenizer"]), sources, outcome)
 
-
-def shards_of(manifest: dict[str, Any], split: str) -> list[Shard]:
-    return [Shard(**shard) for shard in manifest["splits"][split]["shards"]]
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """The manifest of a corpus, complete or not. BadInput where there is none, or one of another version."""
+        path = folder / "manifest.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BadInput(
+                f"{folder} is no corpus (it has no manifest.json); make one with: workings corpus build"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path} cannot be read: {error}") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise BadInput(f"{path} is not the manifest of a corpus of this version ({FORMAT})")
+        try:
+            return cls.from_json(content)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadInput(f"{path} cannot be read: {type(error).__name__}: {error}; build the corpus again") from None

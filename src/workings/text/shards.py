@@ -32,10 +32,19 @@ class Shard:
     """A closed shard, as the manifest has it."""
 
     file: str
-    tokens: int
-    documents: int
+    n_tokens: int
+    n_documents: int
     sha256: str
     documents_sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of the manifest: counts without `n_`."""
+        return {name.removeprefix("n_"): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Shard:
+        """What `to_json` gave."""
+        return cls(entry["file"], entry["tokens"], entry["documents"], entry["sha256"], entry["documents_sha256"])
 
     @property
     def documents_file(self) -> str:
@@ -84,7 +93,11 @@ class ShardWriter:
     def state(self) -> dict[str, Any]:
         """Everything that a new writer needs; what it speaks of is on the disk when this returns."""
         self.flush()
-        return {"closed": [asdict(shard) for shard in self.closed], "tokens": self.tokens, "documents": self.documents}
+        return {
+            "closed": [shard.to_json() for shard in self.closed],
+            "tokens": self.tokens,
+            "documents": self.documents,
+        }
 
     def flush(self) -> None:
         """Make what was appended safe from a power cut."""
@@ -94,7 +107,7 @@ class ShardWriter:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Become the writer whose `state` this was. Failed if files have lost what it speaks of."""
-        self.closed = [Shard(**shard) for shard in state["closed"]]
+        self.closed = [Shard.from_json(shard) for shard in state["closed"]]
         self.tokens, self.documents = state["tokens"], state["documents"]
         known = {name for shard in self.closed for name in (shard.file, shard.documents_file)}
         open_shard = {self._bin: self.tokens * self.dtype.itemsize, self._part: self.documents * DOCUMENT.itemsize}
@@ -170,10 +183,10 @@ def open_ids(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> np.ndarray:
     """The ids of a shard, mapped into memory. BadInput where the file has not the length that the manifest says."""
     path = folder / shard.file
     size = path.stat().st_size if path.exists() else -1
-    if size != shard.tokens * dtype.itemsize:
-        what = "is missing" if size < 0 else f"has {size:,} bytes, not {shard.tokens * dtype.itemsize:,}"
+    if size != shard.n_tokens * dtype.itemsize:
+        what = "is missing" if size < 0 else f"has {size:,} bytes, not {shard.n_tokens * dtype.itemsize:,}"
         raise BadInput(f"{path} {what}: copy the corpus again, or build it again")
-    return np.memmap(path, dtype, "r") if shard.tokens else np.empty(0, dtype)
+    return np.memmap(path, dtype, "r") if shard.n_tokens else np.empty(0, dtype)
 
 
 def open_documents_of(folder: Path, shard: Shard) -> np.ndarray:
@@ -206,8 +219,8 @@ def _inconsistencies(shard: Shard, ids: np.ndarray, rows: np.ndarray, width: int
     if rows.dtype != DOCUMENT:
         yield f"{shard.documents_file} does not hold rows about documents"
         return
-    if len(rows) != shard.documents:
-        yield f"{shard.documents_file} has {len(rows):,} documents, the manifest {shard.documents:,}"
+    if len(rows) != shard.n_documents:
+        yield f"{shard.documents_file} has {len(rows):,} documents, the manifest {shard.n_documents:,}"
     largest, starts = _scan(ids, eot)
     if largest >= width:
         yield f"{shard.file} holds the id {largest}; the vocabulary ends before {width}"

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
 from workings.models.nats import ROWS_ON_GPU
+from workings.text.manifest import Split
 from workings.training.recipes import PretrainConfig
 from workings.training.schedule import Rows
 
@@ -80,27 +80,26 @@ class Budget:
         return said
 
 
-def budget_of(model: GPT2, rows: Rows, manifest: Mapping[str, Any], config: PretrainConfig) -> Budget:
+def budget_of(model: GPT2, rows: Rows, train: Split, config: PretrainConfig) -> Budget:
     """What it costs to train `model` (it may be on the meta device) on `rows`."""
-    train = manifest["splits"]["train"]
-    per_token, bytes_per_token = model.flops_per_token(rows.length), train["bytes"] / train["tokens"]
+    per_token, bytes_per_token = model.flops_per_token(rows.length), train.n_bytes / train.n_tokens
     return Budget(
         parameters=model.n_parameters,
         steps=rows.n_steps,
         tokens=rows.n_tokens,
         raw_bytes=round(rows.n_tokens * bytes_per_token),
         flops=round(rows.n_tokens * per_token),
-        unique_tokens=train["tokens"],
+        unique_tokens=train.n_tokens,
         flops_per_token=per_token,
         bytes_per_token=bytes_per_token,
         memory=_memory(model.config, model.n_parameters, rows, config),
     )
 
 
-def planned(shape: GPT2Config, rows: Rows, manifest: Mapping[str, Any], config: PretrainConfig) -> Budget:
+def planned(shape: GPT2Config, rows: Rows, train: Split, config: PretrainConfig) -> Budget:
     """As `budget_of`, without making the model."""
     with torch.device("meta"):
-        return budget_of(GPT2(shape), rows, manifest, config)
+        return budget_of(GPT2(shape), rows, train, config)
 
 
 def _memory(shape: GPT2Config, n_parameters: int, rows: Rows, config: PretrainConfig) -> int:

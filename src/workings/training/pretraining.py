@@ -111,7 +111,7 @@ class _Loop:
         self.evaluations = evaluations
         model = _model(config, corpus.tokenizer, start, seed).to(where.device)
         self.rows = rows_of(config, corpus, model.config.block, where.size)
-        self.budget = budget_of(model, self.rows, corpus.manifest, config)
+        self.budget = budget_of(model, self.rows, corpus.train, config)
         self.trainer = trainer_of(config, model, live_bias(corpus.tokenizer, model.config.vocab), where)
         band = Band(math.log(_n_live(corpus.tokenizer)) + config.loss_margin, config.loss_jump, config.warmup_steps)
         self.watch = Watch(band, self._last_good)

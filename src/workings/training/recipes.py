@@ -141,7 +141,7 @@ def rows_of(config: PretrainConfig, corpus: Corpus, block: int, n_processes: int
         raise BadInput(f"{corpus.folder} has {corpus.n_tokens:,} training tokens: not one row of {length}")
     if config.raw_bytes is None:
         return rows_of_tokens(config.tokens_per_step, config.steps, length, config.pass_rows, n_processes)
-    train = corpus.manifest["splits"]["train"]
+    train = corpus.train
     return rows_of_bytes(
-        config.raw_bytes, train["bytes"] / train["tokens"], config.steps, length, config.pass_rows, n_processes
+        config.raw_bytes, train.n_bytes / train.n_tokens, config.steps, length, config.pass_rows, n_processes
     )
