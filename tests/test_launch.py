@@ -17,7 +17,6 @@ from workings.launch import in_processes, job_settings, on_slurm, processes_here
 from workings.progress import is_quiet, quietly
 from workings.run import RunRecord
 
-
 IMPORTABLE = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
 """With it, the processes that are started here find this module."""
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from workings.errors import BadInput, Failed
 from workings.text.corpus import Corpus
-from workings.text.manifest import BadRows, FactRate, Manifest, Outcome, Split, SplitName, TokenizerIdentity
+from workings.text.manifest import BadRows, BuildOutcome, CorpusManifest, FactRate, Split, SplitName, TokenizerIdentity
 from workings.text.shards import DOCUMENT, Shard, ShardWriter, differences, open_documents_of, open_ids
 
 EOT = 0
@@ -30,7 +30,7 @@ def corpus_of(folder: Path, lengths: list[int], shard_tokens: int) -> tuple[Corp
     writer.finish()
     tokenizer = TokenizerIdentity("digits", "strict", "", width=60_000, eot=EOT, embedding_width=60_032)
     splits: dict[SplitName, Split] = {"train": Split(shards=tuple(writer.closed))}
-    manifest = Manifest({}, "uint16", tokenizer, (), Outcome(splits, FactRate(0.0, 0.0), {}, BadRows(), {}))
+    manifest = CorpusManifest({}, "uint16", tokenizer, (), BuildOutcome(splits, FactRate(0.0, 0.0), {}, BadRows(), {}))
     return Corpus(folder, manifest), np.concatenate([np.empty(0, UINT16), *pieces])
 
 

@@ -21,7 +21,7 @@ from workings.config import changed
 from workings.errors import BadInput
 from workings.text.build import Leniency, Progress, n_processors, write_corpus
 from workings.text.journal import raw_digest
-from workings.text.manifest import DRILLS, CorpusConfig, Manifest, SourceConfig, Split, SplitName
+from workings.text.manifest import DRILLS, CorpusConfig, CorpusManifest, SourceConfig, Split, SplitName
 from workings.text.shards import differences, open_documents_of, open_ids
 from workings.text.tokenizer import Tokenizer
 
@@ -73,7 +73,7 @@ def build_corpus(
 class Corpus:
     """A complete corpus on disk, mapped into memory as it is read."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: CorpusManifest) -> None:
         if manifest.outcome is None:
             raise BadInput(f"the corpus {folder} is unfinished: build it again with the same settings, and it goes on")
         self.folder, self.manifest, self.outcome = folder, manifest, manifest.outcome
@@ -84,7 +84,7 @@ class Corpus:
     @classmethod
     def open(cls, folder: str | Path) -> Corpus:
         """BadInput where there is no corpus, an unfinished one, or a shard of another length than was written."""
-        return cls(Path(folder), Manifest.read(Path(folder)))
+        return cls(Path(folder), CorpusManifest.read(Path(folder)))
 
     @property
     def train(self) -> Split:
@@ -209,7 +209,7 @@ class Corpus:
 def verify(folder: str | Path) -> list[str]:
     """`Corpus.verify` of a folder that may be too damaged to open. BadInput where there is no manifest."""
     folder = Path(folder)
-    manifest = Manifest.read(folder)
+    manifest = CorpusManifest.read(folder)
     if manifest.outcome is None:
         return [f"the manifest says {manifest.status}, not complete"]
     splits, dtype, about = manifest.outcome.splits, np.dtype(manifest.dtype), manifest.tokenizer

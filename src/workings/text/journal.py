@@ -21,11 +21,11 @@ from workings.text.manifest import (
     COUNTS,
     DRILLS,
     BadRows,
+    BuildOutcome,
     CorpusConfig,
+    CorpusManifest,
     Counts,
     FactRate,
-    Manifest,
-    Outcome,
     SourceName,
     Split,
     SplitName,
@@ -161,7 +161,7 @@ class Journal:
                 raise BadInput(f"{self.out} holds other files and no corpus ({others[0]}); give a new folder")
             self.tokenizer.save(self.out / "tokenizer")
             write_atomic(self.out / "manifest.json", to_json(self._identity().to_json()))
-        manifest, mine = Manifest.read(self.out), self._identity()
+        manifest, mine = CorpusManifest.read(self.out), self._identity()
         differ = [name for name in mine.config if manifest.config.get(name) != mine.config[name]]
         differ += [] if manifest.tokenizer == mine.tokenizer else ["the tokenizer"]
         if differ:
@@ -179,18 +179,18 @@ class Journal:
             for split, rows in state["totals"].items():
                 self.totals.of[split][:] = np.array(rows, np.int64)
 
-    def _identity(self) -> Manifest:
+    def _identity(self) -> CorpusManifest:
         """What the corpus is, before anything is known of what comes out."""
-        return Manifest(
+        return CorpusManifest(
             config=json.loads(json.dumps(to_dict(self.config))),
             dtype=self.tokenizer.dtype.name,
             tokenizer=TokenizerIdentity.of(self.tokenizer),
             sources=tuple(SourceName(source.name, source.reference) for source in self.sources),
         )
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> BuildOutcome:
         validation = [shard for name in self.totals.names for shard in self.writers[f"val_{name}"].closed]
-        return Outcome(
+        return BuildOutcome(
             splits={
                 "train": self._split("train", self.writers["train"].closed),
                 "validation": self._split("validation", validation),

@@ -208,7 +208,7 @@ class BadRows:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BuildOutcome:
     """What came of a complete build."""
 
     splits: Mapping[SplitName, Split]
@@ -220,7 +220,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class CorpusManifest:
     """The content of manifest.json. While the corpus is being built it says what it will be, and has no outcome."""
 
     config: Mapping[str, Any]
@@ -229,7 +229,7 @@ class Manifest:
     """Of the ids in the shards."""
     tokenizer: TokenizerIdentity
     sources: tuple[SourceName, ...]
-    outcome: Outcome | None = None
+    outcome: BuildOutcome | None = None
 
     @property
     def status(self) -> Literal["building", "complete"]:
@@ -248,11 +248,11 @@ class Manifest:
         return content
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Manifest:
+    def from_json(cls, content: Mapping[str, Any]) -> CorpusManifest:
         """What `to_json` gave. KeyError or TypeError where something is missing."""
         outcome = None
         if content["status"] == "complete":
-            outcome = Outcome(
+            outcome = BuildOutcome(
                 {name: Split.from_json(entry) for name, entry in content["splits"].items()},
                 FactRate(**content["fact_rate"]),
                 content["left_out"],
@@ -263,7 +263,7 @@ class Manifest:
         return cls(content["config"], content["dtype"], TokenizerIdentity(**content["tokenizer"]), sources, outcome)
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
+    def read(cls, folder: Path) -> CorpusManifest:
         """The manifest of a corpus, complete or not. BadInput where there is none, or one of another version."""
         path = folder / "manifest.json"
         try:
