@@ -12,8 +12,7 @@ from scipy import stats
 
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput
-from workings.judging.comparison import ONE_SEED, compare, shares_in_words
-from workings.judging.costs import refuse_unmatched
+from workings.judging.comparison import ONE_SEED, compare, refuse_unmatched, shares_in_words
 from workings.judging.statistics import holm, mcnemar, seeds_and_items
 from workings.run import Run, RunRecord
 

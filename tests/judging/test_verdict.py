@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from test_scores import LAYERS, both_splits, readings
 
+from tests.judging.test_scores import LAYERS, both_splits, readings
 from workings.judging.controls import Asked, read_controls
 from workings.judging.scores import score, skill
 from workings.judging.verdict import verdict

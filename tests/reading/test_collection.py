@@ -14,8 +14,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from toy import ToyThinker, problem, problems
 
+from tests.reading.toy import ToyThinker, problem, problems
 from workings.errors import BadInput, Failed
 from workings.files import lock
 from workings.reading.collection import collect

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from toy import WIDTH, ToyThinker, encode, problems
 
+from tests.reading.toy import WIDTH, ToyThinker, encode, problems
 from workings.errors import BadInput, Failed
 from workings.models.anatomy import Unembedding
 from workings.reading.fit import FitConfig, fit_each, fit_tuned_lens

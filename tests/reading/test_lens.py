@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 from torch import nn
-from toy import WIDTH, ToyThinker
 
+from tests.reading.toy import WIDTH, ToyThinker
 from workings.errors import BadInput
 from workings.models.anatomy import Unembedding, layer_names
 from workings.reading.lens import LogitLens, TunedLens

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from workings.errors import BadInput
-from workings.judging.costs import refuse_unmatched
+from workings.judging.comparison import refuse_unmatched
 from workings.judging.statistics import Interval, holm, seeds_and_items, sign_flip, wilson
 from workings.models.scoring import bits_per_byte
 from workings.report import Estimate

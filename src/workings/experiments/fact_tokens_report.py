@@ -14,8 +14,7 @@ from workings.arithmetic.probes import PROBE_KINDS
 from workings.experiments.evaluate_model_report import chance
 from workings.experiments.fact_arms import HELD_OUT, MEASURES, TRAINED, Arms, Gap, adjusted, asked, gap, share
 from workings.experiments.fact_tokens import Config
-from workings.judging.comparison import ONE_SEED
-from workings.judging.costs import MATCHED, REPORTED
+from workings.judging.comparison import MATCHED, ONE_SEED, REPORTED
 from workings.judging.statistics import seeds_and_items
 from workings.report import (
     Axis,

@@ -1,4 +1,9 @@
+from .comparison import Arms as Arms
+from .comparison import PairedDifference as PairedDifference
+from .comparison import between_conditions as between_conditions
 from .comparison import compare as compare
+from .comparison import paired_difference as paired_difference
+from .comparison import with_holm as with_holm
 from .readings import readings_beside_controls as readings_beside_controls
 from .scores import score as score
 from .scores import skill as skill

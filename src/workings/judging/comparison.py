@@ -1,68 +1,388 @@
 """Outcomes of several runs → what differs between them, example by example; runs that cannot be compared are refused.
 
-Two runs are compared on the same examples and may differ in scientific fields (and the seed) alone; where they record what
-they cost, they must have the same parameters and steps and have read the same raw text. What the examples say (McNemar,
-paired bootstrap) is about these two runs; what holds for their arms takes several seeds.
+Every comparison of two arms is made here: `paired_difference` on arrays [seeds, items], `Arms` on the outcomes of runs, and
+`compare`, which does it for every pair of runs and says it in words. Runs are compared on the same examples, may differ in
+scientific fields and the seed alone, and must be matched in what they cost, where they record it (parameters, steps, raw
+text). What the examples say is about these models; what holds for their arms takes several training seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import combinations
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import ArrayLike, NDArray
 
 from workings.config import differing, read_mapping, role_of
 from workings.errors import BadInput
-from workings.judging.costs import costs, in_words, refuse_unmatched
 from workings.judging.statistics import (
     ALPHA,
     Interval,
     ProblemSums,
+    difference_band,
     evidence,
     fisher,
     holm,
     mcnemar,
     minimum_detectable_difference,
     newcombe,
-    not_certain,
-    percentile,
     seeds_and_items,
+    sign_flip,
     t_interval,
     wilson,
 )
 from workings.report.wording import interval, number
-from workings.run import Manifest
+from workings.run import RunRecord
 
 ID_COLUMNS = ("problem", "example", "id")
-CONDITION = "condition"  # several judgements of one example are told apart by it, and compared one by one
+CONDITION = "condition"  # several judgements of one example are told apart by it, and paired one by one
 ONE_SEED = "One training seed: the intervals are items only and say nothing about the method."
 
+Values = Sequence[ArrayLike] | NDArray[Any]  # [items], or one array [items] a seed
 
-class Record(Protocol):
-    """What is needed of a `RunRecord`."""
+# ---- two arms on the same items ----------------------------------------------------------------------------------
 
-    path: Path
-    manifest: Manifest
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much better one arm does than another on the same items.
+
+    Attributes:
+        treatment, baseline: Means of the two arms over items, then over seeds.
+        difference: treatment − baseline, in the unit of the values (a fraction for right and wrong).
+        interval: 95 % confidence interval of the difference. `interval.covers` says what would be drawn anew: "items"
+            for one seed, "seeds and items" for several, "seeds" where seeds have different items.
+        test: The test behind `p`; None with several seeds.
+        p: Two-sided. None with several seeds: three signs cannot give a p below .25, so the interval must do.
+        p_holm: `p` adjusted for a family (see `with_holm`).
+        n_only_treatment, n_only_baseline: Discordant counts, summed over seeds; None unless values are right or wrong.
+        n_items: Different items (clusters, where items are clustered).
+        n_seeds: Training seeds.
+    """
+
+    treatment: float
+    baseline: float
+    difference: float
+    interval: Interval
+    test: Literal["exact McNemar", "sign flips"] | None
+    p: float | None
+    n_only_treatment: int | None
+    n_only_baseline: int | None
+    n_items: int
+    n_seeds: int
+    p_holm: float | None = None
 
     @property
-    def status(self) -> str: ...
-    def config(self, cls: type, /) -> Any: ...
-    def outcomes(self, name: str, /) -> pl.DataFrame: ...
-    def result(self, name: str, /) -> Any: ...
+    def in_points(self) -> str:
+        """ "+1.4 points [−0.3, 3.1]": a difference of shares in percentage points, with its interval."""
+        return f"{number(self.difference, 'points')} points {interval(self.interval.low, self.interval.high, 'share')}"
+
+
+def paired_difference(
+    treatment: Values,
+    baseline: Values,
+    clusters: ArrayLike | None = None,
+    *,
+    same_items: bool = True,
+    seed: int = 0,
+) -> PairedDifference:
+    """Compare two arms, paired by item and by training seed.
+
+    One seed: the percentile bootstrap interval over items (expanded for few items; for right and wrong widened by the
+    rule of three), and p from the exact McNemar test, or from sign flips where values are real or clustered. Several
+    seeds: the interval of `seeds_and_items`, or Student's over the seeds' means where seeds have different items.
+
+    Args:
+        treatment, baseline: Values of the two arms, right or wrong (0, 1) or real: [items] or [seeds, items].
+        clusters: A label for each item, where several belong together (problems with several rows) [items].
+        same_items: Whether every seed has the same items in the same order. If not, seeds may differ in their number.
+        seed: Random seed of the bootstrap and of sign flips.
+
+    Raises:
+        BadInput: Where there is no item, or a value is not finite.
+
+    >>> found = paired_difference(treatment=[1, 1, 1, 0, 1, 1, 1, 1], baseline=[0, 1, 0, 0, 0, 1, 0, 0])
+    >>> found.difference, found.n_only_treatment, found.n_only_baseline, found.test, found.p
+    (0.625, 5, 0, 'exact McNemar', 0.0625)
+    >>> found.interval.covers
+    'items'
+    >>> over_seeds = paired_difference([[1, 1, 0, 1], [1, 0, 1, 1]], [[0, 1, 0, 0], [0, 0, 0, 1]])
+    >>> over_seeds.n_seeds, over_seeds.interval.covers, over_seeds.p
+    (2, 'seeds and items', None)
+    """
+    a, b = _by_seed(treatment), _by_seed(baseline)
+    if [len(each) for each in a] != [len(each) for each in b]:
+        raise BadInput("the arms do not have the same seeds and items, so their values cannot be paired")
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    is_binary = all(np.isin(each, (0, 1)).all() for each in [*a, *b])
+    around, n_items = _interval(differences, clusters, same_items, is_binary, seed)
+    n_wins, n_losses = (sum(int((sign * each > 0).sum()) for each in differences) for sign in (1, -1))
+    test, p = None, None
+    if len(differences) == 1:
+        is_exact = is_binary and n_items == len(differences[0])
+        test = "exact McNemar" if is_exact else "sign flips"
+        p = mcnemar(n_wins, n_losses) if is_exact else sign_flip(a[0], b[0], clusters, seed=seed)
+    return PairedDifference(
+        treatment=float(np.mean([each.mean() for each in a])),
+        baseline=float(np.mean([each.mean() for each in b])),
+        difference=float(np.mean([each.mean() for each in differences])),
+        interval=around,
+        test=test,
+        p=p,
+        n_only_treatment=n_wins if is_binary else None,
+        n_only_baseline=n_losses if is_binary else None,
+        n_items=n_items,
+        n_seeds=len(differences),
+    )
+
+
+def with_holm(family: Sequence[PairedDifference]) -> list[PairedDifference]:
+    """Adjust the p-values of a family of tests (Holm 1979). Differences without a p stay as they are."""
+    adjusted = iter(holm([one.p for one in family if one.p is not None]))
+    return [one if one.p is None else replace(one, p_holm=next(adjusted)) for one in family]
+
+
+def _by_seed(values: Values) -> list[NDArray[np.float64]]:
+    """One array [items] a seed; a single array is that of one seed."""
+    several = values if len(values) and np.ndim(values[0]) else [values]
+    arrays = [np.asarray(each, np.float64) for each in several]
+    if not all(each.size and np.isfinite(each).all() for each in arrays):
+        raise BadInput("nothing to compare: an arm has no items, or a value that is not finite")
+    return arrays
+
+
+def _interval(
+    differences: Sequence[NDArray[np.float64]],
+    clusters: ArrayLike | None,
+    same_items: bool,
+    is_binary: bool,
+    seed: int,
+) -> tuple[Interval, int]:
+    """The interval of the mean difference, and the number of items it rests on."""
+    if not same_items and len(differences) > 1:
+        means = [float(each.mean()) for each in differences]
+        return replace(t_interval(means), covers="seeds"), sum(map(len, differences))
+    labels = np.arange(len(differences[0])) if clusters is None else clusters
+    sums = [ProblemSums.of(each, labels) for each in differences]
+    n_items = len(sums[0].sums)
+    if len(differences) > 1:
+        values = np.array(differences) if clusters is None else np.array([one.linearised()[:, 0] for one in sums])
+        return seeds_and_items(values), n_items
+    band = difference_band(sums[0], are_shares=is_binary, seed=seed)
+    return Interval(float(band.low[0]), float(band.high[0]), "items"), n_items
+
+
+# ---- runs, arm by arm --------------------------------------------------------------------------------------------
+
+
+class Arms:
+    """Finished runs by arm and training seed, compared on the same examples.
+
+    `difference` pairs two arms by example and by the seeds that both have, on any column of a frame of outcomes:
+
+        arms = Arms(records)
+        gap = arms.difference("facts", "digits", "probes", "worked", where=pl.col("worked").is_not_null())
+        arms.difference("recurrent", "constant", "answers", where=(pl.col("condition") == "own") & (pl.col("n_steps") == 4))
+        gap.difference, gap.interval.low, gap.p, gap.n_items, gap.n_seeds      # facts − digits
+
+    Raises:
+        BadInput: Where two runs are not matched in parameters, steps or raw bytes, or have the same arm and seed.
+    """
+
+    def __init__(self, records: Sequence[RunRecord]) -> None:
+        self.runs: dict[str, dict[int, RunRecord]] = {}
+        for record in records:
+            refuse_unmatched(records[0], record)
+            other = self.runs.setdefault(_arm(record), {}).setdefault(_seed(record), record)
+            if other is not record:
+                raise BadInput(f"{other.path} and {record.path} are runs of the same arm and seed: leave one out")
+
+    @property
+    def names(self) -> list[str]:
+        """The arms, in the order of the runs."""
+        return list(self.runs)
+
+    def has(self, *arms: str) -> bool:
+        """Whether there are runs of all these arms, with a seed in common."""
+        return set(arms) <= set(self.runs) and bool(self.seeds(*arms))
+
+    def seeds(self, *arms: str) -> list[int]:
+        """The training seeds that all these arms have, sorted."""
+        return sorted(set.intersection(*(set(self.runs[arm]) for arm in arms)))
+
+    def outcomes(self, arm: str, seed: int, name: str) -> pl.DataFrame:
+        """One run's frame of outcomes, sorted by example."""
+        frame = self.runs[arm][seed].outcomes(name)
+        return frame.sort(_id_column(frame) or frame.columns[0])
+
+    def difference(
+        self,
+        treatment: str,
+        baseline: str,
+        outcomes: str,
+        column: str = "correct",
+        *,
+        where: pl.Expr | None = None,
+        seed: int = 0,
+    ) -> PairedDifference:
+        """`paired_difference` of two arms (treatment − baseline) over the seeds that both have.
+
+        Args:
+            outcomes: Name of the frame of outcomes, one row an example (and condition).
+            column: Its column of values: right and wrong, or real numbers.
+            where: Rows that are compared, as a polars expression: a condition, or a subset. All, without it.
+            seed: Random seed of the bootstrap.
+
+        Raises:
+            BadInput: Where the arms have no seed in common, judged different examples, or no row is selected.
+        """
+        if not self.has(treatment, baseline):
+            raise BadInput(f"no seed has runs of both {treatment} and {baseline}: run both with the same --seeds")
+        pairs = [(self.runs[treatment][each], self.runs[baseline][each]) for each in self.seeds(treatment, baseline)]
+        return _over_seeds([_paired_runs(outcomes, a, b, column, where) for a, b in pairs], seed)
+
+
+def between_conditions(
+    records: Sequence[RunRecord],
+    outcomes: str,
+    treatment: str,
+    baseline: str,
+    column: str = "correct",
+    *,
+    where: pl.Expr | None = None,
+    seed: int = 0,
+) -> PairedDifference:
+    """Compare two conditions of the same runs (own thoughts against zeroed ones), paired by example; one run a seed."""
+    paired = []
+    for record in records:
+        rows = _values(outcomes, record, column, where)
+        a, b = (
+            rows.filter(condition=condition).with_columns(condition=pl.lit("")) for condition in (treatment, baseline)
+        )
+        paired.append(_paired(outcomes, (a, f"{record.path} ({treatment})"), (b, f"{record.path} ({baseline})")))
+    return _over_seeds(paired, seed)
+
+
+def _over_seeds(paired: Sequence[pl.DataFrame], seed: int = 0) -> PairedDifference:
+    """The difference a − b of frames from `_paired`, one frame a seed."""
+    ordered = [each.sort("example", CONDITION) for each in paired]
+    keys = [each.select("example", CONDITION) for each in ordered]
+    a, b = ([each[name].to_numpy() for each in ordered] for name in ("a", "b"))
+    return paired_difference(a, b, same_items=all(each.equals(keys[0]) for each in keys), seed=seed)
+
+
+def _paired_runs(
+    name: str, a: RunRecord, b: RunRecord, column: str = "correct", where: pl.Expr | None = None
+) -> pl.DataFrame:
+    one, other = ((_values(name, record, column, where), str(record.path)) for record in (a, b))
+    return _paired(name, one, other)
+
+
+def _paired(name: str, a: tuple[pl.DataFrame, str], b: tuple[pl.DataFrame, str]) -> pl.DataFrame:
+    """Columns example, condition, a, b (values); BadInput unless both have the same examples."""
+    (one, one_is), (other, other_is) = a, b
+    both = one.rename({"value": "a"}).join(
+        other.rename({"value": "b"}), on=["example", CONDITION], how="inner", maintain_order="left"
+    )
+    if not len(both) == len(one) == len(other):
+        raise BadInput(
+            f"outcomes '{name}' are not of the same examples: {len(other) - len(both):,} of {other_is} are missing in "
+            f"{one_is}, and {len(one) - len(both):,} the other way; judge both on the same problems"
+        )
+    return both
+
+
+def _values(name: str, record: RunRecord, column: str = "correct", where: pl.Expr | None = None) -> pl.DataFrame:
+    """Columns example, condition, value of one run's outcomes, one row each; BadInput where they cannot be paired."""
+    frame = record.outcomes(name)
+    found = _id_column(frame)
+    if found is None or column not in frame.columns:
+        raise BadInput(f"outcomes '{name}' of {record.path} need columns 'problem' and '{column}', not {frame.columns}")
+    condition = pl.col(CONDITION).cast(pl.String) if CONDITION in frame.columns else pl.lit("")
+    rows = (frame if where is None else frame.filter(where)).select(
+        pl.col(found).cast(pl.String).alias("example"),
+        condition.alias(CONDITION),
+        value=pl.col(column).cast(pl.Float64),
+    )
+    if rows.is_empty() or rows["value"].null_count():
+        raise BadInput(f"outcomes '{name}' of {record.path} are empty, or lack a judgement for some examples")
+    if rows.select("example", CONDITION).is_duplicated().any():
+        raise BadInput(f"outcomes '{name}' of {record.path} judge an example more than once")
+    return rows
+
+
+def _id_column(frame: pl.DataFrame) -> str | None:
+    return next((column for column in ID_COLUMNS if column in frame.columns), None)
+
+
+# ---- cost --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run cost, as it records it in `results/budget.json`; a field it does not record is None."""
+
+    parameters: int | None = None
+    steps: int | None = None
+    raw_bytes: int | None = None
+    tokens: int | None = None
+    flops: int | float | None = None
+
+    @classmethod
+    def of(cls, record: RunRecord) -> Cost | None:
+        """None where the run records no cost."""
+        return record.result("budget", cls) if record.has_result("budget") else None
+
+
+# Rows of one tokenizer do not end on the same byte as another's, so raw bytes may be 1 % apart.
+MATCHED = {"parameters": 0.0, "steps": 0.0, "raw_bytes": 0.01}
+REPORTED = ("tokens", "flops")
+
+
+def refuse_unmatched(a: RunRecord, b: RunRecord) -> None:
+    """Refuse two runs that are not compute-matched: in parameters, steps and raw bytes, where both record them.
+
+    Raises:
+        BadInput: Where they differ.
+    """
+    for field, within in MATCHED.items():
+        one, other = (getattr(Cost.of(record), field, None) for record in (a, b))
+        if one is not None and other is not None and abs(one - other) > within * max(one, other):
+            raise BadInput(
+                f"{a.path} and {b.path} are not matched in {field}: {one:,} and {other:,}, so that a difference "
+                "between them could be one of cost; train both with the same parameters, steps and raw text"
+            )
+
+
+def costs(records: Sequence[RunRecord]) -> pl.DataFrame:
+    """One row a run that records its cost: run, arm, parameters, steps, raw_bytes, tokens, flops."""
+    rows = [
+        {"run": record.path.name, "arm": _arm(record)} | asdict(cost)
+        for record in records
+        if (cost := Cost.of(record)) is not None
+    ]
+    numbers = dict.fromkeys((field.name for field in fields(Cost)), pl.Float64)
+    return pl.DataFrame(rows, schema={"run": pl.String, "arm": pl.String} | numbers)
+
+
+# ---- every pair of runs ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`table`: one row a pair of runs and outcome. `over_seeds`: one row a pair of arms with several seeds in common.
+    """The differences between runs.
 
-    Differences are b − a in fractions. In `table`, `low` and `high` are items only; p is exact (McNemar), p_holm
-    adjusted for all pairs; `detectable` is the smallest difference that these examples show four times in five. In
-    `over_seeds`, `covers` says what the interval holds for. `costs`: one row a run that recorded what it cost.
+    Attributes:
+        table: One row a pair of runs, frame of outcomes and condition. Differences are b − a, as fractions; `low` and `high`
+            cover items only; `p` is exact (McNemar), `p_holm` is adjusted for all rows; `detectable` is the smallest
+            difference that these examples show with 80 % power.
+        over_seeds: One row a pair of arms with several seeds in common; `covers` says what the interval holds for.
+        costs: One row a run that recorded what it cost.
+        warnings: What the numbers do not cover.
     """
 
     table: pl.DataFrame
@@ -71,58 +391,59 @@ class Comparison:
     warnings: tuple[str, ...]
 
     def text(self) -> str:
-        """One line a comparison, then what is said beside them."""
+        """One line a comparison, then `beside`."""
         return "\n".join([*map(_in_words, self.table.iter_rows(named=True)), *self.beside()])
 
     def beside(self) -> list[str]:
         """The arms' lines over seeds, what runs cost, then the warnings."""
         lines = [_over_seeds_in_words(row) for row in self.over_seeds.iter_rows(named=True)]
-        lines += [in_words(row) for row in self.costs.iter_rows(named=True)]
+        lines += [_cost_in_words(row) for row in self.costs.iter_rows(named=True)]
         return [*lines, *(f"Warning: {warning}" for warning in self.warnings)]
 
 
 def compare(
-    records: Sequence[Record],
+    records: Sequence[RunRecord],
     config_class: type | None = None,
     outcomes: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Arms with one seed are paired; runs of a single arm are compared with each other.
+    """Compare finished runs of one experiment, pair by pair, on the same examples.
 
-    `config_class` (the experiment's `Config`) says which fields are scientific; without it no field but the seed may
-    differ. `outcomes` names one frame or several; by default all that the runs share and that have a column `correct`.
+    Arms with a common seed are paired by seed; runs of a single arm are compared with each other.
+
+    Args:
+        records: Two finished runs or more.
+        config_class: The experiment's `Config`, which marks its scientific fields: only in these, and in the seed, may
+            runs differ. Without it they may differ in the seed alone.
+        outcomes: One frame of outcomes or several; by default all that the runs share and that have a column `correct`.
+        seed: Random seed of the bootstrap.
+
+    Raises:
+        BadInput: Where runs are unfinished, not matched, or did not judge the same examples.
     """
     pairs = _pairs(records)
     for a, b in pairs:
         _refuse_unless_alike(a, b, config_class)
         refuse_unmatched(a, b)
     names = [outcomes] if isinstance(outcomes, str) else outcomes or shared_outcomes(records)
-    rows = [row for name in names for a, b in pairs for row in _compared(name, a, b, seed)]
-    adjusted = holm([row["p"] for row in rows])
-    table = pl.DataFrame(rows).with_columns(pl.Series("p_holm", adjusted, dtype=pl.Float64))
-    over_seeds = _over_seeds(names, pairs)
+    found = [one for name in names for a, b in pairs for one in _compared(name, a, b, seed)]
+    adjusted = with_holm([difference for _, difference in found])
+    table = pl.DataFrame([_row(labels, one) for (labels, _), one in zip(found, adjusted, strict=True)])
+    over_seeds = _arms_over_seeds(names, pairs)
     warnings = (*_warnings(pairs), *_each_by_itself(over_seeds))
     return Comparison(table, over_seeds, costs(_records(pairs)), warnings)
 
 
-def shares_in_words(k1: int, n1: int, k2: int, n2: int, names: tuple[str, str] = ("the first", "the second")) -> str:
-    """k1 of n1 against k2 of n2, independent samples, of which nothing but the counts is known: one sentence.
-
-    Wilson's intervals, Newcombe's of the difference, Fisher's exact p. Runs whose examples are kept say more: `compare`.
-    """
-    shares = [f"{number(k / n, 'share')} % {interval(*_ends(wilson(k, n)), 'share')}" for k, n in ((k1, n1), (k2, n2))]
-    difference, p = k1 / n1 - k2 / n2, fisher(k1, n1, k2, n2)
-    return (
-        f"{shares[0]} against {shares[1]}, n = {n1:,} and {n2:,}: "
-        f"difference {number(difference, 'points')} points {interval(*_ends(newcombe(k1, n1, k2, n2)), 'share')}, "
-        f"Fisher p {_p(p)}: {evidence(p, names[0] if difference > 0 else names[1])}"
-    )
+def shared_outcomes(records: Sequence[RunRecord]) -> list[str]:
+    """Names of the frames of right and wrong answers that all the runs have; BadInput where there is none."""
+    held = [{path.stem for path in (record.path / "outcomes").glob("*.parquet")} for record in records]
+    judged = [name for name in sorted(set.intersection(*held)) if "correct" in records[0].outcomes(name).columns]
+    if not judged:
+        raise BadInput(f"no outcomes with a column 'correct' that all {len(records)} runs share")
+    return judged
 
 
-# ---- which runs --------------------------------------------------------------------------------------------------
-
-
-def _pairs(records: Sequence[Record]) -> list[tuple[Record, Record]]:
+def _pairs(records: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
     if len(records) < 2:
         raise BadInput("a comparison takes two finished runs or more")
     for record in records:
@@ -134,15 +455,23 @@ def _pairs(records: Sequence[Record]) -> list[tuple[Record, Record]]:
     return matched or across or pairs
 
 
-def _records(pairs: Sequence[tuple[Record, Record]]) -> list[Record]:
+def _records(pairs: Sequence[tuple[RunRecord, RunRecord]]) -> list[RunRecord]:
     return list({record.path: record for pair in pairs for record in pair}.values())
 
 
-def _refuse_unless_alike(a: Record, b: Record, config_class: type | None) -> None:
+def _refuse_unless_alike(a: RunRecord, b: RunRecord, config_class: type | None) -> None:
     if a.manifest.experiment != b.manifest.experiment:
         raise BadInput(f"{a.path} and {b.path} are runs of different experiments")
-    fields = [name for name in _differing_fields(a, b, config_class) if name != "seed"]
-    unmatched = [name for name in fields if config_class is None or role_of(config_class, name) != "scientific"]
+    if config_class is not None:
+        different = differing(a.config(config_class), b.config(config_class))
+    else:
+        one, other = (read_mapping(record.path / "config.yaml") for record in (a, b))
+        different = [name for name in one | other if one.get(name) != other.get(name)]
+    unmatched = [
+        name
+        for name in different
+        if name != "seed" and (config_class is None or role_of(config_class, name) != "scientific")
+    ]
     if unmatched:
         raise BadInput(
             f"{a.path} and {b.path} differ in {', '.join(unmatched)}, which the experiment does not mark scientific: "
@@ -150,23 +479,61 @@ def _refuse_unless_alike(a: Record, b: Record, config_class: type | None) -> Non
         )
 
 
-def _differing_fields(a: Record, b: Record, config_class: type | None) -> list[str]:
-    if config_class is not None:
-        return differing(a.config(config_class), b.config(config_class))
-    one, other = (read_mapping(record.path / "config.yaml") for record in (a, b))
-    return [name for name in one | other if one.get(name) != other.get(name)]
+def _compared(
+    name: str, a: RunRecord, b: RunRecord, seed: int
+) -> Iterable[tuple[dict[str, str | int], PairedDifference]]:
+    """The labels and the difference b − a of each condition."""
+    for (condition,), rows in _paired_runs(name, a, b).group_by(CONDITION, maintain_order=True):
+        labels = {"outcomes": name, "condition": str(condition), "a": a.path.name, "b": b.path.name}
+        arms = {"arm_a": _arm(a), "arm_b": _arm(b), "seed_a": _seed(a), "seed_b": _seed(b)}
+        yield labels | arms, paired_difference(rows["b"].to_numpy(), rows["a"].to_numpy(), seed=seed)
 
 
-def shared_outcomes(records: Sequence[Record]) -> list[str]:
-    """The frames of right and wrong answers that all the runs have; BadInput where there is none."""
-    held = [{path.stem for path in (record.path / "outcomes").glob("*.parquet")} for record in records]
-    judged = [name for name in sorted(set.intersection(*held)) if "correct" in records[0].outcomes(name).columns]
-    if not judged:
-        raise BadInput(f"no outcomes with a column 'correct' that all {len(records)} runs share")
-    return judged
+def _row(labels: dict[str, str | int], one: PairedDifference) -> dict[str, str | int | float | None]:
+    only_a, only_b = one.n_only_baseline or 0, one.n_only_treatment or 0
+    discordant = (only_a + only_b) / one.n_items
+    return labels | {
+        "n": one.n_items,
+        "accuracy_a": one.baseline,
+        "accuracy_b": one.treatment,
+        "difference": one.difference,
+        "low": one.interval.low,
+        "high": one.interval.high,
+        "only_a": only_a,
+        "only_b": only_b,
+        "p": one.p,
+        "detectable": minimum_detectable_difference(one.n_items, one.baseline, discordant=discordant),
+        "p_holm": one.p_holm,
+    }
 
 
-def _warnings(pairs: Sequence[tuple[Record, Record]]) -> Iterable[str]:
+def _arms_over_seeds(names: Sequence[str], pairs: Sequence[tuple[RunRecord, RunRecord]]) -> pl.DataFrame:
+    """One row a pair of arms with two seeds in common or more, frame of outcomes and condition."""
+    matched: dict[tuple[str, str], list[tuple[RunRecord, RunRecord]]] = {}
+    for a, b in pairs:
+        if _seed(a) == _seed(b) and _arm(a) != _arm(b):
+            a, b = (b, a) if (_arm(b), _arm(a)) in matched else (a, b)
+            matched.setdefault((_arm(a), _arm(b)), []).append((a, b))
+    rows = []
+    for name in names:
+        for (arm_a, arm_b), of_arms in matched.items():
+            # Two runs of one arm and seed are no two seeds.
+            if len({_seed(a) for a, _ in of_arms}) < max(2, len(of_arms)):
+                continue
+            paired = pl.concat([_paired_runs(name, b, a).with_columns(seed=pl.lit(_seed(a))) for a, b in of_arms])
+            for (condition,), of_condition in paired.group_by(CONDITION, maintain_order=True):
+                one = _over_seeds(of_condition.partition_by("seed", maintain_order=True))
+                rows.append(
+                    {"outcomes": name, "condition": condition, "arm_a": arm_a, "arm_b": arm_b, "n_seeds": one.n_seeds}
+                    | {"difference": one.difference}
+                    | asdict(one.interval)
+                )
+    kinds = dict.fromkeys(("outcomes", "condition", "arm_a", "arm_b"), pl.String) | {"n_seeds": pl.Int64}
+    ends = dict.fromkeys(("difference", "low", "high"), pl.Float64)
+    return pl.DataFrame(rows, schema=kinds | ends | {"covers": pl.String})
+
+
+def _warnings(pairs: Sequence[tuple[RunRecord, RunRecord]]) -> Iterable[str]:
     if len({_seed(record) for pair in pairs for record in pair}) == 1:
         yield ONE_SEED
     if any(_arm(a) != _arm(b) and _seed(a) != _seed(b) for a, b in pairs):
@@ -183,135 +550,21 @@ def _each_by_itself(over_seeds: pl.DataFrame) -> Iterable[str]:
         yield f"Each of the {n} intervals over seeds holds in 95 % by itself; of so many, some miss."
 
 
-# ---- one pair ----------------------------------------------------------------------------------------------------
-
-
-def _compared(name: str, a: Record, b: Record, seed: int) -> Iterable[dict[str, Any]]:
-    """One row, or one for each condition."""
-    paired = _paired(name, a, b)
-    for (condition,), rows in paired.group_by(CONDITION, maintain_order=True):
-        right_a, right_b = (rows[column].to_numpy().astype(np.float64) for column in ("a", "b"))
-        sums = ProblemSums.of(right_b - right_a, np.arange(len(rows)))
-        band = not_certain(percentile(sums, seed=seed), sums)
-        only_a, only_b = int((right_a > right_b).sum()), int((right_b > right_a).sum())
-        share_a, discordant = float(right_a.mean()), (only_a + only_b) / len(rows)
-        yield {
-            "outcomes": name,
-            "condition": condition,
-            "a": a.path.name,
-            "b": b.path.name,
-            "arm_a": _arm(a),
-            "arm_b": _arm(b),
-            "seed_a": _seed(a),
-            "seed_b": _seed(b),
-            "n": len(rows),
-            "accuracy_a": share_a,
-            "accuracy_b": float(right_b.mean()),
-            "difference": float(band.estimate[0]),
-            "low": float(band.low[0]),
-            "high": float(band.high[0]),
-            "only_a": only_a,
-            "only_b": only_b,
-            "p": mcnemar(only_b, only_a),
-            "detectable": minimum_detectable_difference(len(rows), share_a, discordant=discordant),
-        }
-
-
-def _paired(name: str, a: Record, b: Record) -> pl.DataFrame:
-    """Columns example, condition, a, b: whether each run is right; BadInput unless both judged the same examples."""
-    one, other = _judged(name, a).rename({"correct": "a"}), _judged(name, b).rename({"correct": "b"})
-    both = one.join(other, on=["example", CONDITION], how="inner", maintain_order="left")
-    if not len(both) == len(one) == len(other):
-        raise BadInput(
-            f"outcomes '{name}' are not of the same examples: {len(other) - len(both):,} of {b.path} are missing in "
-            f"{a.path}, and {len(one) - len(both):,} the other way; judge both on the same problems"
-        )
-    return both
-
-
-def _judged(name: str, record: Record) -> pl.DataFrame:
-    frame = record.outcomes(name)
-    found = next((column for column in ID_COLUMNS if column in frame.columns), None)
-    if found is None or "correct" not in frame.columns:
-        raise BadInput(f"outcomes '{name}' of {record.path} need columns 'problem' and 'correct', not {frame.columns}")
-    condition = pl.col(CONDITION).cast(pl.String) if CONDITION in frame.columns else pl.lit("")
-    judged = frame.select(
-        pl.col(found).cast(pl.String).alias("example"), condition.alias(CONDITION), pl.col("correct").cast(pl.Boolean)
-    )
-    if judged.is_empty() or judged["correct"].null_count():
-        raise BadInput(f"outcomes '{name}' of {record.path} are empty, or lack a judgement for some examples")
-    if judged.select("example", CONDITION).is_duplicated().any():
-        raise BadInput(f"outcomes '{name}' of {record.path} judge an example more than once")
-    return judged
-
-
-# ---- several seeds -----------------------------------------------------------------------------------------------
-
-
-def _over_seeds(names: Sequence[str], pairs: Sequence[tuple[Record, Record]]) -> pl.DataFrame:
-    """Arms with two seeds in common or more: the mean of the differences and its interval."""
-    matched: dict[tuple[str, str], list[tuple[Record, Record]]] = {}
-    for a, b in pairs:
-        if _seed(a) == _seed(b) and _arm(a) != _arm(b):
-            a, b = (b, a) if (_arm(b), _arm(a)) in matched else (a, b)
-            matched.setdefault((_arm(a), _arm(b)), []).append((a, b))
-    rows = [
-        {"outcomes": name, "condition": condition, "arm_a": arm_a, "arm_b": arm_b, "n_seeds": len(of_seeds)}
-        | {"difference": float(np.mean([one["difference"].mean() for one in of_seeds]))}
-        | vars(_interval_over_seeds(of_seeds))
-        for name in names
-        for (arm_a, arm_b), of_arms in matched.items()
-        if len(of_arms) > 1
-        for condition, of_seeds in _differences(name, of_arms).items()
-    ]
-    kinds = dict.fromkeys(("outcomes", "condition", "arm_a", "arm_b"), pl.String) | {"n_seeds": pl.Int64}
-    ends = dict.fromkeys(("difference", "low", "high"), pl.Float64)
-    return pl.DataFrame(rows, schema=kinds | ends | {"covers": pl.String})
-
-
-def _differences(name: str, pairs: Sequence[tuple[Record, Record]]) -> dict[str, list[pl.DataFrame]]:
-    """{condition: for each seed, columns example and difference (b − a), in the order of the examples' names}."""
-    found: dict[str, list[pl.DataFrame]] = {}
-    for a, b in pairs:
-        ordered = _paired(name, a, b).sort("example")
-        for (condition,), rows in ordered.group_by(CONDITION, maintain_order=True):
-            difference = pl.col("b").cast(pl.Int8) - pl.col("a").cast(pl.Int8)
-            found.setdefault(str(condition), []).append(rows.select("example", difference=difference))
-    return found
-
-
-def _interval_over_seeds(of_seeds: Sequence[pl.DataFrame]) -> Interval:
-    """Over seeds and items where every seed judged the same examples; else Student's, over seeds."""
-    first = of_seeds[0]["example"]
-    if all(one["example"].equals(first) for one in of_seeds):
-        return seeds_and_items(np.array([one["difference"].to_numpy() for one in of_seeds]))
-    means = [float(one["difference"].to_numpy().mean()) for one in of_seeds]
-    return replace(t_interval(means), covers="seeds")
-
-
 # ---- words -------------------------------------------------------------------------------------------------------
 
 
-def _in_words(row: dict[str, Any]) -> str:
-    better = row["arm_b"] if row["difference"] > 0 else row["arm_a"]
-    found = evidence(row["p_holm"], better) + " on these examples" * (row["p_holm"] <= ALPHA)
+def shares_in_words(k1: int, n1: int, k2: int, n2: int, names: tuple[str, str] = ("the first", "the second")) -> str:
+    """Compare k1 of n1 with k2 of n2 in one sentence: independent samples of which only the counts are known.
+
+    Wilson's intervals, Newcombe's of the difference, Fisher's exact p. Runs whose examples are kept say more: `compare`.
+    """
+    shares = [f"{number(k / n, 'share')} % {_brackets(wilson(k, n))}" for k, n in ((k1, n1), (k2, n2))]
+    difference, p = k1 / n1 - k2 / n2, fisher(k1, n1, k2, n2)
     return (
-        f"{subject(row)} (seeds {row['seed_a']}, {row['seed_b']}): "
-        f"{number(row['accuracy_a'], 'share')} % → {number(row['accuracy_b'], 'share')} %, "
-        f"difference {_points(row)}, n = {row['n']:,} paired; "
-        f"right in only one: {row['only_a']} and {row['only_b']}, McNemar p {_p(row['p'])}, "
-        f"Holm {_p(row['p_holm'])}: {found}{_power(row['detectable'])}"
+        f"{shares[0]} against {shares[1]}, n = {n1:,} and {n2:,}: "
+        f"difference {number(difference, 'points')} points {_brackets(newcombe(k1, n1, k2, n2))}, "
+        f"Fisher p {_p(p)}: {evidence(p, names[0] if difference > 0 else names[1])}"
     )
-
-
-def _power(detectable: float) -> str:
-    """Nothing where no difference is so large that these few examples would show it."""
-    return "" if np.isnan(detectable) else f" (80 % power for {number(detectable, 'share')} points)"
-
-
-def _over_seeds_in_words(row: dict[str, Any]) -> str:
-    found = "no evidence of a difference between the arms" if row["low"] <= 0 <= row["high"] else "the arms differ"
-    return f"{subject(row)}, over {row['n_seeds']} paired seeds: difference {_points(row)} ({row['covers']}): {found}"
 
 
 def subject(row: dict[str, Any]) -> str:
@@ -321,21 +574,46 @@ def subject(row: dict[str, Any]) -> str:
     return f"{row['outcomes']}{condition}, {' → '.join(row[end] for end in ends)}"
 
 
+def _in_words(row: dict[str, Any]) -> str:
+    better = row["arm_b"] if row["difference"] > 0 else row["arm_a"]
+    found = evidence(row["p_holm"], better) + " on these examples" * (row["p_holm"] <= ALPHA)
+    # Nothing where no difference is so large that these few examples would show it.
+    power = "" if np.isnan(row["detectable"]) else f" (80 % power for {number(row['detectable'], 'share')} points)"
+    return (
+        f"{subject(row)} (seeds {row['seed_a']}, {row['seed_b']}): "
+        f"{number(row['accuracy_a'], 'share')} % → {number(row['accuracy_b'], 'share')} %, "
+        f"difference {_points(row)}, n = {row['n']:,} paired; "
+        f"right in only one: {row['only_a']} and {row['only_b']}, McNemar p {_p(row['p'])}, "
+        f"Holm {_p(row['p_holm'])}: {found}{power}"
+    )
+
+
+def _over_seeds_in_words(row: dict[str, Any]) -> str:
+    found = "no evidence of a difference between the arms" if row["low"] <= 0 <= row["high"] else "the arms differ"
+    return f"{subject(row)}, over {row['n_seeds']} paired seeds: difference {_points(row)} ({row['covers']}): {found}"
+
+
+def _cost_in_words(row: dict[str, Any]) -> str:
+    said = [(name, row[name]) for name in (*MATCHED, *REPORTED) if row[name] is not None]
+    numbers = [f"{value:,.0f} {name}" if name != "flops" else f"{value:.4g} FLOPs" for name, value in said]
+    return f"Cost of {row['run']} ({row['arm']}): {', '.join(numbers).replace('_', ' ')}"
+
+
 def _points(row: dict[str, Any]) -> str:
     return f"{number(row['difference'], 'points')} points {interval(row['low'], row['high'], 'share')}"
 
 
-def _ends(found: Interval) -> tuple[float, float]:
-    return found.low, found.high
+def _brackets(found: Interval) -> str:
+    return interval(found.low, found.high, "share")
 
 
 def _p(p: float) -> str:
     return f"= {number(p)}" if p >= 0.0005 else "< 0.001"
 
 
-def _arm(record: Record) -> str:
+def _arm(record: RunRecord) -> str:
     return record.manifest.arm
 
 
-def _seed(record: Record) -> int:
+def _seed(record: RunRecord) -> int:
     return record.manifest.seed

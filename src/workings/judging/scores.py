@@ -23,9 +23,7 @@ from workings.judging.statistics import (
     ProblemSums,
     clustered_wilson,
     critical_value,
-    not_certain,
-    percentile,
-    simultaneous,
+    difference_band,
 )
 
 Measure = Literal["top1", "top5", "bits"]
@@ -123,7 +121,7 @@ def skill(
         best = _best_controls(val, val_cells, cells, "bits" if measure == "bits" else "top1")
         lens_values, control_values = tested.values(measure)
         chosen = np.take_along_axis(control_values, best[cells.codes][:, None], axis=1)[:, 0]
-        band = _difference_band(cells, lens_values - chosen, measure, confidence)
+        band = difference_band(cells.sums(lens_values - chosen), measure != "bits", confidence)
         columns = {
             "measure": [measure] * cells.n,
             "control": [tested.controls[at] for at in best],
@@ -277,9 +275,3 @@ def _best_controls(val: _Pairs, val_cells: _Cells, cells: _Cells, measure: Measu
     overall = int(values.mean(0).argmax())
     found = {label: int(best) for label, best in zip(val_cells.labels.rows() or [()], by_cell, strict=True)}
     return np.array([found.get(label, overall) for label in cells.labels.rows() or [()]])
-
-
-def _difference_band(cells: _Cells, differences: Floats, measure: Measure, confidence: float) -> Band:
-    sums = cells.sums(differences)
-    band = (simultaneous if cells.n > 1 else percentile)(sums, confidence=confidence)
-    return band if measure == "bits" else not_certain(band, sums)

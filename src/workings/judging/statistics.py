@@ -76,6 +76,11 @@ class ProblemSums:
         with np.errstate(invalid="ignore"):
             return self.sums.sum(0) / self.counts.sum(0)
 
+    def linearised(self) -> Array:
+        """Values [problems, cells] whose mean is the mean over rows, and whose spread is that of this ratio (delta method)."""
+        n_rows = self.counts.sum(0) / np.maximum(self.n_problems, 1)
+        return self.means() + (self.sums - self.means() * self.counts) / n_rows
+
     def standard_errors(self) -> Array:
         """Of the means, problems being the independent units (ratio estimator) [cells]; NaN for a single problem."""
         n = self.n_problems
@@ -182,8 +187,20 @@ def critical_value(sums: ProblemSums, n_resamples: int = N_RESAMPLES, confidence
     return max(_z(confidence), float(np.quantile(np.concatenate(strays), confidence)))
 
 
-def not_certain(band: Band, sums: ProblemSums) -> Band:
-    """For differences of shares: resampled equals show no spread, but what none of n problems did, 3/n may yet do."""
+def difference_band(sums: ProblemSums, are_shares: bool, confidence: float = 0.95, seed: int = 0) -> Band:
+    """Bootstrap intervals of paired differences: percentile for one cell, simultaneous for several.
+
+    Args:
+        sums: Differences summed by problem and cell.
+        are_shares: Whether they are differences of right and wrong (−1, 0, 1). Resampling equal values shows no spread, but
+            an event that none of n problems showed may have a probability of 3/n (the rule of three), so an empty interval
+            is widened by that.
+        confidence: Of each interval, or of all of them together.
+        seed: Random seed of the bootstrap.
+    """
+    band = (simultaneous if sums.sums.shape[1] > 1 else percentile)(sums, confidence=confidence, seed=seed)
+    if not are_shares:
+        return band
     unseen = np.where(band.high > band.low, 0.0, 3 / np.maximum(sums.n_problems, 1))
     return Band(band.estimate, np.maximum(band.low - unseen, -1.0), np.minimum(band.high + unseen, 1.0))
 
