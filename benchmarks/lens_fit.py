@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from workings.models.anatomy import Unembedding
-from workings.reading.fit import FitConfig, fit_tuned_lens
+from workings.reading.fit import fit_tuned_lens
 from workings.reading.lens import TunedLens
+from workings.reading.recipe import FitConfig
 from workings.reading.store import StatesInMemory
 from workings.reading.targets import Targets
 

@@ -14,10 +14,11 @@ from torch import nn
 from tests.reading.toy import WIDTH, ToyThinker, encode, problems
 from workings.errors import BadInput, Failed
 from workings.models.anatomy import Unembedding
-from workings.reading.fit import FitConfig, fit_each, fit_tuned_lens
+from workings.reading.fit import fit_each, fit_tuned_lens
 from workings.reading.head import FrozenHead
 from workings.reading.lens import LogitLens, TunedLens
 from workings.reading.readings import read_all, top_tokens
+from workings.reading.recipe import FitConfig
 from workings.reading.store import StatesInMemory
 from workings.reading.targets import split_problems, step_result
 

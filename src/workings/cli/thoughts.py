@@ -158,8 +158,9 @@ def lens_fit(
 ) -> None:
     """Fit a tuned lens on a store's training problems, selected on validation; prints the path of the lens."""
     from workings.config import changed, override
-    from workings.reading.fit import FitConfig, fit_tuned_lens
+    from workings.reading.fit import fit_tuned_lens
     from workings.reading.lens import TunedLens
+    from workings.reading.recipe import FitConfig
     from workings.reading.rules import targets_of
     from workings.reading.store import ThoughtStore
 

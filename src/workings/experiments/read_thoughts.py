@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput, Failed
-from workings.reading.fit import FitConfig
+from workings.reading.recipe import FitConfig
 from workings.run import Run, RunRecord
 
 

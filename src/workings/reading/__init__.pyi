@@ -1,11 +1,11 @@
 from .collection import collect as collect
-from .fit import FitConfig as FitConfig
 from .fit import fit_each as fit_each
 from .fit import fit_tuned_lens as fit_tuned_lens
 from .intervene import self_check as self_check
 from .lens import Lens as Lens
 from .lens import LogitLens as LogitLens
 from .lens import TunedLens as TunedLens
+from .recipe import FitConfig as FitConfig
 from .rules import can_be_asked as can_be_asked
 from .rules import targets_of as targets_of
 from .samples import sample_grids as sample_grids

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from workings import seeds
-from workings.config import fixed, nuisance, to_dict
+from workings.config import to_dict
 from workings.errors import BadInput, Failed
-from workings.reading.head import FrozenHead, Precision, resolved
+from workings.reading.head import FrozenHead, resolved
 from workings.reading.lens import TunedLens
+from workings.reading.recipe import FitConfig
 from workings.reading.store import HiddenStates
 from workings.reading.targets import Targets
 
@@ -26,24 +27,6 @@ Log = Callable[..., Any]
 """Called once an epoch as `log(epoch, fit=…, train=…, validation=…, lr=…)`; a run's `log` is one."""
 _VALIDATED_AT_ONCE = 128
 """Problems; they need no gradients."""
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """AdamW with a cosine over the epochs; patience counts epochs without a better validation loss."""
-
-    lr: float = nuisance(1e-3, "learning rate of AdamW at the start of the cosine schedule")
-    weight_decay: float = nuisance(1e-3, "weight decay, which pulls the translators to zero and so to the logit lens")
-    clip: float = nuisance(1.0, "largest norm of the gradient of all layers together")
-    max_epochs: int = nuisance(50, "maximum number of passes over the training problems")
-    patience: int = nuisance(5, "number of epochs without a better validation loss after which fitting stops")
-    batch_problems: int = nuisance(
-        32, "number of problems per optimizer step; each brings all its positions at all layers"
-    )
-    precision: Precision = fixed(
-        "auto", "floating-point format of the matrix products; weights, norms and sums are float32"
-    )
-    seed: int = fixed(0, "random seed for the order of the problems")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from workings.models.anatomy import Unembedding
+from workings.reading.recipe import Precision
 
-Precision = Literal["auto", "fp32", "bf16"]
 _CHUNK = {"cpu": 1 << 23, "cuda": 1 << 28}
 """Scores held at once: on a CPU what the last-level cache holds, on a GPU what keeps it busy."""
 _FEWEST_ROWS = 256

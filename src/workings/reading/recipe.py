@@ -1,0 +1,35 @@
+"""The recipe of a lens fit, apart from the fit itself: an experiment's `Config` holds one and must not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from workings.config import fixed, nuisance
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a tuned lens is fitted: AdamW with a cosine schedule over the epochs, stopped early on validation.
+
+    Attributes:
+        patience: Epochs without a better validation loss after which fitting stops.
+        batch_problems: Problems per optimizer step; each brings all its positions at all layers.
+        precision: Format of the matrix products; weights, norms and sums are float32. "auto" is bfloat16 where the device
+            multiplies it in hardware.
+    """
+
+    lr: float = nuisance(1e-3, "learning rate of AdamW at the start of the cosine schedule")
+    weight_decay: float = nuisance(1e-3, "weight decay, which pulls the translators to zero and so to the logit lens")
+    clip: float = nuisance(1.0, "largest norm of the gradient of all layers together")
+    max_epochs: int = nuisance(50, "maximum number of passes over the training problems")
+    patience: int = nuisance(5, "number of epochs without a better validation loss after which fitting stops")
+    batch_problems: int = nuisance(
+        32, "number of problems per optimizer step; each brings all its positions at all layers"
+    )
+    precision: Precision = fixed(
+        "auto", "floating-point format of the matrix products; weights, norms and sums are float32"
+    )
+    seed: int = fixed(0, "random seed for the order of the problems")
