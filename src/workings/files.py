@@ -20,7 +20,7 @@ from typing import IO, Any, SupportsFloat
 from workings.errors import BadInput, Failed
 
 _CHUNK = 1 << 20
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk's end, a quota's, a file-size limit's
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> Path:
@@ -135,7 +135,8 @@ def explained(error: BaseException, place: Path) -> Exception:
     """What to tell the user about a write that the operating system refused."""
     if is_disk_full(error):
         return Failed(f"the disk is full at {place}: free some space, then resume or start again")
-    return BadInput(f"cannot write to {place}: {getattr(error, 'strerror', None) or error}")
+    reason = f"cannot write to {place}: {getattr(error, 'strerror', None) or error}"
+    return Failed(reason) if getattr(error, "errno", None) == errno.EIO else BadInput(reason)
 
 
 def is_disk_full(error: BaseException | None) -> bool:

@@ -1,48 +1,9 @@
-"""What an experiment found → a folder to read, show and check: report.html, report.md, figures and their data.
+"""Reports: what an experiment found → report.html, report.md, figures and the numbers behind them.
 
-Fill a `Report` with plain sections and give it to `write_report`.
+Fill a `Report` with plain sections and give it to `write_report`. The public names are listed in `__init__.pyi` and
+imported when they are first used (docs/decisions/0009), so that sections alone cost no matplotlib.
 """
 
-from workings.report.folder import write_report
-from workings.report.grids import Guess, Reading, ReadingGrid
-from workings.report.sections import (
-    Axis,
-    Column,
-    Conclusion,
-    ControlRow,
-    Curves,
-    Estimate,
-    HeatMap,
-    Properties,
-    Provenance,
-    Report,
-    Row,
-    Samples,
-    Series,
-    Stat,
-    Table,
-    Text,
-)
+import lazy_loader
 
-__all__ = [
-    "Axis",
-    "Column",
-    "Conclusion",
-    "ControlRow",
-    "Curves",
-    "Estimate",
-    "Guess",
-    "HeatMap",
-    "Properties",
-    "Provenance",
-    "Reading",
-    "ReadingGrid",
-    "Report",
-    "Row",
-    "Samples",
-    "Series",
-    "Stat",
-    "Table",
-    "Text",
-    "write_report",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

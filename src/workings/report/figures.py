@@ -1,28 +1,66 @@
-"""Sections → figures as SVG bytes, drawn by matplotlib in one style.
+"""Sections → figures as SVG bytes, drawn by matplotlib in one style, and the numbers behind them as CSV bytes.
 
-Matplotlib is imported when something is drawn and not before: it costs more than the rest of a report.
+The page takes its colours, axis ends and ticks from here too, so that page and figures show the same.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Real
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from workings.report.cells import HeatCell, heat_rows, n_of_map
-from workings.report.colours import CONTROLS, DASHES, SERIES, ink_on, palette
-from workings.report.scales import domain_of, drawn_cells, ends_of, shade, thinned, tick_labels, ticks
-from workings.report.sections import Axis, Curves, HeatMap, Section, Series, Table
-from workings.report.wording import axis_name, is_known, number, printable, suffix
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from matplotlib.ticker import MaxNLocator
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from workings.report.sections import (
+    Axis,
+    Cell,
+    Curves,
+    Estimate,
+    HeatMap,
+    HeatRow,
+    Report,
+    Samples,
+    Section,
+    Series,
+    Table,
+    Unit,
+)
+from workings.report.wording import axis_name, is_known, n_of_map, number, printable, slug, suffix, visible
 
-INK, MUTED, RULE, SUBJECT = "#1d232b", "#5c6773", "#d5dbe2", SERIES[0]
+INK, MUTED, EDGE, GRID, EMPTY, PAPER = "#1d232b", "#5c6773", "#9aa5b1", "#e6eaef", "#f1f3f5", "#ffffff"
+# Okabe & Ito's colours that hold up on white, in an order that keeps neighbours apart; dashes repeat the distinction.
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#8e4a9e", "#a87400", "#333333")
+CONTROLS = ("#2f363e", "#8a939d", "#5c6773", "#a87f5a")  # greys, and one that is nearly: told apart by their dashes too
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)))
+# Steps of equal length in OKLab (Ottosson 2020), a space in which equal distances look equal; tests/report measures
+# them. Lightness alone orders the sequential scale, so it survives colour blindness and a grey printer. None of
+# matplotlib's own colour maps has steps as even.
+_STOPS = {
+    "sequential": "fcfbe6 f1f6dc e6f2d2 dcedc8 d1e9be c4e4bd b7dfbc aad9bb 9dd4ba 8fcfb9 81cab8 76c4b8 6dbdb9 65b6b9 5cafb9 "
+    "53a9b9 4aa2b9 409bb8 3994b7 368cb4 3485b1 327dae 3076ab 2e6ea7 2c67a4 2a5f9e 295897 275190 264a89 244382 223d7c "
+    "213675 1f2f6e",
+    "diverging": "70310a 7e3a0d 8b4411 994e15 a85818 b6621c c46d24 cc7b38 d4894a dd985a e5a66b ecb47b f1c291 f3d0aa f5ddc3 "
+    "f7eadb f6f5f1 e3eaee d0e0eb bdd5e8 aacbe4 97c0e0 87b4d8 77a9d1 669dc9 5692c2 4486ba 397aaf 326ea3 2b6297 23568b "
+    "1d4a80 163f74",
+}
+SCALES = {name: [f"#{stop}" for stop in stops.split()] for name, stops in _STOPS.items()}
+_COLOUR_MAPS = {
+    name: LinearSegmentedColormap.from_list(name, stops, N=257, bad=EMPTY) for name, stops in SCALES.items()
+}
+
 MOST_POINTS = 600  # of a curve, as drawn; its CSV has them all
-
+_ROUND = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 _STYLE = {
     "font.size": 9.5,
     "font.family": "DejaVu Sans",  # ships with matplotlib: the layout is the same on every machine
@@ -30,13 +68,13 @@ _STYLE = {
     "text.parse_math": False,  # a title may hold a price
     "text.color": INK,
     "axes.labelcolor": MUTED,
-    "axes.edgecolor": "#9aa5b1",
+    "axes.edgecolor": EDGE,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e6eaef",
+    "grid.color": GRID,
     "grid.linewidth": 0.8,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
@@ -44,22 +82,141 @@ _STYLE = {
     "legend.frameon": False,
 }
 
+Ends = tuple[float, float]
 
-def svg_of(section: Section, name: str) -> bytes | None:
-    """The section's figure, or None for a kind that is not drawn. The same data give the same bytes."""
+
+@dataclass(frozen=True)
+class Part:
+    """A section with its files. Its name is its anchor on the page too: `02-skill-by-layer`."""
+
+    name: str
+    section: Section
+    svg: bytes | None
+    csv: bytes | None
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Path inside the report's folder → content."""
+        contents = {"svg": self.svg, "csv": self.csv}
+        return {f"figures/{self.name}.{kind}": content for kind, content in contents.items() if content is not None}
+
+
+def parts_of(report: Report) -> list[Part]:
+    """Draw every section of a report. The same data give the same bytes."""
+    names = [f"{at:02d}-{slug(section.title)}" for at, section in enumerate(report.sections, 1)]
+    return [
+        Part(name, section, _svg(section, name), _csv(section))
+        for name, section in zip(names, report.sections, strict=True)
+    ]
+
+
+# ── colours, ends and ticks ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def colour(fraction: float, scale: str = "sequential") -> str:
+    """The colour at `fraction` of the way along a scale (clamped to its ends), as `#rrggbb`."""
+    return to_hex(_COLOUR_MAPS[scale](min(1.0, max(0.0, float(fraction)))))
+
+
+def shade(value: float | None, heat_map: HeatMap) -> str | None:
+    """The colour of a value in this map, or None where there is no value to colour."""
+    if value is None or not math.isfinite(value):
+        return None
+    low, high = ends_of(heat_map)
+    return colour((value - low) / (high - low), heat_map.scale)
+
+
+def ink_on(background: str) -> str:
+    """Black or white, whichever stands out more; never less than 4.5 : 1 (WCAG 2.2, 1.4.3)."""
+    parts = [int(background[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
+
+
+def ends_of(heat_map: HeatMap) -> Ends:
+    """The values at the two ends of the colour scale: 0 to a round number, or symmetrical about 0 when diverging."""
+    if heat_map.limits is not None:
+        return heat_map.limits
+    values = _finite(cell.value for row in heat_map.all_rows() for cell in row.cells)
+    if heat_map.scale == "diverging":
+        furthest = round_up(max((abs(value) for value in values), default=0.0))
+        return -furthest, furthest
+    lowest = min(values, default=0.0)
+    return (-round_up(-lowest) if lowest < 0 else 0.0), round_up(max(values, default=1.0))
+
+
+def domain_of(table: Table) -> Ends:
+    """The ends of the drawn column's axis: wide enough for every interval, and from 0 where 0 means something."""
+    values = _finite(value for cell in drawn_cells(table) for value in (cell.value, cell.low, cell.high))
+    if not values:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    if table.columns[table.column_index(table.drawn or "")].unit in ("share", "points", "bits"):
+        return (-round_up(-low) if low < 0 else 0.0), round_up(high) if high > 0 else 0.0 if low < 0 else 1.0
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def drawn_cells(table: Table) -> list[Estimate]:
+    """The drawn column's cells, each as an Estimate (text counts as not known)."""
+    index = table.column_index(table.drawn or "")
+    return [_as_estimate(row.cells[index]) for row in table.rows]
+
+
+def ticks(ends: Ends) -> list[float]:
+    """About four round numbers within the ends, ascending."""
+    marks = MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(*ends)
+    slack = 1e-9 * (ends[1] - ends[0])
+    return [float(mark) for mark in marks if ends[0] - slack <= mark <= ends[1] + slack]
+
+
+def tick_labels(marks: Sequence[float], unit: Unit) -> list[str]:
+    """The ticks as text, with as few digits as keep them apart."""
+    labels: list[str] = []
+    for digits in range(5):
+        labels = [number(mark, unit, digits) for mark in marks]
+        if len(set(labels)) == len(marks):
+            break
+    return labels
+
+
+def round_up(value: float) -> float:
+    """The next round number: 0.213 → 0.25, 0.937 → 1, 0 → 1."""
+    if value <= 0 or not math.isfinite(value):
+        return 1.0
+    magnitude = 10.0 ** math.floor(math.log10(value))
+    return next(size * magnitude for size in _ROUND if size * magnitude >= value * (1 - 1e-9))
+
+
+def _as_estimate(value: Cell) -> Estimate:
+    if isinstance(value, Estimate):
+        return value
+    return Estimate(None if isinstance(value, str) else value)
+
+
+def _finite(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+# ── SVG ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _svg(section: Section, name: str) -> bytes | None:
     if isinstance(section, HeatMap):
-        return _drawn(section, name, _heat_map_size(section), _draw_heat_map)
+        height = 0.24 if len(section.rows) > 12 else 0.34
+        rows = len(section.rows) + 1.3 * len(section.controls)
+        return _drawn(section, name, (1.9 + 0.68 * len(section.columns), 1.0 + height * rows), _draw_heat_map)
     if isinstance(section, Curves):
         return _drawn(section, name, (5.6, 3.3), _draw_curves)
     if isinstance(section, Table) and section.drawn is not None:
-        return _drawn(section, name, (_whisker_width(section), 0.75 + 0.3 * len(section.rows)), _draw_whiskers)
+        # The names of the rows must leave the axes about half of the width.
+        width = max(5.6, 2.8 + 0.08 * max((len(row.name) for row in section.rows), default=0))
+        return _drawn(section, name, (width, 0.75 + 0.3 * len(section.rows)), _draw_intervals)
     return None
 
 
-def _drawn(section, name: str, inches: tuple[float, float], draw) -> bytes:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
+def _drawn(section: Any, name: str, inches: tuple[float, float], draw: Callable[[Any, Figure], None]) -> bytes:
     style: Any = {**_STYLE, "svg.hashsalt": name}  # matplotlib types the keys as a list of literals
     with rc_context(style):
         figure = Figure(figsize=inches, layout="constrained")
@@ -70,101 +227,66 @@ def _drawn(section, name: str, inches: tuple[float, float], draw) -> bytes:
     return out.getvalue()
 
 
-def _heat_map_size(heat_map: HeatMap) -> tuple[float, float]:
-    height = 0.24 if len(heat_map.rows) > 12 else 0.34
-    return 1.9 + 0.68 * len(heat_map.columns), 1.0 + height * (len(heat_map.rows) + 1.3 * len(heat_map.controls))
-
-
 def _draw_heat_map(heat_map: HeatMap, figure: Figure) -> None:
-    axes, rows = figure.add_subplot(), heat_rows(heat_map)
+    axes, rows, colours = figure.add_subplot(), heat_map.all_rows(), _COLOUR_MAPS[heat_map.scale]
     tops = [index + (0.3 if row.is_control else 0.0) for index, row in enumerate(rows)]
+    norm = Normalize(*ends_of(heat_map))
     for top, row in zip(tops, rows, strict=True):
-        for left, cell in enumerate(row.cells):
-            _draw_cell(axes, (left, top), cell, heat_map)
+        values = np.ma.masked_invalid(np.array([[cell.value for cell in row.cells]], dtype=float))
+        axes.pcolormesh(
+            np.arange(len(row.cells) + 1),
+            [top, top + 1],
+            values,
+            cmap=colours,
+            norm=norm,
+            edgecolor=PAPER,
+            linewidth=0.8,
+        )
+        _write_cells(axes, top, row, heat_map)
     axes.set(xlim=(0, len(heat_map.columns)), ylim=(tops[-1] + 1, 0))
     axes.set_yticks([top + 0.5 for top in tops], [printable(row.name) for row in rows])
-    axes.set_xticks(
-        [left + 0.5 for left in range(len(heat_map.columns))], [printable(name) for name in heat_map.columns]
-    )
+    middles = [left + 0.5 for left in range(len(heat_map.columns))]
+    axes.set_xticks(middles, [printable(name) for name in heat_map.columns])
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
-    axes.set_xlabel(_heat_map_note(heat_map), fontsize=8)
+    # A figure on its own must still say n and what the marked corner means.
+    mark = f"Marked corner: differs from {heat_map.control or 'the control'}." if heat_map.differs is not None else ""
+    axes.set_xlabel(printable(fill(f"{n_of_map(heat_map)}. {mark}", 15 * len(heat_map.columns))), fontsize=8)
     axes.spines[:].set_visible(False)
     axes.grid(False)
-    _draw_legend(figure, axes, heat_map)
-
-
-def _heat_map_note(heat_map: HeatMap) -> str:
-    """What a figure on its own must still say: n, and what the marked corner means."""
-    mark = f"Marked corner: differs from {heat_map.control or 'the control'}." if heat_map.differs is not None else ""
-    return printable(fill(f"n = {n_of_map(heat_map)}. {mark}", 15 * len(heat_map.columns)))
-
-
-def _draw_cell(axes: Axes, corner: tuple[float, float], cell: HeatCell, heat_map: HeatMap) -> None:
-    from matplotlib.patches import Polygon, Rectangle
-
-    shaded = shade(cell.value, heat_map)
-    background = shaded or "#f1f3f5"
-    axes.add_patch(Rectangle(corner, 1, 1, facecolor=background, edgecolor="white", linewidth=0.8))
-    ink = ink_on(background) if shaded else MUTED
-    if cell.differs:
-        right, top = corner[0] + 0.985, corner[1] + 0.03
-        axes.add_patch(Polygon([(right - 0.13, top), (right, top), (right, top + 0.28)], facecolor=ink, linewidth=0))
-    text = number(cell.value, heat_map.unit, heat_map.digits)
-    weight = "bold" if cell.differs else "normal"
-    where = (corner[0] + 0.5, corner[1] + 0.5)
-    axes.text(*where, text, ha="center", va="center_baseline", color=ink, fontsize=8.5, fontweight=weight)
-
-
-def _draw_legend(figure: Figure, axes: Axes, heat_map: HeatMap) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap, Normalize
-
-    ends = ends_of(heat_map)
-    mappable = ScalarMappable(Normalize(*ends), ListedColormap(palette(heat_map.scale)))
-    bar = figure.colorbar(mappable, ax=axes, location="right", fraction=0.045, pad=0.03, aspect=18, shrink=0.9)
-    marks = ticks(ends)
+    bar = figure.colorbar(
+        axes.collections[0], ax=axes, location="right", fraction=0.045, pad=0.03, aspect=18, shrink=0.9
+    )
+    marks = ticks(ends_of(heat_map))
     bar.set_ticks(marks, labels=tick_labels(marks, heat_map.unit))
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=2)
     bar.set_label(suffix(heat_map.unit))
 
 
+def _write_cells(axes: Axes, top: float, row: HeatRow, heat_map: HeatMap) -> None:
+    """The number of every cell, and a corner where it differs from the control."""
+    for left, cell in enumerate(row.cells):
+        background = shade(cell.value, heat_map)
+        ink = ink_on(background) if background else MUTED
+        if cell.differs:
+            x, y = left + 0.985, top + 0.03
+            axes.add_patch(Polygon([(x - 0.13, y), (x, y), (x, y + 0.28)], facecolor=ink, linewidth=0))
+        text = number(cell.value, heat_map.unit, heat_map.digits)
+        weight = "bold" if cell.differs else "normal"
+        middle = (left + 0.5, top + 0.5)
+        axes.text(*middle, text, ha="center", va="center_baseline", color=ink, fontsize=8.5, fontweight=weight)
+
+
 def _draw_curves(curves: Curves, figure: Figure) -> None:
     axes = figure.add_subplot()
+    marker = "o" if all(len(series.x) <= 24 for series in curves.series) else None
     for index, series in enumerate(curves.series):
-        _draw_series(axes, series, index)
+        _draw_series(axes, series, index, marker)
     if curves.chosen is not None:
         axes.axvline(curves.chosen, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
-        where = (curves.chosen, 1.0)
-        axes.annotate(
-            "chosen", where, (4, -2), ("data", "axes fraction"), "offset points", va="top", fontsize=8.5, color=MUTED
-        )
-    _name_axes(axes, curves)
-    if len(curves.series) > 1:
-        columns = min(3, len(curves.series))
-        figure.legend(loc="outside upper left", ncols=columns, fontsize=8.5, handlelength=2.4, columnspacing=1.4)
-
-
-def _draw_series(axes: Axes, series: Series, index: int) -> None:
-    kept = thinned(range(len(series.x)), MOST_POINTS)
-    x = [series.x[at] for at in kept]
-    ink = CONTROLS[index % len(CONTROLS)] if series.control else SERIES[index % len(SERIES)]
-    dash = (
-        DASHES[1 + index % (len(DASHES) - 1)] if series.control else DASHES[index % len(DASHES)]
-    )  # none of them solid
-    marker = "o" if len(kept) <= 24 else None
-    y = [_number_or_nan(series.y[at]) for at in kept]
-    axes.plot(x, y, color=ink, linestyle=dash, marker=marker, markersize=3.2, label=printable(series.name))
-    if series.low is not None and series.high is not None:
-        low, high = ([_number_or_nan(side[at]) for at in kept] for side in (series.low, series.high))
-        axes.fill_between(x, low, high, color=ink, alpha=0.15, linewidth=0)
-
-
-def _name_axes(axes: Axes, curves: Curves) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel(axis_name(curves.x))
-    axes.set_ylabel(axis_name(curves.y))
+        place: Any = (curves.chosen, 1.0), (4, -2), ("data", "axes fraction"), "offset points"
+        axes.annotate("chosen", *place, va="top", fontsize=8.5, color=MUTED)
+    axes.set(xlabel=axis_name(curves.x), ylabel=axis_name(curves.y))
     axes.margins(x=0.03)
     if curves.x.log:
         axes.set_xscale("log")
@@ -172,25 +294,39 @@ def _name_axes(axes: Axes, curves: Curves) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))  # there is no epoch 2.5
     if curves.y.log:
         axes.set_yscale("log")
+    elif all(y >= 0 for series in curves.series for y in _finite(series.y)):
+        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))  # there is no share below 0
+    if len(curves.series) > 1:
+        columns = min(3, len(curves.series))
+        figure.legend(loc="outside upper left", ncols=columns, fontsize=8.5, handlelength=2.4, columnspacing=1.4)
 
 
-def _whisker_width(table: Table) -> float:
-    """Inches: a row's name leaves the axes half of the usual width."""
-    return max(5.6, 2.8 + 0.08 * max(len(row.name) for row in table.rows))
+def _draw_series(axes: Axes, series: Series, index: int, marker: str | None) -> None:
+    n = len(series.x)
+    kept = np.unique(np.linspace(0, n - 1, min(n, MOST_POINTS)).round().astype(int))
+
+    def drawn(values: Sequence[float | None]) -> np.ndarray:
+        return np.array(values, dtype=float)[kept]  # None becomes NaN
+
+    colours, dashes = (CONTROLS, DASHES[1:]) if series.control else (SERIES, DASHES)
+    ink, dash = colours[index % len(colours)], dashes[index % len(dashes)]
+    x, y = drawn(series.x), drawn(series.y)
+    axes.plot(x, y, color=ink, linestyle=dash, marker=marker, markersize=3.2, label=printable(series.name))
+    if series.low is not None and series.high is not None:
+        axes.fill_between(x, drawn(series.low), drawn(series.high), color=ink, alpha=0.15, linewidth=0)
 
 
-def _draw_whiskers(table: Table, figure: Figure) -> None:
+def _draw_intervals(table: Table, figure: Figure) -> None:
     axes, column = figure.add_subplot(), table.columns[table.column_index(table.drawn or "")]
-    domain = domain_of(table)
     factor = 100 if column.unit in ("share", "points") else 1
-    for index, (row, value) in enumerate(zip(table.rows, drawn_cells(table), strict=True)):
-        ink = SUBJECT if row.name == table.highlight else MUTED
-        if is_known(value.low) and is_known(value.high):
-            axes.plot([_number_or_nan(value.low) * factor, _number_or_nan(value.high) * factor], [index] * 2, color=ink)
-        axes.plot([_number_or_nan(value.value) * factor], [index], "o", color=ink, markersize=5)
-        if row.name == table.reference and is_known(value.value):
-            axes.axvline(_number_or_nan(value.value) * factor, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
-    axes.set(xlim=(domain[0] * factor, domain[1] * factor), ylim=(len(table.rows) - 0.4, -0.6))
+    for index, (row, cell) in enumerate(zip(table.rows, drawn_cells(table), strict=True)):
+        value, *ends = factor * np.array([cell.value, cell.low, cell.high], dtype=float)
+        ink = SERIES[0] if row.name == table.highlight else MUTED
+        axes.plot(ends, [index] * 2, color=ink)
+        axes.plot([value], [index], "o", color=ink, markersize=5)
+        if row.name == table.reference and is_known(cell.value):
+            axes.axvline(value, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+    axes.set(xlim=[factor * end for end in domain_of(table)], ylim=(len(table.rows) - 0.4, -0.6))
     axes.set_yticks(range(len(table.rows)), [printable(row.name) for row in table.rows])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -198,5 +334,65 @@ def _draw_whiskers(table: Table, figure: Figure) -> None:
     axes.set_xlabel(axis_name(Axis(column.name, suffix(column.unit))))
 
 
-def _number_or_nan(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+# ── CSV ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _csv(section: Section) -> bytes | None:
+    """The section's numbers, unrounded, one observation a line. Shares stay fractions; an unknown value is empty."""
+    if isinstance(section, HeatMap):
+        lines = _heat_map_lines(section)
+    elif isinstance(section, Curves):
+        lines = _curve_lines(section)
+    elif isinstance(section, Table):
+        lines = _table_lines(section)
+    elif isinstance(section, Samples):
+        lines = _sample_lines(section)
+    else:
+        return None
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([_field(value) for value in line] for line in lines)
+    return out.getvalue().encode()
+
+
+def _heat_map_lines(heat_map: HeatMap) -> Iterator[Sequence]:
+    yield heat_map.rows_are, heat_map.columns_are, "value", "low", "high", "n", "differs"
+    for row in heat_map.all_rows():
+        for cell in row.cells:
+            yield cell.row, cell.column, cell.value, cell.low, cell.high, cell.n, cell.differs
+
+
+def _curve_lines(curves: Curves) -> Iterator[Sequence]:
+    yield "series", axis_name(curves.x), axis_name(curves.y), "low", "high"
+    for series in curves.series:
+        for at, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
+            yield series.name, x, y, *(None if side is None else side[at] for side in (series.low, series.high))
+
+
+def _table_lines(table: Table) -> Iterator[Sequence]:
+    is_text = [all(isinstance(row.cells[at], str) for row in table.rows) for at in range(len(table.columns))]
+    header = [table.rows_are, "n"]
+    for column, text in zip(table.columns, is_text, strict=True):
+        header += [column.name] if text else [column.name, f"{column.name} low", f"{column.name} high"]
+    yield header
+    for row in table.rows:
+        line: list[object] = [row.name, row.n]
+        for value, text in zip(row.cells, is_text, strict=True):
+            parts = _as_estimate(value)
+            line += [value] if text else [value if isinstance(value, str) else parts.value, parts.low, parts.high]
+        yield line
+
+
+def _sample_lines(samples: Samples) -> Iterator[Sequence]:
+    yield "problem", "layer", "position", "guess", "token", "probability", "is_target"
+    for at, grid in enumerate(samples.grids, 1):
+        for layer, row in zip(grid.layers, grid.cells, strict=True):
+            for position, reading in zip(grid.positions, row, strict=True):
+                for rank, guess in enumerate(reading.guesses, 1):
+                    token = visible(guess.token)
+                    yield grid.problem or at, layer, position, rank, token, guess.probability, guess.is_target
+
+
+def _field(value: object) -> object:
+    if value is None or (isinstance(value, Real) and math.isnan(value)):
+        return ""
+    return printable(value) if isinstance(value, str) else value

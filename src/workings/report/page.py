@@ -1,24 +1,26 @@
-"""Report → one HTML page that needs no network, runs one small script, and escapes everything it was given."""
+"""Report → a folder to read, show and check: report.html, report.md, figures/*.svg, and the CSV behind each table and figure.
+
+The page needs no network, can be read without its one small script, and escapes everything it was given.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any
 from xml.etree import ElementTree
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from workings.report import scales, wording
-from workings.report.cells import heat_rows, n_of_map
-from workings.report.colours import Scale, ink_on, palette
-from workings.report.grids import Reading
-from workings.report.sections import ConclusionKind, Curves, Estimate, HeatMap, Report, Samples, Section, Table
-
-Named = Sequence[tuple[str, Section]]
+from workings.files import explained, write_atomic
+from workings.report import figures, wording
+from workings.report.figures import Part, parts_of
+from workings.report.markdown import markdown_of
+from workings.report.sections import ConclusionKind, Curves, Estimate, Report
 
 BADGES: dict[ConclusionKind, str] = {
     "read": "●",
@@ -29,31 +31,71 @@ BADGES: dict[ConclusionKind, str] = {
     "undecided": "?",
 }
 TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
+# A figure in the page takes the page's colours, which its style sheet darkens and lightens; other colours stay.
+_PAGE_COLOURS = {
+    figures.INK: "var(--ink)",
+    figures.MUTED: "var(--muted)",
+    figures.EDGE: "var(--edge)",
+    figures.GRID: "var(--rule-soft)",
+    figures.PAPER: "var(--paper)",
+} | {
+    colour: f"var(--{kind}{at}, {colour})"
+    for kind, colours in (("series", figures.SERIES), ("control", figures.CONTROLS))
+    for at, colour in enumerate(colours)
+    if colour != figures.MUTED
+}
 
 
-def html_of(
-    report: Report, sections: Named, downloads: Mapping[str, Sequence[str]], drawings: Mapping[str, bytes]
-) -> str:
-    """The whole page. `sections` come with their anchors; `downloads` and `drawings` go by these."""
+def write_report(report: Report, out: Path | str) -> Path:
+    """Write a report into a folder, which is made if it is missing.
+
+    Everything is made before anything is written. Every file appears whole or not at all, report.html last.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        BadInput: The folder cannot be written.
+        Failed: The disk is full.
+    """
+    out, parts = Path(out), parts_of(report)
+    files = {path: content for part in parts for path, content in part.files.items()}
+    files["report.md"] = markdown_of(report, parts).encode()
+    files["report.html"] = html_of(report, parts).encode()
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            write_atomic(out / path, content)
+        for old in (out / "figures").glob("[0-9][0-9]-*"):  # of an earlier report that had other sections
+            if f"figures/{old.name}" not in files:
+                old.unlink()
+    except OSError as error:
+        raise explained(error, out) from error
+    return out / "report.html"
+
+
+def html_of(report: Report, parts: Sequence[Part]) -> str:
+    """The whole page."""
     environment = Environment(
-        loader=TEMPLATES,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        finalize=_shown,
+        loader=TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown
     )
-    environment.filters.update(_FILTERS)
-    environment.tests.update(_TESTS)
+    environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
+    environment.filters["kind"] = lambda value: type(value).__name__
+    environment.filters["extension"] = lambda path: PurePosixPath(path).suffix[1:].upper()
     style, script = (TEMPLATES.get_source(environment, f"report.{kind}")[0] for kind in ("css", "js"))
     # The hash lets this script run and no other, whatever a token may contain.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
         report=report,
-        sections=sections,
-        downloads=downloads,
-        drawings={name: _inline(drawings[name], name, one.title) for name, one in sections if name in drawings},
+        parts=parts,
+        contents=_contents(parts),
+        drawings={
+            part.name: _inline(part.svg, part) for part in parts if part.svg and isinstance(part.section, Curves)
+        },
         badges=BADGES,
-        dash=wording.DASH,
+        wording=wording,
+        figures=figures,
+        along=_along,
         style=Markup(style),
         script=Markup(script),
         script_hash=f"sha256-{digest}",
@@ -61,94 +103,52 @@ def html_of(
 
 
 def _shown(value: object) -> object:
-    """What jinja does to every value before it escapes it; what is Markup has been through here."""
+    """What jinja does to every value before it escapes it. Markup has been through here."""
     return wording.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _inline(svg: bytes, name: str, title: str) -> Markup:
-    """A figure as part of a page: no namespaces, no fixed size, and ids that no other figure has."""
+def _contents(parts: Sequence[Part]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(heading, links as (anchor, text)): neighbours whose titles begin alike up to a colon share a heading."""
+    contents = []
+    for heading, group in groupby(parts, lambda part: part.section.title.partition(": ")[0]):
+        alike = list(group)
+        if len(alike) == 1:
+            contents.append(("", [(alike[0].name, alike[0].section.title)]))
+        else:
+            texts = [part.section.title.removeprefix(heading).removeprefix(": ") or "overview" for part in alike]
+            contents.append((heading, [(part.name, text) for part, text in zip(alike, texts, strict=True)]))
+    return contents
+
+
+def _along(value: float | None, ends: figures.Ends) -> str:
+    """Where a value lies between the ends, in per cent from the left."""
+    if value is None:
+        return "0"
+    return f"{100 * min(1.0, max(0.0, (value - ends[0]) / (ends[1] - ends[0]))):.2f}".rstrip("0").rstrip(".")
+
+
+def _inline(svg: bytes, part: Part) -> Markup:
+    """A figure as part of a page: no namespaces, no fixed size, ids that no other figure has, the page's colours."""
     root = ElementTree.fromstring(svg)
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
-        element.attrib = {key.rpartition("}")[2]: _renamed(key, value, name) for key, value in element.attrib.items()}
+        element.attrib = {
+            key.rpartition("}")[2]: _fitted(key, value, part.name) for key, value in element.attrib.items()
+        }
     for definitions in root.findall("defs"):
         for style in definitions.findall("style"):
             definitions.remove(style)  # it would hold for the whole page
     for size in ("width", "height"):
         root.attrib.pop(size)
-    root.attrib |= {"role": "img", "aria-label": wording.printable(title)}
+    root.attrib |= {"role": "img", "aria-label": wording.printable(part.section.title)}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
-def _renamed(key: str, value: str, name: str) -> str:
+def _fitted(key: str, value: str, name: str) -> str:
     if key == "id":
         return f"f{name}-{value}"
     if key.endswith("href"):
         return value.replace("#", f"#f{name}-", 1)
+    if key == "style":
+        value = re.sub(r"#[0-9a-f]{6}\b", lambda found: _PAGE_COLOURS.get(found[0], found[0]), value)
     return value.replace("url(#", f"url(#f{name}-")
-
-
-def _gradient(scale: Scale) -> str:
-    return ",".join(palette(scale, 17))
-
-
-def _legend_ticks(heat_map: HeatMap) -> list[tuple[str, str]]:
-    ends = scales.ends_of(heat_map)
-    marks = scales.ticks(ends)
-    labels = scales.tick_labels(marks, heat_map.unit)
-    return [(scales.along(mark, ends), label) for mark, label in zip(marks, labels, strict=True)]
-
-
-def _drawn_ticks(table: Table) -> list[tuple[float, str]]:
-    marks = scales.ticks(scales.domain_of(table))
-    unit = table.columns[table.column_index(table.drawn or "")].unit
-    return list(zip(marks, scales.tick_labels(marks, unit), strict=True))
-
-
-def _reference_value(table: Table) -> float | None:
-    values = dict(zip([row.name for row in table.rows], scales.drawn_cells(table), strict=True))
-    value = values[table.reference].value if table.reference is not None else None
-    return value if wording.is_known(value) else None
-
-
-def _is_hit(reading: Reading) -> bool:
-    return bool(reading.guesses) and reading.guesses[0].is_target
-
-
-_FILTERS: dict[str, Any] = {
-    "along": scales.along,
-    "clipped": wording.clipped,
-    "counts": lambda table: any(row.n is not None for row in table.rows),
-    "curve_header": scales.curve_header,
-    "curve_lines": scales.curve_lines,
-    "domain_of": scales.domain_of,
-    "drawn_cells": scales.drawn_cells,
-    "drawn_ticks": _drawn_ticks,
-    "extension": lambda file: PurePosixPath(file).suffix[1:].upper(),
-    "gradient": _gradient,
-    "heat_rows": heat_rows,
-    "ink_on": ink_on,
-    "interval_of": lambda value, *how: wording.interval(value.low, value.high, *how),
-    "is_clipped": lambda token: len(token) > wording.LONGEST_TOKEN,
-    "is_hit": _is_hit,
-    "legend_ticks": _legend_ticks,
-    "n_of_map": lambda heat_map: f"n = {n_of_map(heat_map)}",
-    "number": wording.number,
-    "paragraphs": lambda text: [part for part in text.split("\n\n") if part.strip()],
-    "percent": lambda share: f"{100 * share:.0f}",
-    "pieces": wording.pieces,
-    "probability": wording.probability,
-    "reference_value": _reference_value,
-    "shade": scales.shade,
-    "slug": wording.slug,
-    "suffix": wording.suffix,
-    "title_of": wording.title_of,
-}
-_TESTS: dict[str, Any] = {
-    "curves": lambda section: isinstance(section, Curves),
-    "estimate": lambda value: isinstance(value, Estimate),
-    "heat_map": lambda section: isinstance(section, HeatMap),
-    "known": wording.is_known,
-    "samples": lambda section: isinstance(section, Samples),
-    "table": lambda section: isinstance(section, Table),
-}

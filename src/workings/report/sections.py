@@ -1,7 +1,7 @@
-"""The parts of a report, as plain data: an experiment fills them, `write_report` writes them down.
+"""The parts of a report, as plain data: an experiment fills them in and `write_report` writes the files.
 
-Nothing here computes a statistic. Shares are fractions (0.937 is shown as 93.7 %), differences of shares too
-(0.726 is shown as +72.6 points); `None` and NaN mean "not known" and are shown as a dash.
+Nothing here computes a statistic. Shares are fractions (0.937 is shown as 93.7 %), and so are differences of shares
+(0.726 is shown as +72.6 points). `None` and NaN mean "not known" and are shown as a dash.
 """
 
 from __future__ import annotations
@@ -10,10 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
-from typing import Literal
-
-from workings.report.grids import ReadingGrid
-from workings.report.shapes import same_length
+from typing import Any, Literal
 
 Unit = Literal["text", "share", "points", "bits", "nats", "count", "p", "number"]
 ConclusionKind = Literal["read", "holds", "explained by a control", "nothing read", "fails", "undecided"]
@@ -21,7 +18,7 @@ ConclusionKind = Literal["read", "holds", "explained by a control", "nothing rea
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval: `Estimate(0.937, 0.918, 0.952)`. An interval that is missing is shown as missing."""
+    """A value with the ends of its interval: `Estimate(0.937, 0.918, 0.952)`. A missing interval is shown as missing."""
 
     value: float | None
     low: float | None = None
@@ -34,7 +31,7 @@ Matrix = Sequence[Sequence[float | None]]
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The answer in one sentence, and which kind of answer it is: of a reading (read … undecided) or of a claim (holds, fails)."""
+    """The answer in one sentence and its kind: of a reading (read … undecided) or of a claim (holds, fails, undecided)."""
 
     sentence: str
     kind: ConclusionKind
@@ -42,7 +39,7 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class Stat:
-    """One of the few numbers shown large under the verdict; `note` says n and what it stands beside."""
+    """One of the few numbers shown large under the conclusion; `note` gives n and what it is compared with."""
 
     label: str
     estimate: Estimate
@@ -52,7 +49,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class Properties:
-    """What a reader must know about one thing (the model, the data, the run): ordered name → value."""
+    """What a reader must know about one thing (the model, the data, the run), as name → value in the order shown."""
 
     title: str
     items: Mapping[str, str]
@@ -60,7 +57,14 @@ class Properties:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. `digits` after the point default to the unit's; `signed` writes the plus sign too."""
+    """A column of a table.
+
+    Args:
+        name: The header.
+        unit: How its values are written.
+        digits: Digits after the point; None means the usual number for the unit.
+        signed: Write the plus sign too.
+    """
 
     name: str
     unit: Unit = "text"
@@ -70,7 +74,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A named row; `n` counts problems. Cells stand in the order of the table's columns."""
+    """A named row; `n` counts items. The cells are in the order of the table's columns."""
 
     name: str
     cells: Sequence[Cell]
@@ -82,8 +86,11 @@ class Row:
 class Table:
     """Named rows of numbers with their intervals.
 
-    `highlight` names the row the table is about and `reference` the row it must beat (the best control); `drawn`
-    names the column that is also drawn as dots and whiskers, beside the numbers and as a figure.
+    Args:
+        rows_are: What a row is, as the header of the names.
+        highlight: The name of the row that the table is about.
+        reference: The name of the row it must beat: the best control.
+        drawn: The name of the column that is also drawn as dots and whiskers, beside the numbers and as a figure.
     """
 
     title: str
@@ -107,6 +114,11 @@ class Table:
         if self.drawn is not None:
             self.column_index(self.drawn)
 
+    @property
+    def has_counts(self) -> bool:
+        """True if any row says how many items it counts."""
+        return any(row.n is not None for row in self.rows)
+
     def column_index(self, name: str) -> int:
         for index, column in enumerate(self.columns):
             if column.name == name:
@@ -118,7 +130,7 @@ class Table:
 
 @dataclass(frozen=True)
 class ControlRow:
-    """What a control scores in every column of a heat map: drawn under it, on the same colour scale."""
+    """The scores of a control in every column of a heat map: drawn under the map, on the same colour scale."""
 
     name: str
     values: Sequence[float | None]
@@ -128,12 +140,36 @@ class ControlRow:
 
 
 @dataclass(frozen=True)
-class HeatMap:
-    """Rows (layers) × columns (positions) of scores, all of shape [rows][columns].
+class HeatCell:
+    """One score of a heat map. `differs` is None where nothing was compared."""
 
-    `n` counts problems, for the whole map or for each cell (empty slots are masked, so positions may differ).
-    `differs` marks the cells whose interval excludes the control's value; `control` says which control and what kind of
-    interval that is. `limits` fixes the ends of the colour scale, so that two maps can be compared by eye.
+    row: str
+    column: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int | None
+    differs: bool | None
+
+
+@dataclass(frozen=True)
+class HeatRow:
+    """A row of a heat map: one of its own, or a control's."""
+
+    name: str
+    is_control: bool
+    cells: Sequence[HeatCell]
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Scores by row (layer) and column (position), all of shape [rows][columns].
+
+    Args:
+        n: Problems, for the whole map or for each cell (empty slots are masked, so positions may differ).
+        differs: The cells whose interval excludes the control's value; None where nothing was compared.
+        control: Which control that is, and what kind of interval.
+        limits: The ends of the colour scale, so that two maps can be compared by eye.
     """
 
     title: str
@@ -173,6 +209,26 @@ class HeatMap:
                     where = f"heat map {self.title!r}, control {control.name!r}"
                     same_length(where, name, values, "columns", self.columns)
 
+    def all_rows(self) -> list[HeatRow]:
+        """The map's own rows, then its controls'."""
+        sides = (self.values, self.lows, self.highs, self.n, self.differs)
+        own = [
+            HeatRow(name, False, self._cells(name, *(_at(side, i) for side in sides)))
+            for i, name in enumerate(self.rows)
+        ]
+        return own + [
+            HeatRow(one.name, True, self._cells(one.name, one.values, one.lows, one.highs, one.n, None))
+            for one in self.controls
+        ]
+
+    def _cells(self, row: str, *sides: object) -> list[HeatCell]:
+        return [HeatCell(row, column, *(_at(side, j) for side in sides)) for j, column in enumerate(self.columns)]
+
+
+def _at(values: Any, index: int) -> Any:
+    """One of the values, or the number that stands for all of them."""
+    return values if values is None or isinstance(values, Integral) else values[index]
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -185,7 +241,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: y over x, with an interval where there is one. Control curves are drawn dashed and grey."""
+    """One curve: y over x, with a band where there is one. Control curves are drawn dashed and grey."""
 
     name: str
     x: Sequence[float]
@@ -203,7 +259,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves over one x axis; `chosen` marks the x that was selected (the epoch kept, say)."""
+    """Curves over one x axis; `chosen` marks the x that was selected, for example the epoch that was kept."""
 
     title: str
     x: Axis
@@ -214,8 +270,66 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class Guess:
+    """A token (decoded text, possibly blank or broken) and its probability under the full softmax."""
+
+    token: str
+    probability: float
+    is_target: bool = False
+
+    def __post_init__(self) -> None:
+        if self.probability > 1.0 + 1e-6 or self.probability < 0.0:
+            raise ValueError(f"{self.token!r} has probability {self.probability}; a probability lies between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The best guesses of a lens from one state, and the rank and probability of the target.
+
+    `target_rank` counts the tokens with a larger logit: 0 is the first guess.
+    """
+
+    guesses: Sequence[Guess]
+    target_rank: int | None = None
+    target_probability: float | None = None
+
+    @property
+    def is_hit(self) -> bool:
+        """True if the first guess is the target."""
+        return bool(self.guesses) and self.guesses[0].is_target
+
+    def target_is_elsewhere(self) -> bool:
+        """True if the target's rank is known and none of the guesses is the target."""
+        return self.target_rank is not None and not any(guess.is_target for guess in self.guesses)
+
+
+@dataclass(frozen=True)
+class ReadingGrid:
+    """One problem read at every place: `cells[layer][position]`; `targets` has one token a position (None: empty slot)."""
+
+    question: str
+    chain: str
+    gold: str
+    answer: str
+    correct: bool
+    layers: Sequence[str]
+    positions: Sequence[str]
+    cells: Sequence[Sequence[Reading]]
+    targets: Sequence[str | None] = ()
+    problem: str = ""
+
+    def __post_init__(self) -> None:
+        where = f"reading grid of {self.question[:40]!r}"
+        same_length(where, "cells", self.cells, "layers", self.layers)
+        for layer, row in zip(self.layers, self.cells, strict=True):
+            same_length(f"{where}, layer {layer!r}", "cells", row, "positions", self.positions)
+        if self.targets:
+            same_length(where, "targets", self.targets, "positions", self.positions)
+
+
+@dataclass(frozen=True)
 class Samples:
-    """Some problems to look at one by one. Say in the caption how they were picked."""
+    """Some problems to look at one by one. The caption says how they were picked."""
 
     title: str
     grids: Sequence[ReadingGrid]
@@ -273,3 +387,9 @@ class Report:
     warnings: Sequence[str] = ()
     properties: Sequence[Properties] = ()
     limits: Sequence[str] = ()
+
+
+def same_length(place: str, name: str, given: Sequence, of: str, expected: Sequence) -> None:
+    """Raise ValueError unless the lengths agree; otherwise the report would show a number in the wrong place."""
+    if len(given) != len(expected):
+        raise ValueError(f"{place}: {len(given)} {name} for {len(expected)} {of}")

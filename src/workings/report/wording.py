@@ -1,4 +1,4 @@
-"""Numbers and strings from anywhere → text that can be shown: rounded, signed, and with nothing invisible in it."""
+"""Numbers, tokens and other strings → text that can be shown: rounded, signed, and with nothing invisible in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ import math
 import re
 import unicodedata
 
-from workings.report.sections import Axis, Cell, Column, Estimate, Unit
+from workings.report.sections import (
+    Axis,
+    Cell,
+    Column,
+    Curves,
+    Estimate,
+    HeatCell,
+    HeatMap,
+    Report,
+    Series,
+    Table,
+    Unit,
+)
 
 DASH = "–"
 LONGEST_TOKEN = 18  # characters of a token shown in a grid; the whole of it (to LONGEST_TITLE) is in its title
@@ -14,13 +26,25 @@ LONGEST_TITLE = 200
 
 _DIGITS: dict[Unit, int] = {"share": 1, "points": 1, "bits": 2, "nats": 3, "count": 0, "p": 3, "number": 3, "text": 3}
 _SUFFIX: dict[Unit, str] = {"share": "%", "points": "points", "bits": "bits", "nats": "nats"}
+_MEANINGS: dict[Unit, str] = {
+    "points": "Points are percentage points.",
+    "nats": "A nat is 1.44 bits.",
+    "p": "A p marked Holm is corrected for the number of tests in its table.",
+}
 _WRITTEN = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}  # the pictures ␊ ␍ ␉ are missing from many fonts
 # Direction overrides would let a token rearrange the page around it.
 _DIRECTION = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
 
 
 def number(value: float | None, unit: Unit = "number", digits: int | None = None, signed: bool = False) -> str:
-    """0.937 as a share → `93.7`; −0.0 → `0.0`; None and NaN → a dash. The unit is not repeated: see `suffix`."""
+    """Write a value in its unit: 0.937 as a share → `93.7`; −0.0 → `0.0`; None and NaN → a dash.
+
+    Args:
+        value: Shares and points are fractions.
+        unit: How it is written; its name is not part of the text: see `suffix`.
+        digits: Digits after the point; None means the usual number for the unit.
+        signed: Write the plus sign too, as points always do.
+    """
     if value is None or math.isnan(value):
         return DASH
     if math.isinf(value):
@@ -38,24 +62,25 @@ def number(value: float | None, unit: Unit = "number", digits: int | None = None
 def interval(
     low: float | None, high: float | None, unit: Unit = "number", digits: int | None = None, signed: bool = False
 ) -> str:
-    """`[91.8, 95.2]`, or `[–]` when there is none."""
+    """Write an interval: `[91.8, 95.2]`, or `[–]` when there is none. The arguments are those of `number`."""
     if not (is_known(low) or is_known(high)):
         return f"[{DASH}]"
     return f"[{number(low, unit, digits, signed)}, {number(high, unit, digits, signed)}]"
 
 
 def quantity(value: Estimate, unit: Unit) -> str:
-    """`+30.4 points [+27.9, +32.9]`: a number on its own, outside a table."""
+    """Write an estimate outside a table, with its unit: `+30.4 points [+27.9, +32.9]`."""
     words = f"{number(value.value, unit)} {suffix(unit)}".rstrip()
     return f"{words} {interval(value.low, value.high, unit)}"
 
 
-def estimate(value: Estimate, unit: Unit, digits: int | None = None, signed: bool = False) -> str:
+def estimate(value: Estimate | HeatCell, unit: Unit, digits: int | None = None, signed: bool = False) -> str:
+    """Write a value and its interval: `93.7 [91.8, 95.2]`."""
     return f"{number(value.value, unit, digits, signed)} {interval(value.low, value.high, unit, digits, signed)}"
 
 
 def cell(value: Cell, column: Column) -> str:
-    """A table cell as text, in its column's unit."""
+    """Write a table cell in its column's unit."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, Estimate):
@@ -64,19 +89,22 @@ def cell(value: Cell, column: Column) -> str:
 
 
 def suffix(unit: Unit) -> str:
+    """The name of a unit behind a number or in a header: `%`, `points`, `nats`, or nothing."""
     return _SUFFIX.get(unit, "")
 
 
 def axis_name(axis: Axis) -> str:
+    """The axis with its unit: `validation loss (nats)`."""
     return printable(f"{axis.name} ({axis.unit})" if axis.unit else axis.name)
 
 
 def is_known(value: float | None) -> bool:
+    """True unless the value is None or NaN."""
     return value is not None and not math.isnan(value)
 
 
 def probability(value: float) -> str:
-    """`.93`, `1.0`, `<.01`: two figures are what a cell has room for."""
+    """Write a probability with the two figures that a cell has room for: `.93`, `1.0`, `<.01`."""
     if math.isnan(value):
         return DASH
     if value < 0.005:
@@ -84,18 +112,66 @@ def probability(value: float) -> str:
     return "1.0" if value >= 0.995 else f"{value:.2f}"[1:]
 
 
+def cell_in_full(cell: HeatCell, heat_map: HeatMap) -> str:
+    """Describe a cell on one line: `block3, t3: 93.7 % [91.8, 95.2], n = 1,000, differs from the control`."""
+    unit, digits = heat_map.unit, heat_map.digits
+    text = f"{cell.row}, {cell.column}: {number(cell.value, unit, digits)} {suffix(unit)}".rstrip()
+    if is_known(cell.value):
+        text += f" {interval(cell.low, cell.high, unit, digits)}"
+    if cell.n is not None:
+        text += f", n = {cell.n:,}"
+    return f"{text}, differs from the control" if cell.differs else text
+
+
+def notes(report: Report) -> str:
+    """How to read the numbers: brackets, n, dashes, and the units that this report uses."""
+    units: set[Unit] = {stat.unit for stat in report.headline}
+    for section in report.sections:
+        if isinstance(section, Table):
+            units |= {column.unit for column in section.columns}
+        elif isinstance(section, HeatMap):
+            units.add(section.unit)
+    sentences = [
+        "Brackets hold a 95 % interval unless the caption says otherwise.",
+        f"n is the number of items: problems, probes or documents. {DASH} means not known.",
+        *(meaning for unit, meaning in _MEANINGS.items() if unit in units),
+    ]
+    return " ".join(sentences)
+
+
+def n_of_map(heat_map: HeatMap) -> str:
+    """The problems behind a heat map: `n = 1,000 problems`, or `n = 412 to 1,000 problems` where its cells differ."""
+    counts = [cell.n or 0 for row in heat_map.all_rows() if not row.is_control for cell in row.cells]
+    fewest, most = min(counts), max(counts)
+    return f"n = {most:,} problems" if fewest == most else f"n = {fewest:,} to {most:,} problems"
+
+
+def curve_summary(curves: Curves) -> list[list[str]]:
+    """A small table of the curves, its header first: first, lowest, highest and last value of each series."""
+    header = [f"{axis_name(curves.y)} by {axis_name(curves.x)}", "first", "lowest", "highest", "last", "points"]
+    return [header, *(_series_summary(series) for series in curves.series)]
+
+
+def _series_summary(series: Series) -> list[str]:
+    points = [(y, x) for x, y in zip(series.x, series.y, strict=True) if y is not None and math.isfinite(y)]
+    if not points:
+        return [series.name, DASH, DASH, DASH, DASH, "0"]
+    lowest, highest = (f"{y:.4g} at {x:g}" for y, x in (min(points), max(points)))
+    return [series.name, f"{points[0][0]:.4g}", lowest, highest, f"{points[-1][0]:.4g}", f"{len(points):,}"]
+
+
 def printable(text: str) -> str:
-    """Any text, with control characters, lone surrogates and direction overrides spelt out; line breaks stay."""
+    """The text with control characters, lone surrogates and direction overrides spelt out; line breaks stay."""
     return "".join(char if char in "\n\t" else _spelt(char) for char in text)
 
 
 def visible(token: str, longest: int = LONGEST_TOKEN) -> str:
-    """A token as a grid shows it: spaces as ·, invisible characters as \\n or \\x00, clipped."""
+    """The token as a grid shows it: spaces as ·, invisible characters as \\n or \\x00, clipped."""
     return "".join(text for text, _ in pieces(token, longest))
 
 
 def pieces(token: str, longest: int = LONGEST_TOKEN) -> list[tuple[str, bool]]:
-    """A token cut into (text, is it our mark?): `·` for a space is one, `\\n` for a line break too."""
+    """The token as parts (text, is a mark): `·` for a space and `\\n` for a line break are marks, not the token's own."""
     if not token:
         return [("(empty)", True)]
     clipped = token if len(token) <= longest else token[: longest - 1]
@@ -111,19 +187,19 @@ def pieces(token: str, longest: int = LONGEST_TOKEN) -> list[tuple[str, bool]]:
 
 
 def clipped(text: str, longest: int) -> str:
-    """One line of at most `longest` characters."""
+    """The text on one line of at most `longest` characters."""
     line = " ".join(printable(text).split())
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 
 def title_of(token: str) -> str:
-    """The whole token (to LONGEST_TITLE characters), for the tooltip."""
+    """The whole token (up to LONGEST_TITLE characters), for the tooltip."""
     whole = "".join(_mark(char) for char in token[:LONGEST_TITLE])
     return whole if len(token) <= LONGEST_TITLE else f"{whole}… ({len(token):,} characters)"
 
 
 def slug(text: str) -> str:
-    """`Top-1 by layer × position` → `top-1-by-layer-position`: safe as a file name and as an anchor."""
+    """Make a file name and anchor: `Top-1 by layer × position` → `top-1-by-layer-position`."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:60] or "section"
 

@@ -1,26 +1,14 @@
 
 "use strict";
-// The page is whole without this: it only lets one problem be shown at a time, and says a cell in full.
-for (const samples of document.querySelectorAll("[data-samples]")) {
-  const articles = samples.querySelectorAll("article");
-  const select = samples.querySelector("select");
-  const show = () => articles.forEach((article, index) => { article.hidden = index !== select.selectedIndex; });
-  select.addEventListener("change", show);
-  for (const button of samples.querySelectorAll("[data-show]")) button.addEventListener("click", () => {
-    samples.dataset.top = button.dataset.show;
-    for (const other of samples.querySelectorAll("[data-show]")) other.setAttribute("aria-pressed", other === button);
-  });
-  samples.querySelector(".chooser").hidden = false;
-  show();
-}
+// The page is whole without this: it only says a cell in full, for whoever points at it or moves with the arrow keys.
 const inFull = (cell) => {
   if (cell.title) return cell.title;
   const guesses = [...cell.querySelectorAll("li")].map((li) =>
     (li.title || li.querySelector("bdi").textContent) + " " + li.querySelector("b").textContent + (li.className ? " (target)" : ""));
   const elsewhere = cell.querySelector("p");
-  const row = cell.closest("tr");
+  if (elsewhere) guesses.push("target " + [...elsewhere.children].map((part) => part.textContent).join(" "));
   const position = cell.closest("table").tHead.rows[0].cells[cell.cellIndex].firstChild.textContent;
-  return row.cells[0].textContent + ", " + position + ":  " + guesses.join("   ") + (elsewhere ? "   target " + [...elsewhere.children].map((part) => part.textContent).join(" ") : "");
+  return cell.parentElement.cells[0].textContent + ", " + position + ":  " + guesses.join("   ");
 };
 const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 for (const table of document.querySelectorAll("[data-cells]")) {
