@@ -20,8 +20,7 @@ from torch import Tensor
 
 from workings.arithmetic.generator import PRESETS, generate
 from workings.arithmetic.problems import Problem
-from workings.models.checkpoint import open_model
-from workings.models.codi import CODI
+from workings.models.codi import CODI, open_model
 from workings.reading.collection import collect
 
 MAX_NEW_TOKENS = 16

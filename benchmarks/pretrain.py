@@ -29,7 +29,7 @@ from transformers import GPT2LMHeadModel
 from workings.models.configs import GPT2_SIZES, GPT2Config
 from workings.models.device import device_of
 from workings.models.gpt2 import GPT2
-from workings.models.layouts import to_hf
+from workings.models.importing import to_hf
 from workings.text.corpus import Batch
 from workings.training.budget import peak_flops
 from workings.training.feed import Feed

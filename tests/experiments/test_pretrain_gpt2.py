@@ -18,7 +18,7 @@ from workings.errors import BadInput, Failed
 from workings.experiment import report_runs, resume_run, run_experiment
 from workings.experiments import pretrain_gpt2
 from workings.experiments.pretrain_gpt2 import Config, described_budget, inputs
-from workings.models.exchange import load_gpt2
+from workings.models.checkpoint import load_gpt2
 from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus
 from workings.training.recipes import PRESETS
 

@@ -19,8 +19,8 @@ from workings.errors import BadInput
 from workings.models import nats
 from workings.models.configs import GPT2_SIZES, GPT2Config
 from workings.models.gpt2 import GPT2, restarting
+from workings.models.importing import to_hf
 from workings.models.inference import Inference
-from workings.models.layouts import to_hf
 from workings.models.linear import linear
 
 TINY = GPT2Config(n_layers=2, n_heads=2, d_model=16, block=24, vocab=61)

@@ -22,9 +22,9 @@ from transformers import GPT2Config as HFConfig
 
 from tests.models.conftest import FAMILIES, WORDS, tiny_base
 from workings.errors import BadInput
+from workings.models.checkpoint import save_gpt2
 from workings.models.configs import GPT2Config
-from workings.models.exchange import save_gpt2
-from workings.models.export import export_hf
+from workings.models.exchange import export_hf
 from workings.models.generation import Growing, Stops
 from workings.models.gpt2 import GPT2
 from workings.models.inference import Inference

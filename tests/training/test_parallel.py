@@ -16,7 +16,7 @@ import torch
 from tests.training.test_pretraining import SMALL, Told
 from workings.config import to_dict
 from workings.launch import rank_here
-from workings.models.exchange import load_gpt2
+from workings.models.checkpoint import load_gpt2
 from workings.run import RunRecord
 from workings.text.corpus import Corpus
 from workings.training.parallel import World, world

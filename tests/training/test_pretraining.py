@@ -18,8 +18,8 @@ import torch
 from torch.nn import functional as F
 
 from workings.errors import BadInput, Failed
+from workings.models.checkpoint import load_gpt2
 from workings.models.configs import GPT2Config
-from workings.models.exchange import load_gpt2
 from workings.models.gpt2 import GPT2
 from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus
 from workings.text.manifest import Split

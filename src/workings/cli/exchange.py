@@ -14,10 +14,10 @@ def export(
     private: Annotated[bool, "make that repository private, if it is new"] = False,
 ) -> None:
     """Write a folder that AutoModelForCausalLM and AutoTokenizer load, once its logits have been compared with ours."""
+    from workings.models import checkpoint as folders
     from workings.models import exchange
-    from workings.models.export import export_hf
 
-    print(export_hf(exchange.checkpoint_in(checkpoint), to))
+    print(exchange.export_hf(folders.checkpoint_in(checkpoint), to))
     if push:
         print(exchange.push(to, push, private))
 

@@ -215,7 +215,7 @@ def lens_score(
 
 
 def _model(model: str, base: str | None, lora_alpha: float | None, seed: int, device: str, precision: str) -> Any:
-    from workings.models.checkpoint import open_model
+    from workings.models.codi import open_model
     from workings.models.device import device_of, dtype_of
 
     place, kind = device_of(device), dtype_of(precision)

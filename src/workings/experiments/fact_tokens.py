@@ -153,7 +153,7 @@ def run_arm(config: Config, run: Run) -> None:
 
 def trained(config: Config, corpus: Corpus, run: Run) -> GPT2:
     """The model, kept in the run; a run that was killed after its training is not trained again."""
-    from workings.models.exchange import load_gpt2
+    from workings.models.checkpoint import load_gpt2
     from workings.training.measures import keep_model
     from workings.training.parallel import world
     from workings.training.trainer import RESUME_POINT

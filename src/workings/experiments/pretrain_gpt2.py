@@ -166,7 +166,7 @@ def _opened(corpus: str) -> Corpus:
 
 
 def _start(folder: str, corpus: Corpus) -> GPT2:
-    from workings.models.exchange import checkpoint_in, load_gpt2
+    from workings.models.checkpoint import checkpoint_in, load_gpt2
 
     model, tokenizer = load_gpt2(checkpoint_in(Path(folder).expanduser()))
     if tokenizer.digest != corpus.tokenizer.digest:

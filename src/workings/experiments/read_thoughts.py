@@ -135,7 +135,7 @@ def _subjects(config: Config) -> dict[str, Any]:
     """The model, and the models it is compared with, by the reader's name."""
     import warnings
 
-    from workings.models.checkpoint import open_model
+    from workings.models.codi import open_model
     from workings.models.device import device_of, dtype_of
 
     where: dict[str, Any] = {

@@ -1,14 +1,14 @@
 from .anatomy import count_parameters as count_parameters
 from .checkpoint import load_base as load_base
-from .checkpoint import open_model as open_model
+from .checkpoint import load_gpt2 as load_gpt2
+from .checkpoint import save_gpt2 as save_gpt2
 from .codi import CODI as CODI
+from .codi import open_model as open_model
 from .configs import GPT2_SIZES as GPT2_SIZES
 from .configs import CodiConfig as CodiConfig
 from .configs import GPT2Config as GPT2Config
 from .device import device_of as device_of
 from .device import dtype_of as dtype_of
-from .exchange import load_gpt2 as load_gpt2
-from .exchange import save_gpt2 as save_gpt2
 from .gpt2 import GPT2 as GPT2
 from .language import LanguageModel as LanguageModel
 from .language import open_language as open_language

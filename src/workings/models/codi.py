@@ -10,18 +10,23 @@ carried from thought to thought. `answer_sees="thoughts"` hides the question fro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
+from workings import seeds
 from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
+from workings.models.anatomy import anatomy_of
+from workings.models.checkpoint import CodiParts, is_plain, load_base, read_codi, resolve, save_codi
 from workings.models.configs import CodiConfig
 from workings.models.thinking import Batch, Mode, ThoughtModel, left_padded
+from workings.models.weights import fill, fingerprint_of
 
 ANSWER_PROMPT = "The answer is:"
 
@@ -112,35 +117,28 @@ class CODI(ThoughtModel):
         first = [next(i for i, (_, end) in enumerate(spans) if end > start) for spans in encoded["offset_mapping"]]
         return [([*ids, self.eos_id], i - 1) for ids, i in zip(encoded["input_ids"], first, strict=True)]
 
-    @staticmethod
-    def recognises(keys: Iterable[str]) -> bool:
-        """Whether the keys of a released state dict are CODI's: the wrapped model under `codi.` (once `coconut.`)."""
-        return any(key.startswith(("codi.", "coconut.")) for key in keys)
-
     # Loading and saving ----------------------------------------------------------------------------------------------
 
     @classmethod
     def wrap(cls, base: Any, tokenizer: Any, *, seed: int = 0, fingerprint: str = "untrained", **fields: Any) -> CODI:
         """An untrained CODI round a causal language model: three embedding rows and a projection are added, both random.
 
-        `fields` are those of `CodiConfig`. The base model is changed in place (its embedding grows by three rows).
+        Args:
+            base: A model of transformers; it is changed in place (its embedding grows by three rows).
+            tokenizer: Its tokenizer.
+            seed: Decides the new rows and the projection.
+            fingerprint: What stored thoughts will name as their model.
+            fields: Those of `CodiConfig`.
         """
-        from workings import seeds
-
         vocabulary = max(len(tokenizer), base.config.vocab_size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.derive("init", seed))
-            # The mean row plus a little noise: what Hugging Face draws, from a covariance that takes minutes for 49k rows.
             _grow(base, vocabulary + 3)
             fields = {"projection_width": base.config.hidden_size} | fields
             return cls(base, tokenizer, CodiConfig(vocabulary=vocabulary, **fields), fingerprint)
 
     def untrained(self, seed: int = 0) -> CODI:
         """The same architecture with fresh random weights: the control for everything that is read from this model."""
-        from transformers import AutoModelForCausalLM
-
-        from workings import seeds
-
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.derive("untrained", seed))
             base = AutoModelForCausalLM.from_config(self.base.config, dtype=self.dtype)
@@ -157,25 +155,73 @@ class CODI(ThoughtModel):
         dtype: torch.dtype = torch.float32,
         official_compat: bool = False,
     ) -> CODI:
-        """A CODI from any layout: `bundled`, our own folder, a released checkpoint (folder, file or hub id).
+        """Load a trained CODI of any layout, in evaluation mode.
 
-        A released checkpoint has no config or tokenizer inside: `base` (path or hub id) gives them. `lora_alpha` is not in the
-        file either; without it 32 is used, with a warning. Raises BadInput naming what is missing.
+        Args:
+            checkpoint: `bundled`, `bundled-control`, our own folder, or a released checkpoint (folder, file or hub id).
+            base: Path or hub id of the base model, for a released checkpoint: it has no config or tokenizer inside.
+            lora_alpha: For a released checkpoint, which does not say it; without it 32 is used, with a warning.
+            device: Where to compute.
+            dtype: The number format to compute in.
+            official_compat: Attend to padding as the official code does; answers then depend on the batch.
+
+        Raises:
+            BadInput: A file or tensor is missing, damaged, changed, or does not fit; the message names it.
         """
-        from workings.models import checkpoint as layouts
-
-        model = layouts.load(checkpoint, base=base, lora_alpha=lora_alpha, device=device, dtype=dtype)
+        parts = read_codi(checkpoint, base, lora_alpha)
+        anatomy_of(parts.base)
+        inner = AutoModelForCausalLM.from_config(parts.base, dtype=dtype)
+        model = cls(inner, parts.tokenizer, parts.config, parts.fingerprint)
+        fill(model, parts.tensors, parts.source, tied=model._tied)
+        inner.tie_weights()
         model.official_compat = official_compat
-        return model
+        return model.to(device).eval()
 
     def save(self, folder: str | Path, card: str | None = None) -> Path:
-        """Weights, config, tokenizer and thought count in one folder: all that is needed to run it."""
-        from workings.models import checkpoint as layouts
+        """Write weights, config, tokenizer and thought count into one folder: all that is needed to run the model.
 
-        return layouts.save(self, Path(folder), card)
+        Args:
+            folder: A new one; it appears whole or not at all.
+            card: Becomes its README.md.
+
+        Raises:
+            BadInput: The folder already holds something.
+            Failed: The disk is full.
+        """
+        tensors = {name: value for name, value in self.state_dict().items() if name not in self._tied}
+        parts = CodiParts(self.base.config, self.tokenizer, self.config, tensors, Path(folder), self.fingerprint)
+        return save_codi(parts, folder, card)
+
+    @property
+    def _tied(self) -> tuple[str, ...]:
+        """Names in the state dict that are another parameter's and not stored."""
+        return ("base.lm_head.weight",) if self.base.config.tie_word_embeddings else ()
+
+
+def open_model(
+    reference: str | Path,
+    *,
+    base: str | Path | None = None,
+    lora_alpha: float | None = None,
+    n_thoughts: int = 6,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> CODI:
+    """Like `CODI.load`, and a plain causal language model (folder, GGUF file, hub id) is wrapped as an untrained CODI."""
+    path = resolve(reference)
+    if not is_plain(path):
+        return CODI.load(path, base, lora_alpha, device, dtype)
+    model, tokenizer = load_base(path, dtype)
+    name = "untrained CODI round " + fingerprint_of(path)
+    return CODI.wrap(model, tokenizer, seed=seed, n_thoughts=n_thoughts, fingerprint=name).to(device).eval()
 
 
 def _grow(base: Any, rows: int) -> None:
+    """Give embedding and head so many rows. A new row is the mean row plus a little noise.
+
+    That is what Hugging Face draws too, but from a covariance that takes minutes for 49k rows.
+    """
     old = base.get_input_embeddings().weight.shape[0]
     if rows <= old:
         return

@@ -1,166 +1,282 @@
-"""GPT2 × tokenizer ⇄ a folder that holds all that is needed to run it: config.json, model.safetensors, tokenizer/.
+"""A checkpoint of our GPT-2 → a folder that transformers loads, once it has been shown to compute the same; to the hub and back.
 
-Beside it, what goes to the hub and comes from there. Other layouts: `export.py` writes them, `importing.py` reads them.
+What is written is read back by Hugging Face's own code, from a folder beside the one asked for. It gets its name only if every
+tensor is there, is what its module takes it for (a square matrix that was not transposed fits, and is wrong), and the logits agree.
+The other direction is `importing.py`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub import HfApi, snapshot_download
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
-from workings.config import from_dict, to_dict
 from workings.errors import BadInput, Failed
-from workings.files import explained, is_disk_full, sha256_of, to_json
-from workings.models.configs import GPT2Config
+from workings.files import digests_in, sha256_of, to_json
+from workings.hub import HubReference, hub_errors
+from workings.models.checkpoint import load_gpt2
 from workings.models.gpt2 import GPT2
+from workings.models.importing import BODY, to_hf
+from workings.models.weights import WEIGHTS, appearing, listed, read_tensors, write_tensors
+from workings.text.export import hf_settings, read_folder, write_folder
 from workings.text.tokenizer import Tokenizer
 
-FAMILY = "workings-gpt2"
 MANIFEST = "manifest.json"
+TOLERANCE = 1e-4  # of the largest logit, in fp32: the order of sums differs between the two, nothing else does
+SAMPLE = "Six boxes hold nine pens each: 6*9=54, and 7 × 8 = 56 more.\nThe answer is 110. <|endoftext|> <MUL_2_3_6>\n"
 
 
-def save_gpt2(model: GPT2, tokenizer: Tokenizer, folder: str | Path) -> Path:
-    """Write a checkpoint; it appears whole or not at all. BadInput if the folder already holds something."""
-    check_widths(model.config, tokenizer)
-    with appearing(Path(folder)) as partial:
-        (partial / "config.json").write_text(to_json({"family": FAMILY} | to_dict(model.config)))
-        write_tensors(model.state_dict(), partial / "model.safetensors")
-        tokenizer.save(partial / "tokenizer")
+@dataclass(frozen=True)
+class Parity:
+    """The largest difference between Hugging Face's logits and ours, the largest logit, and on how many tokens."""
+
+    difference: float
+    largest: float
+    n_tokens: int
+
+
+def export_hf(checkpoint: str | Path, folder: str | Path) -> Path:
+    """Write a folder that `AutoModelForCausalLM` and `AutoTokenizer` load, from a GPT-2 checkpoint of ours.
+
+    Raises:
+        BadInput: The checkpoint cannot be used, or the folder already holds something.
+        Failed: What was written would not be the same model; the message names the tensor or text in which they differ.
+    """
+    model, tokenizer = load_gpt2(checkpoint)
+    with appearing(folder) as partial:
+        write_tensors(to_hf(model.state_dict()), partial / WEIGHTS)
+        _write_tokenizer(tokenizer, model.config.vocab, partial)
+        (partial / "config.json").write_text(to_json(hf_config(model, tokenizer)))
+        dead = dead_ids(tokenizer, model.config.vocab)
+        generation = _special_ids(tokenizer, model.config.vocab) | ({"suppress_tokens": dead} if dead else {})
+        (partial / "generation_config.json").write_text(json.dumps(generation) + "\n")
+        parity = check_export(partial, model, tokenizer)
+        (partial / "README.md").write_text(card(model, tokenizer, parity, Path(folder).name), encoding="utf-8")
+        manifest = {
+            "format": "workings export",
+            "checkpoint": digests_in(Path(checkpoint)),
+            "tokenizer": tokenizer.digest,
+            "parity": parity,
+            "files": digests_in(partial),
+        }
+        (partial / MANIFEST).write_text(to_json(manifest))
     return Path(folder)
 
 
-def load_gpt2(folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[GPT2, Tokenizer]:
-    """What `save_gpt2` wrote, in evaluation mode. BadInput names the tensor or file that is not as it should be."""
-    folder = Path(folder)
-    if not is_gpt2(folder):
-        raise BadInput(f"{folder} is no GPT-2 checkpoint of ours: it has no config.json with the family {FAMILY}")
-    fields = json.loads((folder / "config.json").read_text())
-    del fields["family"]
-    model = GPT2(from_dict(GPT2Config, fields))
-    fill(model, read_tensors(folder / "model.safetensors"), str(folder))
-    tokenizer = Tokenizer.load(folder / "tokenizer")
-    check_widths(model.config, tokenizer)
-    return model.to(device, dtype).eval(), tokenizer
+# ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def is_gpt2(folder: str | Path) -> bool:
-    """Whether this is a folder of `save_gpt2`, whole or not."""
-    try:
-        return json.loads((Path(folder) / "config.json").read_text()).get("family") == FAMILY
-    except (OSError, ValueError, AttributeError):
-        return False
+def hf_config(model: GPT2, tokenizer: Tokenizer) -> dict[str, object]:
+    """The config.json that transformers' GPT2Config reads."""
+    shape = model.config
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": shape.vocab,
+        "n_positions": shape.block,
+        "n_embd": shape.d_model,
+        "n_layer": shape.n_layers,
+        "n_head": shape.n_heads,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": model.ln_f.eps,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "tie_word_embeddings": True,
+        "dtype": str(model.wte.weight.dtype).removeprefix("torch."),
+        **_special_ids(tokenizer, shape.vocab),
+    }
 
 
-def checkpoint_in(place: str | Path) -> Path:
-    """The checkpoint folder that `place` is, or that the run at `place` holds. BadInput if there is none."""
-    for folder in (Path(place), Path(place) / "checkpoint" / "model"):
-        if is_gpt2(folder):
-            return folder
-    raise BadInput(
-        f"{place} is no GPT-2 checkpoint of ours and no run that holds one: name a folder that training wrote"
-    )
+def _special_ids(tokenizer: Tokenizer, vocab: int) -> dict[str, int]:
+    pad = tokenizer.hf().pad_token_id
+    return {
+        "bos_token_id": tokenizer.eot,
+        "eos_token_id": tokenizer.eot,
+        "pad_token_id": pad if pad < vocab else tokenizer.eot,
+    }
 
 
-def check_widths(config: GPT2Config, tokenizer: Tokenizer) -> None:
-    """BadInput if the tokenizer gives ids that the model has no row for (ids of its width that nothing encodes to may lack one)."""
-    needed = max(tokenizer.live[-1].stop, tokenizer.eot + 1)
-    if needed > config.vocab:
-        raise BadInput(
-            f"the tokenizer needs {needed} embedding rows and the model has {config.vocab}: they do not belong together"
+def dead_ids(tokenizer: Tokenizer, vocab: int) -> list[int]:
+    """Embedding rows that may not be generated: padding, what lies beyond the facts, facts that only digits have."""
+    live = {i for ids in tokenizer.live for i in ids}
+    return [i for i in range(vocab) if i not in live]
+
+
+def _write_tokenizer(tokenizer: Tokenizer, vocab: int, folder: Path) -> None:
+    """Write the tokenizer's own files; where the model has no row for the id that pads, the end of text pads instead."""
+    tokenizer.save(folder)
+    if tokenizer.hf().pad_token_id >= vocab:
+        content, about = read_folder(folder)
+        end = tokenizer.hf().eos_token
+        write_folder(folder, content, hf_settings(end, end), about)
+
+
+def card(model: GPT2, tokenizer: Tokenizer, parity: Parity, name: str) -> str:
+    """The README.md: what the model is, how text must be written for it, and what was checked."""
+    shape = model.config
+    n_dead = len(dead_ids(tokenizer, shape.vocab))
+    about_text = f"It reads ordinary text (vocabulary `{tokenizer.vocabulary}`): numbers are digits."
+    if tokenizer.has_facts:
+        about_text = (
+            f"It reads {len(tokenizer.facts)} facts as one token each (vocabulary `{tokenizer.vocabulary}`): "
+            f"`6*9=54` is written `{tokenizer.prepare('6*9=54')}`. "
+            f"Rewrite raw text first: `workings facts rewrite --mode {tokenizer.mode}`."
         )
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [gpt2, workings]
+---
+# {name}
+
+A GPT-2 of {model.n_parameters:,} parameters: {shape.n_layers} layers, {shape.n_heads} heads, width {shape.d_model}, \
+{shape.block} positions, {shape.vocab:,} embedding rows. Trained and exported with `workings`.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(".")  # this folder, or the repository's name
+tokenizer = AutoTokenizer.from_pretrained(".")
+```
+
+## Text
+
+{about_text}
+A document was preceded by the end-of-text token (id {tokenizer.eot}) in training, so begin a prompt with it.
+{n_dead} of the rows stand for no token that may be generated; `generation_config.json` lists them in `suppress_tokens`, \
+which `generate` obeys. Whoever reads logits should leave them out as well.
+
+## Checked on export
+
+Hugging Face's logits and ours differed by at most {parity.difference:.2e} on {parity.n_tokens:,} tokens \
+(the largest logit was {parity.largest:.1f}), in fp32. `{MANIFEST}` holds the sha256 of every file and of the checkpoint.
+"""
 
 
-def fill(model: GPT2, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy weights in. BadInput unless every tensor of the model is there, of its shape, in finite numbers, and no other is."""
-    wanted = model.state_dict()
-    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    if missing:
-        raise BadInput(f"{source} lacks {len(missing)} tensor(s): {listed(missing)}. It is not a whole GPT-2.")
-    if extra:
-        raise BadInput(f"{source} has {len(extra)} tensor(s) that a GPT-2 has no place for: {listed(extra)}")
-    for name, place in wanted.items():
-        given = tensors[name]
-        if given.shape != place.shape:
-            raise BadInput(f"{source}: {name} has shape {tuple(given.shape)}, expected {tuple(place.shape)}")
-        if not given.is_floating_point():
-            raise BadInput(f"{source}: {name} holds {given.dtype}, not floating-point numbers")
-        if not bool(given.isfinite().all()):
-            raise BadInput(
-                f"{source}: {name} holds numbers that are not finite: the training that wrote it had gone wrong"
-            )
-        place.copy_(given)
+# ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def listed(names: list[str]) -> str:
-    """A few names in a sentence."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def check_export(folder: Path, model: GPT2, tokenizer: Tokenizer) -> Parity:
+    """Compare what Hugging Face's code makes of a folder with our model.
 
-
-def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """A .safetensors file that others may read."""
-    from safetensors.torch import save_file
-
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # it is made readable by its owner only
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of a .safetensors file. BadInput where it is missing or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise BadInput(f"{file} cannot be read as weights ({error}): copy the whole folder again") from error
+    Raises:
+        Failed: They differ; the message names the tensor or the text.
+    """
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    _check_tensors(read_tensors(folder / WEIGHTS), empty, model.state_dict())
+    ids = _check_tokenizer(folder, tokenizer)
+    with _without_bars():
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return _check_logits(theirs.eval(), model, ids)
 
 
 @contextmanager
-def appearing(folder: Path) -> Generator[Path, None, None]:
-    """A folder beside `folder` to write into, which takes its name when all went well and is removed when not.
-
-    BadInput if there is something at `folder` already; what the disk refused is explained.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{folder} is there already; name a new folder, so that nothing is overwritten")
-    partial = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}.partial")
+def _without_bars() -> Generator[None]:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        _take_the_name(partial, folder)
-    except Exception as error:
-        if isinstance(error, OSError) or is_disk_full(error):
-            raise explained(error, folder) from error
-        raise
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if shown:
+            logging.enable_progress_bar()
 
 
-def _take_the_name(partial: Path, folder: Path) -> None:
-    if folder.exists():
-        folder.rmdir()
-    partial.rename(folder)
+def _check_tensors(written: Mapping[str, Tensor], theirs: Any, ours: Mapping[str, Tensor]) -> None:
+    """Compare every tensor with ours, turned as the module that holds it says: the rule that wrote the file is not asked."""
+    wanted = {name: value for name, value in theirs.state_dict().items() if name != "lm_head.weight"}
+    missing, surplus = wanted.keys() - written.keys(), written.keys() - wanted.keys()
+    if missing:
+        raise Failed(f"the export lacks {len(missing)} tensor(s): {listed(missing)}; nothing was written")
+    if surplus:
+        raise Failed(f"the export has {len(surplus)} tensor(s) too many: {listed(surplus)}; nothing was written")
+    for name, value in written.items():
+        own = name.removeprefix(BODY)
+        turned = type(theirs.get_submodule(name.rpartition(".")[0])).__name__ == "Conv1D" and value.dim() == 2
+        fault = _fault(value, ours[own].T if turned else ours[own], own, ours)
+        if fault:
+            raise Failed(f"the export is wrong in {name}: {fault}; nothing was written")
+
+
+def _fault(written: Tensor, wanted: Tensor, name: str, ours: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with a tensor, as well as it can be told; None if nothing is."""
+    if written.dtype != wanted.dtype:
+        return f"it is stored as {written.dtype}, the checkpoint's is {wanted.dtype}"
+    if torch.equal(written, wanted):
+        return None
+    if wanted.dim() == 2 and torch.equal(written, wanted.T):
+        return "it is not transposed"
+    if written.shape != wanted.shape:
+        return f"its shape is {tuple(written.shape)}, not {tuple(wanted.shape)}"
+    for other, value in ours.items():
+        if torch.equal(written, value) or (value.dim() == 2 and torch.equal(written, value.T)):
+            return f"it holds the values of {other} instead of {name}"
+    return "its values are not the checkpoint's"
+
+
+def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> list[int]:
+    """The ids of a sample text, which Hugging Face's tokenizer must give too."""
+    theirs: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    text = tokenizer.prepare(SAMPLE)
+    ids = tokenizer.encode(text)
+    found = theirs.encode(text, add_special_tokens=False)
+    if found != ids:
+        at = next((i for i, (a, b) in enumerate(zip(found, ids, strict=False)) if a != b), min(len(found), len(ids)))
+        raise Failed(f"the exported tokenizer reads {text!r} otherwise from token {at} on; nothing was written")
+    return [tokenizer.eot, *ids]
+
+
+@torch.no_grad()
+def _check_logits(theirs: Any, ours: GPT2, text: list[int]) -> Parity:
+    """Compare logits on a real text, on random ids, and on a row of as many tokens as there are positions."""
+    random = torch.Generator().manual_seed(0)
+    shape = ours.config
+    drawn = [
+        torch.randint(shape.vocab, size, generator=random) for size in ((3, min(32, shape.block)), (1, shape.block))
+    ]
+    difference = largest = 0.0
+    rows = [torch.tensor([text[: shape.block]]), *drawn]
+    for ids in rows:
+        expected = ours(ids)
+        difference = max(difference, float((theirs(input_ids=ids).logits.float() - expected).abs().max()))
+        largest = max(largest, float(expected.abs().max()))
+    if not difference <= TOLERANCE * largest:  # written so that NaN fails, too
+        raise Failed(
+            f"Hugging Face's logits differ from ours by {difference:.3g} (the largest is {largest:.3g}); nothing was written"
+        )
+    return Parity(difference, largest, sum(ids.numel() for ids in rows))
 
 
 # ── the hub ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def push(folder: str | Path, repository: str, private: bool = False) -> str:
-    """Upload an exported folder to `owner/name`, made if it is not there; its address. BadInput before a byte is sent.
+    """Upload an exported folder to the hub.
 
-    What lies in the folder must be what its manifest vouches for. Failed where the hub or the network refuses.
+    Args:
+        folder: What `export_hf` wrote, unchanged since.
+        repository: `owner/name`; it is made if it is not there.
+        private: Make a new repository private.
+
+    Returns:
+        Its address.
+
+    Raises:
+        BadInput: The folder is not what its manifest vouches for (before a byte is sent), or the name or login is wrong.
+        Failed: The hub or the network refuses.
     """
-    from huggingface_hub import HfApi
-
     check_manifest(Path(folder), required=True)
-    with _hub_in_words(repository):
+    with hub_errors(repository):
         api = HfApi()
         made = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Exported with workings")
@@ -170,21 +286,23 @@ def push(folder: str | Path, repository: str, private: bool = False) -> str:
 def pull(repository: str, folder: str | Path) -> Path:
     """Download `owner/name[@revision]` into a new folder, whole or not at all; offline, what the local cache has.
 
-    A manifest that comes with it is checked, file by file.
+    Raises:
+        BadInput: There is no such repository, the folder holds something, or a file is not what its manifest vouches for.
+        Failed: The hub or the network refuses.
     """
-    from huggingface_hub import snapshot_download
-
-    name, _, revision = repository.partition("@")
-    with appearing(Path(folder)) as partial:
-        with _hub_in_words(repository):
-            snapshot = snapshot_download(name, revision=revision or None)
+    model = HubReference.parse(repository)
+    if model is None or model.config:
+        raise BadInput(f"'{repository}' is no repository of models: write owner/name or owner/name@revision")
+    with appearing(folder) as partial:
+        with hub_errors(repository):
+            snapshot = snapshot_download(model.name, revision=model.revision)
         shutil.copytree(snapshot, partial, dirs_exist_ok=True)  # the cache holds links
         check_manifest(partial)
     return Path(folder)
 
 
 def check_manifest(folder: Path, required: bool = False) -> None:
-    """BadInput if a file is not as the manifest of its export says, or is missing."""
+    """Raise BadInput if a file is missing or not as the manifest of its export says."""
     file = folder / MANIFEST
     if not file.is_file():
         if required:
@@ -197,33 +315,3 @@ def check_manifest(folder: Path, required: bool = False) -> None:
     for name, digest in vouched.items():
         if not (folder / name).is_file() or sha256_of(folder / name) != digest:
             raise BadInput(f"{folder / name} is missing or was changed since it was exported: export or pull again")
-
-
-@contextmanager
-def _hub_in_words(repository: str) -> Generator[None, None, None]:
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        LocalTokenNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        yield
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
-        raise BadInput(
-            f"'{repository}' is out of reach: HF_HUB_OFFLINE is set, or there is no network, and the local cache has it not"
-        ) from error
-    except LocalTokenNotFoundError as error:
-        raise BadInput("you are not logged in to the hub: run 'hf auth login', or set HF_TOKEN") from error
-    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise BadInput(f"the hub has no '{repository}' that you may use: {_first_line(error)}") from error
-    except (HfHubHTTPError, ConnectionError) as error:
-        raise Failed(f"the hub refused '{repository}': {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workings.errors import BadInput
 from workings.models.causal import LanguageModel, Reader
-from workings.models.checkpoint import fingerprint_of, load_base
+from workings.models.weights import fingerprint_of
 
 LOGITS = 1 << 27  # numbers in one block of logits: half a gigabyte in fp32
 
@@ -104,29 +102,6 @@ class HubModel(LanguageModel):
             input_ids=ids, attention_mask=visible.long(), past_key_values=state.cache, use_cache=True, **options
         )
         return out.logits, _Running(out.past_key_values, visible, positions[:, -1] + 1)
-
-
-def load_plain(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    """A causal language model of any family and its tokenizer; no remote code is run.
-
-    BadInput where it cannot be loaded, and where a tensor is missing: transformers would draw it at random and go on.
-    """
-    if path.suffix == ".gguf":
-        return load_base(path, dtype)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise BadInput(f"{path} is not a causal language model that transformers can load: {said}") from error
-    model, found = loaded
-    missing = sorted({*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])})
-    if missing:
-        raise BadInput(
-            f"{path} lacks {len(missing)} tensor(s), or has them in another shape: {', '.join(missing[:4])}. "
-            "It is not a whole model: copy or export it again."
-        )
-    return model, tokenizer
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,15 @@
 """A GPT-2 from elsewhere (a .pt of nanoGPT or its kin, a Hugging Face folder or hub id) → a checkpoint of ours.
 
-Files of torch.save are read with `weights_only`, so that loading one runs no code. What such a file says about itself may be an
-object of the trainer's own config class; it is read as a plain mapping, without the class.
+Others store the same tensors under other names, and a linear map as [in, out] (Hugging Face, as published) or [out, in]
+(nanoGPT and its kin, and ours). Wrappers leave prefixes (`_orig_mod.` of torch.compile, `module.` of DDP), which are taken off.
+Nothing is guessed and nothing is left over. Files of torch.save are read without running code of theirs.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
-import zipfile
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,28 @@ import torch
 from torch import Tensor
 
 from workings.errors import BadInput
-from workings.models.checkpoint import resolve
-from workings.models.exchange import check_widths, fill, is_gpt2, read_tensors, save_gpt2
+from workings.models.checkpoint import check_rows, is_gpt2, resolve, save_gpt2
+from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
-from workings.models.layouts import contradictions, plausible_heads, shape_of, to_own, unlike_ours, with_biases
+from workings.models.weights import WEIGHTS, fill, read_saved, read_tensors
 from workings.text.export import ABOUT as OWN_TOKENIZER
 from workings.text.tokenizer import Tokenizer, Vocabulary
+
+# Fields of Hugging Face's config that change what is computed, and the values with which it is what ours computes.
+SETTINGS = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+    "tie_word_embeddings": (True,),
+}
+MAPS = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+BODY, HEAD = "transformer.", "lm_head.weight"
+_WRAPPER = re.compile(r"(^|\.)_orig_mod\.|^module\.")
+# Causal masks, which old versions stored. They are known by name: a mask that a file calls otherwise is a surplus tensor.
+_MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 
 
 def import_gpt2(
@@ -33,17 +50,40 @@ def import_gpt2(
     tokenizer: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> Path:
-    """Write a checkpoint folder from `source`. BadInput names what is missing, extra, or must be said on the command line.
+    """Write a checkpoint folder of ours from a GPT-2 of somebody else's.
 
-    `tokenizer`: a tokenizer folder of ours, or the byte-level BPE to build one on (hub id, path); else the source's own, or gpt2.
+    Args:
+        source: A file of torch.save or safetensors, a Hugging Face folder, or a hub id.
+        folder: Where to write; it appears whole or not at all.
+        n_heads: Attention heads, needed where the source does not say.
+        tokenizer: A tokenizer folder of ours, or the byte-level BPE to build one on (hub id or path). Without it, the source's
+            own, or gpt2.
+        vocabulary: What the model was trained to read, needed where its rows do not show it.
+
+    Raises:
+        BadInput: A tensor is missing, left over or not finite, something else is computed, or an argument is needed.
     """
     path = resolve(source)
     if is_gpt2(path):
         raise BadInput(f"{source} is a checkpoint of ours already; there is nothing to import")
-    tensors, about = _read_folder(path) if path.is_dir() else _read_file(path)
+    if path.is_dir():
+        tensors, about = _read_folder(path)
+    else:
+        tensors, about = (read_tensors(path), {}) if path.suffix == ".safetensors" else read_saved(path)
     state = to_own(tensors, str(source))
     if about.get("bias") is False:
         state = with_biases(state)
+    model = GPT2(_config_of(state, about, n_heads, source))
+    fill(model, state, source)
+    reader = _tokenizer_for(path, tokenizer, vocabulary, model.config.vocab)
+    check_rows(model.config, reader)
+    return save_gpt2(model, reader, folder)
+
+
+def _config_of(
+    state: Mapping[str, Tensor], about: Mapping[str, Any], n_heads: int | None, source: str | Path
+) -> GPT2Config:
+    """The shape that tensors of ours have, which must be what the source says about itself."""
     heads = about.get("n_head", n_heads)
     if n_heads not in (None, heads):
         raise BadInput(f"{source} says that it has {heads} attention heads, not {n_heads}: leave --heads out")
@@ -51,21 +91,26 @@ def import_gpt2(
         width = state["wte.weight"].shape[1] if "wte.weight" in state else 0
         raise BadInput(
             f"{source} does not say how many attention heads it has, and weights do not show it: name them with --heads "
-            f"(GPT-2 of width {width} has {plausible_heads(width)})"
+            # 64 numbers a head at each of GPT-2's sizes: to propose, never to assume.
+            f"(GPT-2 of width {width} has {max(1, math.ceil(width / 64))})"
         )
-    shape = shape_of(state, heads, str(source))
-    for field, said, real in contradictions(about, shape):
-        raise BadInput(
-            f"{source} says {field} = {said}, its tensors {real}: tensors are missing, or the config is another model's"
-        )
-    model = GPT2(shape)
-    fill(model, state, str(source))
-    reader = _tokenizer(path, tokenizer, vocabulary, model.config.vocab)
-    check_widths(model.config, reader)
-    return save_gpt2(model, reader, folder)
+    config = config_of(state, heads, str(source))
+    in_tensors = {
+        "n_layer": config.n_layers,
+        "n_embd": config.d_model,
+        "vocab_size": config.vocab,
+        "block_size": config.block,
+        "n_positions": config.block,
+    }
+    for field, n in in_tensors.items():
+        if about.get(field) not in (None, n):
+            raise BadInput(
+                f"{source} says {field} = {about[field]}, its tensors {n}: tensors are missing, or the config is another model's"
+            )
+    return config
 
 
-def _tokenizer(path: Path, reference: str | Path | None, vocabulary: Vocabulary | None, n_rows: int) -> Tokenizer:
+def _tokenizer_for(path: Path, reference: str | Path | None, vocabulary: Vocabulary | None, n_rows: int) -> Tokenizer:
     own = path if reference is None else Path(reference)
     if (own / OWN_TOKENIZER).is_file():
         found = Tokenizer.load(own)
@@ -83,72 +128,89 @@ def _tokenizer(path: Path, reference: str | Path | None, vocabulary: Vocabulary 
     return digits if vocabulary in (None, "digits") else Tokenizer.build(reference, vocabulary)
 
 
-# ── Hugging Face ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a Hugging Face folder, in one file or several, and its config."""
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise BadInput(f"{folder} has no config.json that can be read ({error}): it is no Hugging Face model") from None
     for name, value, ours in unlike_ours(config):
         raise BadInput(f"{folder}/config.json: {name} is {value!r}, our GPT-2 has {ours!r}")
-    return _weights_in(folder), {"n_head": 12} | config
-
-
-def _weights_in(folder: Path) -> dict[str, Tensor]:
-    index = folder / "model.safetensors.index.json"
+    about = {"n_head": 12} | config
+    index = folder / f"{WEIGHTS}.index.json"
     if index.is_file():
         files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        return {name: value for file in files for name, value in read_tensors(folder / file).items()}
-    if (folder / "model.safetensors").is_file():
-        return read_tensors(folder / "model.safetensors")
-    if (folder / "pytorch_model.bin").is_file():
-        return _read_file(folder / "pytorch_model.bin")[0]
-    raise BadInput(f"{folder} holds no model.safetensors and no pytorch_model.bin: there are no weights to import")
+        return {name: value for file in files for name, value in read_tensors(folder / file).items()}, about
+    for name in (WEIGHTS, "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return read_tensors(folder / name), about
+    raise BadInput(f"{folder} holds no {WEIGHTS} and no pytorch_model.bin: there are no weights to import")
 
 
-# ── files of torch.save ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── layouts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Said:
-    """Stands in for whatever config class a trainer had: holds its fields, runs none of its code."""
-
-    def __setstate__(self, state: Any) -> None:
-        self.__dict__.update(state if isinstance(state, dict) else {})
+def to_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors under the names, and in the orientation, that GPT2LMHeadModel loads. The head is left out: it is tied."""
+    return {BODY + name: value.T.contiguous() if name.endswith(MAPS) else value for name, value in state.items()}
 
 
-def _read_file(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a .safetensors or torch.save file, and what it says about its model."""
-    if file.suffix == ".safetensors":
-        return read_tensors(file), {}
-    content = _loaded(file)
-    if not isinstance(content, dict):
-        raise BadInput(f"{file} holds a {type(content).__name__}, not a mapping of tensors")
-    tensors = content.get("model", content.get("state_dict", content))
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise BadInput(f"{file} holds no mapping of tensors, neither at its top nor under 'model'")
-    return dict(tensors), {**_fields(content.get("config")), **_fields(content.get("model_args"))}
+def to_own(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Another's tensors under our names, in our orientation.
+
+    Which orientation they have is read off the first block's fused map, the only one whose shape tells.
+
+    Raises:
+        BadInput: There is a head that is not the embedding, no fused map, or two names for one tensor.
+    """
+    plain = _plain_names(tensors, source)
+    head = plain.pop(HEAD, None)
+    if "wte.weight" in plain and head is not None and not torch.equal(head, plain["wte.weight"]):
+        raise BadInput(f"{source}: {HEAD} differs from the embedding wte.weight; our GPT-2 has one matrix for both")
+    fused = plain.get("h.0.attn.c_attn.weight")
+    if fused is None or fused.dim() != 2:
+        first = ", ".join(list(plain)[:3]) or "none"
+        raise BadInput(f"{source} lacks h.0.attn.c_attn.weight: it is no GPT-2. Its first tensors: {first}")
+    if fused.shape[1] == 3 * fused.shape[0]:
+        return {name: value.T if name.endswith(MAPS) and value.dim() == 2 else value for name, value in plain.items()}
+    return plain
 
 
-def _loaded(file: Path) -> Any:
-    """The content of a torch.save file. BadInput where it needs code to be read, or cannot be."""
-    try:
-        zipped = zipfile.is_zipfile(file)  # older files are read if they hold plain values only
-        classes = torch.serialization.get_unsafe_globals_in_checkpoint(str(file)) if zipped else []
-        foreign = sorted(name for name in classes if not name.endswith("Config"))
-        if foreign:
-            raise BadInput(
-                f"{file} holds Python objects ({', '.join(foreign[:3])}) beside its weights: loading them could run any "
-                "code, so it is refused. Where it was trained, save the weights alone: "
-                "torch.save({'model': model.state_dict()}, file)"
-            )
-        with torch.serialization.safe_globals([(_Said, name) for name in classes]):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        said = str(error).strip().split("\n")[0]
-        raise BadInput(f"{file} is no file of torch.save that can be read safely: {said}") from error
+def _plain_names(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Without wrappers' prefixes and causal masks."""
+    plain: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        short = name
+        while _WRAPPER.search(short):
+            short = _WRAPPER.sub(r"\1", short)
+        short = short.removeprefix(BODY)
+        if short in plain:
+            raise BadInput(f"{source} has two tensors that both mean {short}, one of them {name}")
+        plain[short] = value
+    return {name: value for name, value in plain.items() if not _MASK.fullmatch(name)}
 
 
-def _fields(about: Any) -> dict[str, Any]:
-    return dict(about) if isinstance(about, Mapping) else dict(getattr(about, "__dict__", {}))
+def unlike_ours(config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(field, its value, ours) of a Hugging Face config with which something else is computed. Absent fields are as in ours."""
+    wrong = [(name, config[name], ours[0]) for name, ours in SETTINGS.items() if config.get(name, ours[0]) not in ours]
+    inner, wanted = config.get("n_inner"), 4 * config.get("n_embd", 768)
+    return wrong if inner in (None, wanted) else [*wrong, ("n_inner", inner, wanted)]
+
+
+def config_of(tensors: Mapping[str, Tensor], n_heads: int, source: str) -> GPT2Config:
+    """The config that tensors of ours imply; the number of heads leaves no trace in them."""
+    for name in ("wte.weight", "wpe.weight"):
+        if name not in tensors or tensors[name].dim() != 2:
+            raise BadInput(f"{source} lacks the matrix {name}: it is not a whole GPT-2")
+    blocks = {int(found[1]) for name in tensors if (found := re.match(r"h\.(\d+)\.", name))}
+    (vocab, d_model), block = tensors["wte.weight"].shape, tensors["wpe.weight"].shape[0]
+    return GPT2Config(max(blocks) + 1, n_heads, d_model, block, vocab)
+
+
+def with_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add what nanoGPT's `bias=False` leaves out, as the zeros that it stands for."""
+    full = dict(tensors)
+    for name, value in tensors.items():
+        if name.endswith(MAPS) or re.search(r"ln_\w+\.weight", name):
+            full.setdefault(name.removesuffix("weight") + "bias", torch.zeros(value.shape[0], dtype=value.dtype))
+    return full

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from workings.errors import BadInput
 from workings.models.causal import LanguageModel, hub_reader, own_reader
-from workings.models.checkpoint import resolve
+from workings.models.checkpoint import is_gpt2, load_gpt2, load_transformers, resolve
 from workings.models.device import device_of, dtype_of
-from workings.models.exchange import is_gpt2, load_gpt2
 from workings.models.generation import Generation
-from workings.models.hub import HubModel, load_plain
+from workings.models.hub import HubModel
 from workings.models.own import Language, as_own
 from workings.models.scoring import Scored, bits_per_byte
 from workings.text.export import ABOUT
@@ -37,7 +36,7 @@ def open_language(
     if is_gpt2(path):
         model, tokenizer = load_gpt2(path, where, dtype)
         return Language(model, own_reader(tokenizer), name, path)
-    model, tokenizer = load_plain(path, dtype)
+    model, tokenizer = load_transformers(path, dtype)
     if (path / ABOUT).exists():
         reader = own_reader(Tokenizer.load(path))
     else:

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from workings.models.causal import LanguageModel, Reader, own_reader
-from workings.models.checkpoint import fingerprint_of
-from workings.models.exchange import fill
 from workings.models.gpt2 import GPT2, Cache
 from workings.models.hub import LOGITS, left_padded
+from workings.models.importing import config_of, to_own, unlike_ours
 from workings.models.inference import ONEDNN, Inference, Running, is_large, maps_for, packed
-from workings.models.layouts import shape_of, to_own, unlike_ours
 from workings.models.linear import onednn
+from workings.models.weights import fill, fingerprint_of
 from workings.text.tokenizer import Tokenizer
 
 SAME = 2e-5  # of the largest logit: what two orders of summing fp32 numbers differ by
@@ -111,7 +110,7 @@ def as_own(model: Any, name: str) -> GPT2 | None:
     if unlike_ours(model.config.to_dict()):
         return None
     state = to_own(model.state_dict(), name)
-    own = GPT2(shape_of(state, model.config.n_head, name))
+    own = GPT2(config_of(state, model.config.n_head, name))
     fill(own, state, name)
     ids = torch.linspace(0, own.config.vocab - 1, min(64, own.config.block)).long()[None]
     theirs = model(ids).logits

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workings.models.exchange import save_gpt2
+from workings.models.checkpoint import save_gpt2
 from workings.models.gpt2 import GPT2
 from workings.models.scoring import bits_per_byte
 
