@@ -49,7 +49,7 @@ def test_a_released_checkpoint_becomes_a_folder(words, tmp_path, capsys, questio
     direct = CODI.load(file, base=tmp_path / "base", lora_alpha=ALPHA)
     assert torch.equal(CODI.load(folder).think(questions).hidden, direct.think(questions).hidden)
     assert main(["codi", "import", str(file), *base, "--to", str(tmp_path / "mine")]) == 2
-    assert "not empty" in capsys.readouterr().err
+    assert "is there already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
