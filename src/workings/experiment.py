@@ -1,8 +1,17 @@
 """An experiment file → runs: its arms × seeds, one after another or several at once, each in a directory of its own.
 
-An experiment is a module: a docstring whose first line is the question, a frozen `Config`, `ARMS` (name → Config),
-`SCALES` (smoke, mini, full → the fields they set), `inputs(config)`, `run_arm(config, run)`, `report(records, out)`; and, where
-several processes can carry out one run (torchrun), `follow(config)`: what all but the first of them do.
+An experiment is a module with a docstring whose first line is the question, and
+
+    Config                 a frozen dataclass with a field `seed`
+    ARMS                   name → Config
+    run_arm(config, run)   carry out one arm, and write what it finds into the run
+
+It may also have
+
+    SCALES                 smoke, mini, full → the fields they set; without it only mini, which sets nothing
+    inputs(config)         name → what is read from outside; by default the fields that name existing local paths
+    report(records, out)   here or in <name>_report.py beside it; by default experiments/default_report.py
+    follow(config)         where several processes can carry out one run (torchrun): what all but the first of them do
 """
 
 from __future__ import annotations
@@ -11,11 +20,12 @@ import hashlib
 import importlib
 import importlib.util
 import json
-import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -35,15 +45,18 @@ from workings.config import (
 from workings.errors import BadInput, Failed
 from workings.files import sha256_of
 from workings.launch import Launcher, in_processes, on_slurm, processes_here, rank_here
-from workings.run import Run, RunRecord
+from workings.progress import quietly, say
+from workings.run import Run, RunRecord, question_of, resolved
 
 Scale = Literal["smoke", "mini", "full"]
-_PARTS = ("Config", "ARMS", "SCALES", "inputs", "run_arm")
+Reporter = Callable[[list[RunRecord], Path], Path]
+_FOLDER = Path(__file__).parent / "experiments"
+_PARTS = ("Config", "ARMS", "run_arm")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment file that has been imported and has all its parts."""
+    """An experiment file that has been imported and has the parts that it must have."""
 
     name: str
     file: Path
@@ -52,7 +65,27 @@ class Experiment:
     @property
     def question(self) -> str:
         """The first line of the docstring."""
-        return (self.module.__doc__ or "").strip().partition("\n")[0]
+        return question_of(self.file)
+
+    @property
+    def scales(self) -> Mapping[str, Mapping[str, Any]]:
+        """The fields that each scale sets."""
+        return {"mini": {}} | getattr(self.module, "SCALES", {})
+
+    def inputs(self, config: Any) -> dict[str, str | Path]:
+        """What a run reads from outside, by name: paths where it is local."""
+        if hasattr(self.module, "inputs"):
+            return resolved(self.module.inputs(config))
+        named = {name: value for name, value in leaves(config).items() if isinstance(value, str)}
+        return {name: value for name, value in resolved(named).items() if isinstance(value, Path)}
+
+    @property
+    def report(self) -> Reporter:
+        """`report(records, out)` of the file, of the <name>_report.py beside it, or the default one."""
+        if hasattr(self.module, "report"):
+            return self.module.report
+        beside = self.file.with_name(f"{self.file.stem}_report.py")
+        return _module_of(beside if beside.is_file() else _FOLDER / "default_report.py").report
 
 
 @dataclass(frozen=True)
@@ -66,13 +99,13 @@ class Planned:
 
     @property
     def label(self) -> str:
-        """How messages name it."""
+        """The name of the run in messages."""
         return f"{self.arm}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A planned run as another process is told of it: an experiment file of the user's own cannot be pickled."""
+    """A planned run in a form that another process can read: an experiment file of the user's own cannot be pickled."""
 
     experiment: str
     arm: str
@@ -81,28 +114,104 @@ class Job:
     departures: tuple[str, ...]
     scale: Scale
     root: str
-    quiet: bool
+
+
+# ── which experiments there are ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def available() -> dict[str, Path]:
     """{name: file} of the experiments in the package, found without importing them."""
-    package = importlib.util.find_spec("workings.experiments")
-    folders = list(package.submodule_search_locations or []) if package else []
-    modules = [(module.name, folder) for folder in folders for module in pkgutil.iter_modules([folder])]
-    public = [(name, folder) for name, folder in modules if not name.endswith("_report") and name != "fact_arms"]
-    return {name.replace("_", "-"): Path(folder) / f"{name}.py" for name, folder in public}
+    files = [file for file in sorted(_FOLDER.glob("*.py")) if not file.stem.endswith(("_report", "__"))]
+    return {file.stem.replace("_", "-"): file for file in files}
 
 
 def load(name: str | Path) -> Experiment:
-    """An experiment by its name (read-thoughts) or the path of its file."""
+    """Import an experiment, by its name (read-thoughts) or the path of its file.
+
+    Raises:
+        BadInput: Where there is no such experiment, or the file lacks a part that one must have.
+    """
     known = available()
     if str(name) in known:
-        module = importlib.import_module(f"workings.experiments.{known[str(name)].stem}")
-        return _complete(Experiment(str(name), known[str(name)], module))
-    if Path(name).suffix == ".py":
-        return _complete(_from_file(Path(name), known))
-    hint = suggestion(str(name), known) or f"; there are {', '.join(known) or 'none yet'}"
-    raise BadInput(f"no experiment '{name}'{hint}; a file of your own is named by its path, ending in .py")
+        return _complete(Experiment(str(name), known[str(name)], _module_of(known[str(name)])))
+    file = Path(name)
+    if file.suffix != ".py":
+        hint = suggestion(str(name), known) or f"; there are {', '.join(known) or 'none yet'}"
+        raise BadInput(f"no experiment '{name}'{hint}; a file of your own is named by its path, ending in .py")
+    if not file.is_file():
+        raise BadInput(f"no experiment file {file}")
+    own_name = file.stem.replace("_", "-")
+    if own_name in known:
+        raise BadInput(f"{file}: the package has an experiment '{own_name}' already; give the file another name")
+    return _complete(Experiment(own_name, file, _module_of(file)))
+
+
+def experiment_of(record: RunRecord) -> Experiment:
+    """The experiment a run belongs to: the package's own, or the copy of the user's file that lies in the run."""
+    name = record.manifest.experiment
+    if name in available():
+        return load(name)
+    if record.source is None:
+        raise BadInput(
+            f"{record.path} is a run of '{name}', which is no experiment here, and holds no copy of its file"
+        )
+    return load(record.source)
+
+
+def new_experiment(name: str, folder: str | Path = ".") -> Path:
+    """Write a small experiment that runs at once, as a start for one's own; the path of the file.
+
+    It is the package's experiment `example` with today's date at its prediction.
+
+    Args:
+        name: Its name, as in "longer-chains"; the file is longer_chains.py.
+
+    Raises:
+        BadInput: Where the name is no name or is taken, or the file exists already.
+    """
+    file = Path(folder) / f"{name.removesuffix('.py').replace('-', '_')}.py"
+    if not file.stem.isidentifier():
+        raise BadInput(f"'{name}' cannot name an experiment: use letters, digits and -, as in longer-chains")
+    if file.stem.replace("_", "-") in available():
+        raise BadInput(f"the package has an experiment '{name}' already; choose another name")
+    if file.exists():
+        raise BadInput(f"{file} exists already; choose another name, or remove it first")
+    text = (_FOLDER / "example.py").read_text(encoding="utf-8")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(re.sub(r"(?<=Prediction \()\d{4}-\d\d-\d\d", date.today().isoformat(), text), encoding="utf-8")
+    return file
+
+
+def _module_of(file: Path) -> ModuleType:
+    """The module in a file, imported once: a second import would make a second, unequal Config."""
+    if file.parent == _FOLDER:
+        return importlib.import_module(f"workings.experiments.{file.stem}")
+    unique = f"workings_experiment_{file.stem}_{sha256_of(file)[:8]}"
+    if unique in sys.modules:
+        return sys.modules[unique]
+    spec = importlib.util.spec_from_file_location(unique, file)
+    if spec is None or spec.loader is None:
+        raise BadInput(f"{file} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module  # dataclasses look their annotations up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[unique]
+        raise
+    return module
+
+
+def _complete(experiment: Experiment) -> Experiment:
+    missing = [part for part in _PARTS if part not in vars(experiment.module)]
+    if missing:
+        raise BadInput(f"{experiment.file} is no experiment: it lacks {', '.join(missing)}")
+    if "seed" not in names_of(experiment.module.Config):
+        raise BadInput(f"{experiment.file}: its Config needs a field 'seed'")
+    return experiment
+
+
+# ── which runs are meant ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def plan(
@@ -113,14 +222,48 @@ def plan(
     overrides: Sequence[str] = (),
     config_path: str | Path | None = None,
 ) -> list[Planned]:
-    """What would be run. Later wins: the arm, the scale, the fields the config file names, the overrides, the seed."""
+    """Resolve the config of every run that is asked for.
+
+    Later wins: the arm, the scale, the fields the config file names, the overrides, the seed.
+
+    Raises:
+        BadInput: For an arm, scale or field that there is not, and where two arms are made equal.
+    """
+    known, scales = experiment.module.ARMS, experiment.scales
+    if scale not in scales:
+        raise BadInput(f"{experiment.name} has no scale '{scale}'; it has {', '.join(scales)}")
     from_file = read_mapping(config_path) if config_path else {}
-    planned = list(_planned(experiment, arms, _scale(experiment, scale), from_file, overrides, seeds))
-    for i, one in enumerate(planned):
-        same = [other.arm for other in planned[:i] if other.config == one.config]
-        if same:
-            raise BadInput(f"so set, {one.arm} and {same[0]} (seed {one.seed}) are the same run; name one of them")
+    planned: list[Planned] = []
+    for arm in dict.fromkeys(arms or known):
+        if arm not in known:
+            hint = suggestion(arm, known) or f"; it has {', '.join(known)}"
+            raise BadInput(f"{experiment.name} has no arm '{arm}'{hint}")
+        config = override(changed(changed(known[arm], scales[scale]), from_file), overrides)
+        for seed in dict.fromkeys(seeds or (config.seed,)):
+            seeded = changed(config, {"seed": seed})
+            same = [one.arm for one in planned if one.config == seeded]
+            if same:
+                raise BadInput(f"so set, {arm} and {same[0]} (seed {seed}) are the same run; name one of them")
+            planned.append(Planned(arm, seed, seeded, _departures(known[arm], seeded)))
     return planned
+
+
+def _departures(default: Any, config: Any) -> tuple[str, ...]:
+    """field=value for every field but the seed that is not as the arm has it."""
+    values = leaves(config)
+    names = [name for name in differing(default, config) if name in values and name != "seed"]
+    return tuple(f"{name}={v if isinstance(v := values[name], str) else json.dumps(v)}" for name in names)
+
+
+def _described(experiment: Experiment, one: Planned, root: str | Path) -> str:
+    """The resolved config as YAML that `--config` accepts, with where it comes from in comments."""
+    lines = [f"{experiment.name}: {one.arm}, seed {one.seed}, into {Path(root) / experiment.name}"]
+    lines += [f"input {name}: {value}" for name, value in experiment.inputs(one.config).items()]
+    lines += [f"not as the arm has it: {setting}" for setting in one.departures]
+    return "\n".join(f"# {line}" for line in lines) + "\n" + to_yaml(one.config)
+
+
+# ── carrying them out ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def run_experiment(
@@ -137,11 +280,19 @@ def run_experiment(
     jobs: int = 1,
     slurm: Mapping[str, Any] | None = None,
 ) -> list[RunRecord]:
-    """Run arms × seeds and return their records, in the order of the plan; without `seeds`, each config's own.
+    """Run arms × seeds and return their records, in the order of the plan.
 
-    In turn here; with `jobs` > 1 so many local processes at once; with `launcher="slurm"` a job each (`slurm`: settings of
-    submitit). An arm that fails does not stop the others. With several runs planned, the error at the end names those.
+    An arm that fails does not stop the others; with several runs planned, the error at the end names those that failed.
     Under torchrun one run is carried out by all processes, and only the first has a record to return.
+
+    Args:
+        arms: By default all.
+        seeds: By default each config's own.
+        overrides: field=value, dotted for groups.
+        config_path: A YAML file of fields.
+        dry_run: Print the resolved configs, run nothing.
+        jobs: So many local processes at once; 1 means in this process, in turn.
+        launcher: "slurm" for a job each; `slurm` holds settings of submitit.
     """
     experiment = load(name)
     planned = plan(experiment, arms, scale, seeds, overrides, config_path)
@@ -151,124 +302,63 @@ def run_experiment(
         return []
     if jobs < 1:
         raise BadInput(f"jobs is {jobs}, and at least one is needed")
-    if _followed(experiment, planned[0].config, len(planned), launcher, jobs):
-        return []
-    if launcher == "local" and (jobs == 1 or len(planned) == 1):
-        ended = _in_turn(experiment, planned, scale, root, quiet)
-    else:
-        ended = _elsewhere(experiment, planned, scale, root, quiet, launcher, jobs, slurm or {})
-    return _collected(experiment, planned, ended)
+    with quietly(quiet):
+        if _followed(experiment, planned[0].config, len(planned), launcher, jobs):
+            return []
+        if launcher == "local" and (jobs == 1 or len(planned) == 1):
+            ended = _in_turn(experiment, planned, scale, root)
+        else:
+            say(f"{experiment.name}: {len(planned)} runs, {'by Slurm' if launcher == 'slurm' else f'{jobs} at once'}")
+            # by its name where it has one: another machine may have the package elsewhere
+            place = experiment.name if experiment.name in available() else str(experiment.file.resolve())
+            sent = [
+                Job(place, one.arm, one.seed, to_dict(one.config), one.departures, scale, str(Path(root).resolve()))
+                for one in planned
+            ]
+            if launcher == "slurm":
+                ended = on_slurm(carry_out, sent, Path(root) / experiment.name / "slurm", slurm or {})
+            else:
+                ended = in_processes(carry_out, sent, jobs)
+        return _collected(experiment, planned, ended)
 
 
 def carry_out(job: Job) -> Path:
-    """One planned run, in whatever process this is; the path of its directory."""
+    """Carry out one planned run, in whatever process this is; the path of its directory."""
     experiment = load(job.experiment)
     config = from_dict(experiment.module.Config, job.config)
-    one = Planned(job.arm, job.seed, config, job.departures)
     if _followed(experiment, config):
         return Path()  # the first process's answer is the one that counts
-    return _run_one(experiment, one, job.scale, job.root, job.quiet).path
+    return _run_one(experiment, Planned(job.arm, job.seed, config, job.departures), job.scale, job.root)
 
 
 def resume_run(
-    path_or_prefix: str | Path, root: str | Path = "runs", quiet: bool = False, name: str | Path | None = None
+    path_or_name: str | Path, root: str | Path = "runs", quiet: bool = False, name: str | Path | None = None
 ) -> RunRecord:
-    """Go on with a run that failed or was killed, by the experiment file it began with (`name`: if that moved)."""
-    record = RunRecord.find(path_or_prefix, root)
+    """Go on with a run that failed or was killed, by the experiment file it began with.
+
+    Args:
+        path_or_name: The run, as `RunRecord.find` takes it.
+        name: The experiment, if its file has moved.
+
+    Raises:
+        BadInput: Where the run is finished or being written, or the experiment's file has changed since.
+    """
+    record = RunRecord.find(path_or_name, root)
     experiment = load(name) if name else experiment_of(record)
     recorded = record.path / "source" / experiment.file.name
     if not recorded.is_file() or sha256_of(recorded) != sha256_of(experiment.file):
         raise BadInput(f"{experiment.file} is not what {record.path.name} began with (its source/): start a new run")
     config = record.config(experiment.module.Config)
-    if _followed(experiment, config):
-        return record
-    with Run.resume(record.path) as run:
-        _say(f"{experiment.name}: going on with {run.path}", quiet)
-        experiment.module.run_arm(config, run)
+    with quietly(quiet):
+        if _followed(experiment, config):
+            return record
+        with Run.resume(record.path) as run:
+            say(f"{experiment.name}: going on with {run.path}")
+            experiment.module.run_arm(config, run)
     return RunRecord(record.path)
 
 
-def report_runs(records: Sequence[RunRecord], out: str | Path | None = None) -> Path:
-    """The experiment's report on finished runs of one experiment; the path of its report.html.
-
-    Written into the run itself, or, for several, into a folder beside them that is named after their digests.
-    """
-    finished(records)
-    experiment = experiment_of(records[0])
-    folder = Path(out) if out else _report_folder(records)
-    folder.mkdir(parents=True, exist_ok=True)
-    return Path(_reporter(experiment)(list(records), folder))
-
-
-def _reporter(experiment: Experiment) -> Callable[[list[RunRecord], Path], Path]:
-    """`report(records, out)`: the experiment's own, or that of the <name>_report.py beside it."""
-    if hasattr(experiment.module, "report"):
-        return experiment.module.report
-    beside = experiment.file.with_name(f"{experiment.file.stem}_report.py")
-    if not beside.is_file():
-        raise BadInput(f"{experiment.file} has no report(records, out), and there is no {beside.name} beside it")
-    return importlib.import_module(f"workings.experiments.{beside.stem}").report
-
-
-def finished(records: Sequence[RunRecord]) -> None:
-    """BadInput unless there are records, all of one experiment and all finished: others prove nothing yet."""
-    if not records:
-        raise BadInput("no run was named")
-    for record in records:
-        if record.status != "finished":
-            raise BadInput(f"{record.path} is {record.status}, not finished: resume it, or leave it out")
-    names = sorted({record.manifest.experiment for record in records})
-    if len(names) > 1:
-        raise BadInput(f"these runs belong to different experiments: {', '.join(names)}")
-
-
-def experiment_of(record: RunRecord) -> Experiment:
-    """The experiment a run belongs to: the package's own, or the copy of the user's file that lies in the run."""
-    name = record.manifest.experiment
-    copies = sorted((record.path / "source").glob("*.py"))
-    if name in available():
-        return load(name)
-    if not copies:
-        raise BadInput(
-            f"{record.path} is a run of '{name}', which is no experiment here, and holds no copy of its file"
-        )
-    return load(copies[0])
-
-
-def _scale(experiment: Experiment, scale: str) -> Mapping[str, Any]:
-    scales = experiment.module.SCALES
-    if scale not in scales:
-        raise BadInput(f"{experiment.name} has no scale '{scale}'; it has {', '.join(scales)}")
-    return scales[scale]
-
-
-def _planned(
-    experiment: Experiment,
-    arms: Sequence[str] | None,
-    scale: Mapping[str, Any],
-    from_file: Mapping[str, Any],
-    overrides: Sequence[str],
-    seeds: Sequence[int] | None,
-) -> Iterator[Planned]:
-    known = experiment.module.ARMS
-    for arm in dict.fromkeys(arms or known):
-        if arm not in known:
-            hint = suggestion(arm, known) or f"; it has {', '.join(known)}"
-            raise BadInput(f"{experiment.name} has no arm '{arm}'{hint}")
-        config = override(changed(changed(known[arm], scale), from_file), overrides)
-        for seed in dict.fromkeys(seeds or (config.seed,)):
-            seeded = changed(config, {"seed": seed})
-            yield Planned(arm, seed, seeded, _departures(known[arm], seeded))
-
-
-def _departures(default: Any, config: Any) -> tuple[str, ...]:
-    """field=value for every field but the seed that is not as the arm has it."""
-    values = leaves(config)
-    names = [name for name in differing(default, config) if name in values and name != "seed"]
-    return tuple(f"{name}={v if isinstance(v := values[name], str) else json.dumps(v)}" for name in names)
-
-
-def _run_one(experiment: Experiment, one: Planned, scale: Scale, root: str | Path, quiet: bool) -> RunRecord:
+def _run_one(experiment: Experiment, one: Planned, scale: Scale, root: str | Path) -> Path:
     with Run.start(
         root,
         experiment.name,
@@ -276,13 +366,26 @@ def _run_one(experiment: Experiment, one: Planned, scale: Scale, root: str | Pat
         one.seed,
         one.config,
         source=experiment.file,
-        inputs=experiment.module.inputs(one.config),
+        inputs=experiment.inputs(one.config),
         overrides=one.departures,
         scale=scale,
     ) as run:
-        _say(f"  → {run.path}", quiet)
+        say(f"  → {run.path}")
         experiment.module.run_arm(one.config, run)
-    return RunRecord(run.path)
+    return run.path
+
+
+def _in_turn(
+    experiment: Experiment, planned: Sequence[Planned], scale: Scale, root: str | Path
+) -> Iterator[tuple[int, Path | Exception]]:
+    for i, one in enumerate(planned):
+        say(f"{experiment.name}: {one.label} ({i + 1} of {len(planned)})")
+        try:
+            yield i, _run_one(experiment, one, scale, root)
+        except Exception as error:
+            if len(planned) == 1:
+                raise
+            yield i, error
 
 
 def _followed(
@@ -306,78 +409,27 @@ def _followed(
     return rank_here() > 0
 
 
-def _in_turn(
-    experiment: Experiment, planned: Sequence[Planned], scale: Scale, root: str | Path, quiet: bool
-) -> Iterator[tuple[int, Path | Exception]]:
-    for i, one in enumerate(planned):
-        _say(f"{experiment.name}: {one.label} ({i + 1} of {len(planned)})", quiet)
-        try:
-            yield i, _run_one(experiment, one, scale, root, quiet).path
-        except Exception as error:
-            if len(planned) == 1:
-                raise
-            yield i, error
-
-
-def _elsewhere(
-    experiment: Experiment,
-    planned: Sequence[Planned],
-    scale: Scale,
-    root: str | Path,
-    quiet: bool,
-    launcher: Launcher,
-    jobs: int,
-    slurm: Mapping[str, Any],
-) -> Iterator[tuple[int, Path | Exception]]:
-    name = experiment.name if experiment.name in available() else str(experiment.file.resolve())
-    told = [
-        Job(name, one.arm, one.seed, to_dict(one.config), one.departures, scale, str(Path(root).resolve()), quiet)
-        for one in planned
-    ]
-    _say(f"{experiment.name}: {len(told)} runs, {'by Slurm' if launcher == 'slurm' else f'{jobs} at once'}", quiet)
-    if launcher == "local":
-        return in_processes(carry_out, told, jobs)
-    return on_slurm(carry_out, told, Path(root) / experiment.name / "slurm", slurm)
-
-
 def _collected(
     experiment: Experiment, planned: Sequence[Planned], ended: Iterator[tuple[int, Path | Exception]]
 ) -> list[RunRecord]:
+    """The records in the order of the plan; at the end one error for all that failed."""
     records: dict[int, RunRecord] = {}
     failures: dict[str, Exception] = {}
     for i, outcome in ended:
-        if isinstance(outcome, Exception):
-            failures[planned[i].label] = outcome
-            _report_failure(planned[i].label, outcome)
-        else:
+        if isinstance(outcome, Path):
             records[i] = RunRecord(outcome)
+            continue
+        failures[planned[i].label] = outcome
+        if not isinstance(outcome, BadInput | Failed):  # the mistake may be in the code
+            traceback.print_exception(outcome)
+        print(f"{planned[i].label} failed: {outcome}", file=sys.stderr, flush=True)
     in_order = [records[i] for i in sorted(records)]
     if failures:
         raise _summary(experiment, failures, in_order)
     return in_order
 
 
-def _described(experiment: Experiment, one: Planned, root: str | Path) -> str:
-    """The resolved config as YAML that `--config` accepts, with where it comes from in comments."""
-    lines = [f"{experiment.name}: {one.arm}, seed {one.seed}, into {Path(root) / experiment.name}"]
-    lines += [f"input {name}: {value}" for name, value in experiment.module.inputs(one.config).items()]
-    lines += [f"not as the arm has it: {setting}" for setting in one.departures]
-    return "\n".join(f"# {line}" for line in lines) + "\n" + to_yaml(one.config)
-
-
-def _say(line: str, quiet: bool) -> None:
-    if not quiet:
-        print(line, file=sys.stderr, flush=True)
-
-
-def _report_failure(label: str, error: Exception) -> None:
-    """On stderr, at once; with the traceback where the mistake may be in the code."""
-    if not isinstance(error, BadInput | Failed):
-        traceback.print_exception(error)
-    print(f"{label} failed: {error}", file=sys.stderr, flush=True)
-
-
-def _summary(experiment: Experiment, failures: dict[str, Exception], records: list[RunRecord]) -> Exception:
+def _summary(experiment: Experiment, failures: Mapping[str, Exception], records: Sequence[RunRecord]) -> Exception:
     lines = [f"{experiment.name}: {len(failures)} of {len(failures) + len(records)} runs failed"]
     lines += [f"  {label}: {type(error).__name__}: {error}" for label, error in failures.items()]
     lines += [f"  finished: {record.path}" for record in records]
@@ -387,39 +439,30 @@ def _summary(experiment: Experiment, failures: dict[str, Exception], records: li
     return (BadInput if mistakes_only else Failed)("\n".join(lines))
 
 
-def _report_folder(records: Sequence[RunRecord]) -> Path:
-    if len(records) == 1:
-        return records[0].path
-    names = "\n".join(sorted(record.path.name for record in records))
-    return records[0].path.parent / f"report_{hashlib.sha256(names.encode()).hexdigest()[:6]}"
+# ── reporting on them ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _from_file(file: Path, known: Mapping[str, Path]) -> Experiment:
-    name = file.stem.replace("_", "-")
-    if not file.is_file():
-        raise BadInput(f"no experiment file {file}")
-    if name in known:
-        raise BadInput(f"{file}: the package has an experiment '{name}' already; give the file another name")
-    unique = f"workings_experiment_{file.stem}_{sha256_of(file)[:8]}"
-    if unique in sys.modules:  # a second import would make a second, unequal Config
-        return Experiment(name, file, sys.modules[unique])
-    spec = importlib.util.spec_from_file_location(unique, file)
-    if spec is None or spec.loader is None:
-        raise BadInput(f"{file} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[unique] = module  # dataclasses look their annotations up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[unique]
-        raise
-    return Experiment(name, file, module)
+def report_runs(records: Sequence[RunRecord], out: str | Path | None = None) -> Path:
+    """Write the experiment's report on finished runs of one experiment; the path of its report.html.
+
+    It goes into the run itself, or, for several, into a folder beside them that is named after their digests.
+    """
+    finished(records)
+    folder = Path(out) if out else records[0].path
+    if out is None and len(records) > 1:
+        names = "\n".join(sorted(record.path.name for record in records))
+        folder = records[0].path.parent / f"report_{hashlib.sha256(names.encode()).hexdigest()[:6]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(experiment_of(records[0]).report(list(records), folder))
 
 
-def _complete(experiment: Experiment) -> Experiment:
-    missing = [part for part in _PARTS if part not in vars(experiment.module)]
-    if missing:
-        raise BadInput(f"{experiment.file} is no experiment: it lacks {', '.join(missing)}")
-    if "seed" not in names_of(experiment.module.Config):
-        raise BadInput(f"{experiment.file}: its Config needs a field 'seed'")
-    return experiment
+def finished(records: Sequence[RunRecord]) -> None:
+    """BadInput unless there are records, all of one experiment and all finished: others prove nothing yet."""
+    if not records:
+        raise BadInput("no run was named")
+    for record in records:
+        if record.status != "finished":
+            raise BadInput(f"{record.path} is {record.status}, not finished: resume it, or leave it out")
+    names = sorted({record.manifest.experiment for record in records})
+    if len(names) > 1:
+        raise BadInput(f"these runs belong to different experiments: {', '.join(names)}")

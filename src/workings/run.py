@@ -141,22 +141,23 @@ class Run:
         config: Any,
         *,
         source: Path | None = None,
-        inputs: Mapping[str, str | Path] | None = None,
+        inputs: Mapping[str, str | Path | None] | None = None,
         overrides: Iterable[str] = (),
         scale: str = "",
     ) -> Run:
         """Make a directory <root>/<experiment>/<time>_<arm>_s<seed>_<digest6> and lock it.
 
         Args:
-            source: The experiment's file; it is copied into the run.
-            inputs: What is read from outside. Files and folders are hashed now, anything else (a hub id) as text.
+            source: The experiment's file; it is copied into the run, with the <name>_report.py beside it.
+            inputs: What is read from outside. Files and folders are hashed now, anything else (a hub id) as text;
+                what is empty or None is left out.
             overrides: How the config departs from the arm's, as field=value.
 
         Raises:
             BadInput: Where the directory cannot be written.
             Failed: Where the disk is full.
         """
-        inputs = inputs or {}
+        given = resolved(inputs or {})
         manifest = Manifest(
             experiment=experiment,
             arm=arm,
@@ -164,9 +165,9 @@ class Run:
             scale=scale,
             overrides=list(overrides),
             config_digest=digest(config),
-            inputs={name: input_digest(value) for name, value in inputs.items()},
+            inputs={name: input_digest(value) for name, value in given.items()},
             # Absolute: a run is read from other folders than the one it was started in.
-            input_places={k: str(v.absolute() if isinstance(v, Path) else v) for k, v in inputs.items()},
+            input_places={k: str(v.absolute() if isinstance(v, Path) else v) for k, v in given.items()},
             started=_now(),
         )
         try:
@@ -176,7 +177,9 @@ class Run:
             write_atomic(path / "config.yaml", to_yaml(config))
             if source is not None:
                 (path / "source").mkdir()
-                write_atomic(path / "source" / source.name, source.read_bytes())
+                for file in (source, source.with_name(f"{source.stem}_report.py")):
+                    if file.is_file():
+                        write_atomic(path / "source" / file.name, file.read_bytes())
         except OSError as error:
             raise explained(error, Path(root)) from error
         return run
@@ -341,7 +344,7 @@ class RunRecord:
 
     @property
     def source(self) -> Path | None:
-        """The run's copy of its experiment's file."""
+        """The run's copy of its experiment's file; the report beside it sorts after it."""
         return next(iter(sorted((self.path / "source").glob("*.py"))), None)
 
     @property
@@ -422,6 +425,14 @@ class RunRecord:
                 f"{self.path} has no {folder}/{name}; it has {', '.join(there) or 'none'} (status {self.status})"
             )
         return path
+
+
+def resolved(inputs: Mapping[str, str | Path | None]) -> dict[str, str | Path]:
+    """Inputs without those that are not given; the path where one is local, else the text (a hub id, a recipe)."""
+    given = {name: value for name, value in inputs.items() if value}
+    # os.path.exists, because a text too long for a file name is no error here
+    local = {name: Path(value) for name, value in given.items() if os.path.exists(os.path.expanduser(value))}
+    return given | {name: path.expanduser() for name, path in local.items()}
 
 
 def question_of(file: Path) -> str:
