@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from workings.errors import BadInput, Failed
-from workings.experiment import available, load, plan, report_runs, resume_run, run_experiment
+from workings.experiment import available, load, new_experiment, plan, report_runs, resume_run, run_experiment
 from workings.run import RunRecord, question_of
 
 
@@ -164,12 +165,75 @@ def test_mistaken_settings_are_refused_before_anything_is_written(toy: Path, set
 
 def test_a_file_that_is_no_experiment_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text('"""Nothing."""')
-    with pytest.raises(BadInput, match="lacks Config, ARMS, SCALES, inputs, run_arm, report"):
+    with pytest.raises(BadInput, match="lacks Config, ARMS, run_arm"):
         load(tmp_path / "empty.py")
     with pytest.raises(BadInput, match="no experiment file"):
         load(tmp_path / "missing.py")
     with pytest.raises(BadInput, match="no experiment 'reed-thoughts'"):
         load("reed-thoughts")
+
+
+LEAST = '''"""Is this enough?"""
+from dataclasses import dataclass
+import polars as pl
+from workings.config import fixed, scientific
+
+@dataclass(frozen=True)
+class Config:
+    right: int = scientific(3)
+    data: str = fixed("data.txt")
+    word: str = fixed("nothing of this name")
+    seed: int = fixed(0)
+
+ARMS = {"few": Config(), "many": Config(right=90)}
+
+def run_arm(config, run):
+    run.log(1, loss=1 / config.right)
+    run.outcomes("items", pl.DataFrame({"id": range(100), "correct": [i < config.right for i in range(100)]}))
+    run.results("headline", {"right": config.right})
+'''
+
+
+def test_config_arms_and_run_arm_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("least.py").write_text(LEAST)
+    Path("data.txt").write_text("1 + 1")
+    records = run_experiment("least.py", quiet=True)
+    assert [list(record.manifest.inputs) for record in records] == [["data"], ["data"]]
+    page = report_runs(records).with_suffix(".md").read_text(encoding="utf-8")
+    assert "Verdict: holds" in page and "few → many" in page and "+87.0" in page
+    for part in ("loss by step", "What each arm cost", "What each run found", "workings run", "One training seed"):
+        assert part in page
+    with pytest.raises(BadInput, match="no scale 'smoke'; it has mini"):
+        run_experiment("least.py", scale="smoke", quiet=True)
+
+
+def test_runs_that_cannot_be_compared_are_reported_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "least.py").write_text(LEAST.replace("range(100), ", "range(config.right, config.right + 100), "))
+    records = run_experiment(tmp_path / "least.py", root=tmp_path / "runs", quiet=True)
+    page = report_runs(records).with_suffix(".md").read_text(encoding="utf-8")
+    assert "Verdict: undecided" in page and "are not of the same examples" in page
+
+
+def test_a_report_beside_a_file_of_ones_own_goes_into_its_runs(tmp_path: Path) -> None:
+    (tmp_path / "least.py").write_text(LEAST)
+    beside = tmp_path / "least_report.py"
+    beside.write_text("def report(records, out):\n    (out / 'mine.html').touch()\n    return out / 'mine.html'\n")
+    [record] = run_experiment(tmp_path / "least.py", ["few"], root=tmp_path / "runs", quiet=True)
+    beside.unlink()
+    assert report_runs([record]).name == "mine.html"
+
+
+def test_a_new_experiment_runs_at_once_and_is_dated_today(tmp_path: Path) -> None:
+    file = new_experiment("longer-chains", tmp_path / "mine")
+    assert file == tmp_path / "mine" / "longer_chains.py"
+    assert f"Prediction ({date.today().isoformat()}, before any run)" in file.read_text()
+    records = run_experiment(file, scale="smoke", root=tmp_path / "runs", quiet=True)
+    assert [record.manifest.experiment for record in records] == ["longer-chains"] * 2
+    assert "Compared item by item" in report_runs(records).with_suffix(".md").read_text(encoding="utf-8")
+    for taken, words in [("longer-chains", "exists already"), ("recurrence", "has an experiment"), ("1st", "letters")]:
+        with pytest.raises(BadInput, match=words):
+            new_experiment(taken, tmp_path / "mine")
 
 
 def test_every_experiment_of_the_package_asks_a_question_and_has_all_its_parts() -> None:

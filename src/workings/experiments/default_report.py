@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from workings.errors import BadInput
-from workings.experiment import experiment_of, plan
+from workings.experiment import available, experiment_of, plan
 from workings.judging.comparison import ONE_SEED, Comparison, compare, subject
 from workings.judging.costs import BUDGET, MATCHED, REPORTED
 from workings.judging.statistics import ALPHA, evidence
@@ -27,12 +27,12 @@ from workings.report import (
     Provenance,
     Report,
     Row,
-    Section,
     Series,
     Table,
     Text,
     write_report,
 )
+from workings.report.sections import Section
 from workings.report.wording import interval, number
 from workings.run import RunRecord
 
@@ -81,7 +81,9 @@ def _commands(records: Sequence[RunRecord]) -> list[str]:
     commands = []
     for settings, some in alike.items():
         arms, seeds = (dict.fromkeys(getattr(one.manifest, name) for one in some) for name in ("arm", "seed"))
-        words = ["workings", "run", some[0].manifest.experiment, "--arm", *arms, "--scale", some[0].manifest.scale]
+        name = some[0].manifest.experiment
+        place = name if name in available() else str(some[0].source)
+        words = ["workings", "run", place, "--arm", *arms, "--scale", some[0].manifest.scale]
         words += ["--seeds", *map(str, sorted(seeds)), *(["--set", *settings] if settings else [])]
         commands.append(shlex.join(words))
     return commands
@@ -222,9 +224,7 @@ def _conclusion(compared: Comparison | None, reason: str) -> Conclusion:
     """The largest difference that there is evidence for."""
     if compared is None:
         return Conclusion(reason, "undecided")
-    row = max(
-        compared.table.iter_rows(named=True), key=lambda row: (row["p_holm"] <= ALPHA, abs(row["difference"]))
-    )
+    row = max(compared.table.iter_rows(named=True), key=lambda row: (row["p_holm"] <= ALPHA, abs(row["difference"])))
     better = row["arm_b"] if row["difference"] > 0 else row["arm_a"]
     found = evidence(row["p_holm"], better)
     points = f"{number(row['difference'], 'points')} points {interval(row['low'], row['high'], 'share')}"
@@ -236,7 +236,7 @@ def _headline_table(records: Sequence[RunRecord]) -> list[Table]:
     """What each run calls its result."""
     found = {record: record.result("headline") for record in records if record.has_result("headline")}
     flat = {record: result if isinstance(result, dict) else {"": result} for record, result in found.items()}
-    labels = list(dict.fromkeys(label for result in flat.values() for label in result))
+    labels = list(dict.fromkeys(label for result in flat.values() for label in result if label != "n"))
     rows = [
         Row(_name(record), [_shown(result.get(label)) for label in labels], result.get("n"))
         for record, result in flat.items()
