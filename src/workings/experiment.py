@@ -70,7 +70,8 @@ class Experiment:
     @property
     def scales(self) -> Mapping[str, Mapping[str, Any]]:
         """The fields that each scale sets."""
-        return {"mini": {}} | getattr(self.module, "SCALES", {})
+        scales = getattr(self.module, "SCALES", {})
+        return scales if "mini" in scales else {**scales, "mini": {}}
 
     def inputs(self, config: Any) -> dict[str, str | Path]:
         """What a run reads from outside, by name: paths where it is local."""

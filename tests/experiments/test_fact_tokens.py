@@ -15,9 +15,8 @@ import pytest
 from workings.errors import BadInput
 from workings.experiment import report_runs, resume_run, run_experiment
 from workings.experiments import fact_rate, fact_tokens
-from workings.experiments.fact_arms import MEASURES, TRAINED, Gap, gap
-from workings.experiments.fact_tokens_report import verdict
-from workings.judging.comparison import compare
+from workings.experiments.fact_tokens_report import Contrast, conclusion
+from workings.judging.comparison import PairedDifference, compare, paired_difference
 from workings.judging.statistics import Interval
 from workings.run import RunRecord
 from workings.text.corpus import Corpus
@@ -88,12 +87,12 @@ KILLED = """
 import os, signal, sys
 from workings.experiment import run_experiment
 from workings.evals import evaluation as evaluate
-from workings.experiments import fact_arms
+from workings.experiments import fact_tokens
 
 def die(*given, **more):
     os.kill(os.getpid(), signal.SIGKILL)
 
-for module in (evaluate, fact_arms):
+for module in (evaluate, fact_tokens):
     if hasattr(module, "{moment}"):
         module.{moment} = die
 run_experiment("fact-tokens", ["digits"], "smoke", [0], root=sys.argv[1], quiet=True)
@@ -151,34 +150,34 @@ def test_every_row_of_probes_has_its_own_n(arms: list[RunRecord], tmp_path: Path
 # ---- planted differences -----------------------------------------------------------------------------------------
 
 
-def planted(difference: float, n_seeds: int = 3, n_items: int = 300) -> np.ndarray:
+def planted(difference: float, n_seeds: int = 3, n_items: int = 300) -> PairedDifference:
     draw = np.random.default_rng(0)
-    return (draw.random((n_seeds, n_items)) < 0.5 + difference) * 1.0 - (draw.random((n_seeds, n_items)) < 0.5)
+    better = draw.random((n_seeds, n_items)) < 0.5 + difference
+    return paired_difference(better, draw.random((n_seeds, n_items)) < 0.5)
 
 
-def gaps_of(**differences: float) -> list[Gap]:
-    what = f"{MEASURES['worked']}, {TRAINED}"
-    return [gap(tuple(name.split("_")), what, planted(d)) for name, d in differences.items()]  # ty: ignore
+def contrasts_of(**differences: float) -> dict[Contrast, PairedDifference]:
+    return {Contrast(*name.split("_"), "worked"): planted(d) for name, d in differences.items()}
 
 
 @pytest.mark.parametrize(
-    ("gaps", "kind", "words"),
+    ("found", "kind", "words"),
     [
-        (gaps_of(facts_digits=0.3, facts_shuffled=0.3), "holds", "content of the tokens"),
-        (gaps_of(facts_digits=0.3, facts_shuffled=0.0), "explained by a control", "shorter text"),
-        (gaps_of(facts_digits=0.3), "holds", "nothing says why"),
-        (gaps_of(facts_digits=-0.3), "fails", "worse"),
-        (gaps_of(facts_digits=0.0), "undecided", "no evidence of a difference"),
-        ([], "undecided", "run digits and facts"),
+        (contrasts_of(facts_digits=0.3, facts_shuffled=0.3), "holds", "content of the tokens"),
+        (contrasts_of(facts_digits=0.3, facts_shuffled=0.0), "explained by a control", "shorter text"),
+        (contrasts_of(facts_digits=0.3), "holds", "nothing says why"),
+        (contrasts_of(facts_digits=-0.3), "fails", "worse"),
+        (contrasts_of(facts_digits=0.0), "undecided", "no evidence of a difference"),
+        ({}, "undecided", "run digits and facts"),
     ],
 )
-def test_the_verdict_says_what_was_planted(gaps: list[Gap], kind: str, words: str) -> None:
-    found = verdict(gaps)
-    assert found.kind == kind and words in found.sentence
+def test_the_conclusion_says_what_was_planted(found: dict[Contrast, PairedDifference], kind: str, words: str) -> None:
+    said = conclusion(found)
+    assert said.kind == kind and words in said.sentence
 
 
 def test_one_seed_is_over_items_and_several_over_seeds_too() -> None:
-    one, three = gap(("facts", "digits"), "", planted(0.3, 1)), gap(("facts", "digits"), "", planted(0.3, 3))
+    one, three = planted(0.3, 1), planted(0.3, 3)
     assert one.p is not None and one.p < 0.001 and (one.n_seeds, one.n_items) == (1, 300)
     assert three.p is None  # of three signs, all alike, it would be 2 of 8 at best
     assert three.interval.high - three.interval.low > 0 and isinstance(three.interval, Interval)

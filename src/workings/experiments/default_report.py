@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
 
 from workings.errors import BadInput
 from workings.experiment import available, experiment_of, plan
-from workings.judging.comparison import ONE_SEED, Comparison, compare, subject
-from workings.judging.costs import BUDGET, MATCHED, REPORTED
+from workings.judging.comparison import MATCHED, ONE_SEED, Comparison, Cost, compare, subject
 from workings.judging.statistics import ALPHA, evidence
 from workings.report import (
     Axis,
@@ -162,11 +162,9 @@ def cost_table(records: Sequence[RunRecord]) -> Table:
 
 
 def _costs(records: Sequence[RunRecord]) -> dict[str, float]:
-    spent = records[0].manifest.spent
-    known = {"tokens": spent.tokens, "raw_bytes": spent.bytes, "flops": spent.flops}
-    if records[0].has_result(BUDGET):
-        budget = records[0].result(BUDGET)
-        known = {name: budget[name] for name in (*MATCHED, *REPORTED) if name in budget}
+    spent, planned = records[0].manifest.spent, Cost.of(records[0])
+    counted = Cost(tokens=spent.tokens, raw_bytes=spent.bytes, flops=spent.flops)
+    known = asdict(planned or counted)
     seconds = [record.manifest.spent.seconds for record in records]
     return {name: value for name, value in known.items() if value} | {"seconds": sum(seconds) / len(seconds)}
 

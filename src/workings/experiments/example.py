@@ -3,7 +3,7 @@
 The two bundled models answer the same generated problems: `recurrent` feeds each thought the state of the one before,
 `constant` feeds a learned constant. `workings new NAME` writes a copy of this file: change what you like.
 
-Prediction (2026-11-25, before any run): both answer one step; `constant` loses on three.
+Prediction (2026-11-25, before any run): both answer one step; `constant` loses on five.
 Matched: problems, training data and steps, all weights but the projection. Measure: accuracy, paired by problem.
 """
 
@@ -27,7 +27,7 @@ class Config:
 
     model: str = scientific("bundled", "checkpoint that answers: bundled, bundled-control, a path")
     n_problems: int = fixed(200, "problems of each chain length")
-    n_steps: tuple[int, ...] = fixed((1, 2, 3), "lengths of the chains")
+    n_steps: tuple[int, ...] = fixed((1, 3, 5), "lengths of the chains")
     batch_size: int = fixed(64, "problems answered at once")
     seed: int = nuisance(0, "random seed of the problems")
 

@@ -16,12 +16,17 @@ steps is fixed beforehand; the last weights are judged; nothing is selected.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
+from workings import models
 from workings.arithmetic.drills import DrillSpec
 from workings.config import changed, fixed, nuisance, scientific, to_dict
 from workings.launch import processes_here
@@ -93,6 +98,14 @@ class Config:
     seed: int = nuisance(0, "random seed for initial weights and order")
 
 
+@dataclass(frozen=True)
+class TextRead:
+    """How much of its corpus a training read; `results/text.json`."""
+
+    epochs: float
+    sightings_per_fact: float  # in the arms that have no tokens for facts too
+
+
 ARMS = {name: Config(vocabulary=name) for name in ("digits", "facts", "shuffled", "reserved")}
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {
@@ -135,7 +148,6 @@ def inputs(config: Config) -> dict[str, str | Path]:
 def run_arm(config: Config, run: Run) -> None:
     """Build the corpus, train, judge the last weights. Under torchrun this is rank 0; the others `follow`."""
     from workings.evals.evaluation import evaluate
-    from workings.experiments.fact_arms import headline, text_outcomes
     from workings.models.own import Language
 
     _limit_threads(config)
@@ -143,7 +155,7 @@ def run_arm(config: Config, run: Run) -> None:
     cost = budget(config, corpus)
     run.results("budget", cost.matched())
     seen = facts_in(corpus) * cost.epochs
-    run.results("text", {"epochs": cost.epochs, "sightings_per_fact": seen / len(corpus.tokenizer.facts)})
+    run.results("text", TextRead(cost.epochs, seen / len(corpus.tokenizer.facts)))
     model = trained(config, corpus, run)
     language = Language.of(model, corpus.tokenizer, f"{config.vocabulary}, seed {config.seed}")
     run.outcomes("text", text_outcomes(language, corpus, config.training.validation_documents))
@@ -284,3 +296,36 @@ def table_accuracy(config: Config) -> Callable[[LanguageModel, int], dict[str, f
         }
 
     return judge
+
+
+def text_outcomes(model: LanguageModel, corpus: Corpus, most: int) -> pl.DataFrame:
+    """One row a validation document: id, source, nats, bytes (raw), tokens, facts, held_out_facts; at most `most` of each source.
+
+    `held_out_facts` are tokens that no training text has, and so none where their meaning is shuffled.
+    """
+    documents = [one for source in corpus.sources for one in islice(corpus.validation(source), most)]
+    held_out = corpus.drills.held_out_facts
+    read = [corpus.tokenizer.facts.of_ids(one.ids.tolist()) for one in documents]
+    unseen = [sum(fact in held_out for fact in some) * (corpus.tokenizer.vocabulary == "facts") for some in read]
+    place = pl.int_range(pl.len()).over("source").cast(pl.String)
+    return models.bits_per_byte(model, documents).with_columns(
+        id=pl.col("source") + "/" + place,
+        facts=pl.Series([len(some) for some in read], dtype=pl.Int64),
+        held_out_facts=pl.Series(unseen, dtype=pl.Int64),
+    )
+
+
+def headline(results: dict[str, dict[str, Any]], path: Path) -> dict[str, Any]:
+    """The headline numbers of a run, as `workings show` prints them."""
+    table = results["probes"]["summary"]["table"]
+    text = pl.read_parquet(path / "outcomes" / "text.parquet")
+    return {
+        "table, with the work shown": round(table["worked"]["value"], 4),
+        "table, at once": round(table["direct"]["value"], 4),
+        "bits per byte": round(_bits(text), 4),
+    }
+
+
+def _bits(text: pl.DataFrame) -> float:
+    """Of all these documents together."""
+    return float(text["nats"].to_numpy().sum() / (math.log(2) * text["bytes"].to_numpy().sum()))

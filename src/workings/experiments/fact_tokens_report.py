@@ -1,21 +1,24 @@
-"""Runs that read digits, facts, and their controls → a verdict and a report."""
+"""Runs that read digits, facts, and their controls → a conclusion and a report.
+
+Every run has the same probes and the same validation documents, so that two arms are compared item by item and seed by seed.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from workings.arithmetic.probes import PROBE_KINDS
+from workings.experiments.default_report import cost_table, curves, one_seed, provenance
 from workings.experiments.evaluate_model_report import chance
-from workings.experiments.fact_arms import HELD_OUT, MEASURES, TRAINED, Arms, Gap, adjusted, asked, gap, share
-from workings.experiments.fact_tokens import Config
-from workings.judging.comparison import MATCHED, ONE_SEED, REPORTED
-from workings.judging.statistics import seeds_and_items
+from workings.experiments.fact_tokens import Config, TextRead
+from workings.judging.comparison import Arms, Cost, PairedDifference, paired_difference, with_holm
+from workings.judging.statistics import seeds_and_items, wilson
 from workings.report import (
     Axis,
     Column,
@@ -23,46 +26,22 @@ from workings.report import (
     Curves,
     Estimate,
     Properties,
-    Provenance,
     Report,
     Row,
-    Series,
     Stat,
     Table,
     write_report,
 )
-from workings.report.wording import interval, number
 from workings.run import RunRecord
 
+MEASURES = {"worked": "work shown", "correct": "at once", "value_correct": "choice of product"}
 CONTRASTS = (("facts", "digits"), ("facts", "shuffled"), ("shuffled", "digits"), ("reserved", "digits"))
 """What is asked of pairs of arms: the whole effect, its content, its saving, the dead rows."""
-
-
-def report(records: Sequence[RunRecord], out: Path) -> Path:
-    """Of runs of the four arms, or some of them, with one seed or several."""
-    arms = Arms(records)
-    found = gaps(arms)
-    one_seed = len({r.manifest.seed for r in records}) == 1
-    made = Report(
-        title="Facts as tokens",
-        question=records[0].question,
-        conclusion=verdict(found),
-        headline=_headline(arms),
-        sections=[
-            *([_gap_table(found)] if found else []),
-            *probe_tables(arms),
-            *_text_tables(arms),
-            *curves(arms),
-            cost_table(arms),
-        ],
-        provenance=record_of(records),
-        warnings=[ONE_SEED] if one_seed else [],
-        properties=_facts(arms),
-        limits=[*LIMITS, *_few_seeds(records)],
-    )
-    return write_report(made, out)
-
-
+CURVES = {
+    "validation bits per byte": ("bits_per_byte", "bits per byte"),
+    "the 81 products, with the work shown": ("table_worked", "share"),
+    "the 81 products, at once": ("table_direct", "share"),
+}
 LIMITS = [
     "Rewriting forgets how an equation was written, so an arm that reads facts has less to predict in a document that has any: "
     "its bits per byte compare on documents without facts. On others they are low by what is forgotten, and high where a fact is "
@@ -70,81 +49,114 @@ LIMITS = [
     "Arms read the same raw bytes in the same number of steps; an arm with fact tokens does so in fewer tokens and FLOPs.",
     "The small scale says what a small model on drills does; it is no statement about GPT-2 on ten billion tokens.",
 ]
-
-
-def _few_seeds(records: Sequence[RunRecord]) -> list[str]:
-    """What an interval over two to four seeds is worth."""
-    n_seeds = len({record.manifest.seed for record in records})
-    return [f"{FEW_SEEDS} Here there are {n_seeds}."] if 2 <= n_seeds < 5 else []
-
-
 FEW_SEEDS = (
     "Few training seeds say little of how far seeds differ: with as many others an interval may be half as wide, or twice, and "
     "an end that lies near zero may cross it. More seeds mend that; no other interval does."
 )
 
 
-def gaps(arms: Arms) -> list[Gap]:
-    """Every contrast of arms that are there, on every measure."""
-    found = []
-    for pair in CONTRASTS:
-        if not set(pair) <= set(arms.names) or not arms.seeds(*pair):
-            continue
-        for measure, in_words in MEASURES.items():
-            for held_out, which in ((False, TRAINED), (True, HELD_OUT)):
-                differences = arms.differences(pair, measure, held_out)
-                if differences.size:
-                    found.append(gap(pair, f"{in_words}, {which}", differences))
-    return adjusted(found)
+class Contrast(NamedTuple):
+    """What is compared: two arms, on one measure, on the probes that the drills show or on those held out from them."""
+
+    treatment: str
+    baseline: str
+    measure: str
+    held_out: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of its row."""
+        which = "held out" if self.held_out else "drilled"
+        return f"{self.treatment} − {self.baseline}, {MEASURES[self.measure]}, {which}"
 
 
-def verdict(found: Iterable[Gap]) -> Conclusion:
-    """From the interval of facts − digits with the work shown, on what was drilled; shuffled says what it is due to."""
-    main = {one.arms: one for one in found if one.what == f"{MEASURES['worked']}, {TRAINED}"}
-    effect = main.get(("facts", "digits"))
+Contrasts = Mapping[Contrast, PairedDifference]
+
+
+def report(records: Sequence[RunRecord], out: Path) -> Path:
+    """Compare the four arms, or those of them that were run, with one seed or several."""
+    arms = Arms(records)
+    found = contrasts(arms)
+    n_seeds = len({record.manifest.seed for record in records})
+    made = Report(
+        title="Facts as tokens",
+        question=records[0].question,
+        conclusion=conclusion(found),
+        headline=[_stat(arms, arm) for arm in arms.names],
+        sections=[
+            *([_contrast_table(found)] if found else []),
+            *(probe_table(measure, list(probe_rows(arms, measure, arms.names)), arms.names) for measure in MEASURES),
+            *_text_tables(arms),
+            *training_curves(records),
+            cost_table(records),
+        ],
+        provenance=provenance(records),
+        warnings=one_seed(records),
+        properties=[_properties(arms)],
+        limits=[*LIMITS, *([f"{FEW_SEEDS} Here there are {n_seeds}."] if 2 <= n_seeds < 5 else [])],
+    )
+    return write_report(made, out)
+
+
+# ── what two arms are apart ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def contrasts(arms: Arms) -> dict[Contrast, PairedDifference]:
+    """Every contrast of arms that were run, on every measure that has items."""
+    asked = [
+        Contrast(*pair, measure, held_out)
+        for pair in CONTRASTS
+        if arms.has(*pair)
+        for measure in MEASURES
+        for held_out in (False, True)
+    ]
+    return compared(arms, asked)
+
+
+def compared(arms: Arms, asked: Sequence[Contrast]) -> dict[Contrast, PairedDifference]:
+    """The difference of each contrast that has items; p-values, with one seed, are adjusted for all of them (Holm)."""
+    found = {
+        one: arms.difference(
+            one.treatment, one.baseline, "probes", one.measure, where=_answerable(one.measure, one.held_out)
+        )
+        for one in asked
+        if len(_probes(arms, one.treatment, one.measure, one.held_out)[0])
+    }
+    return dict(zip(found, with_holm(list(found.values())), strict=True))
+
+
+def conclusion(found: Contrasts) -> Conclusion:
+    """Judge by facts − digits with the work shown, on what was drilled; the arm shuffled says what it is due to."""
+    effect = found.get(Contrast("facts", "digits", "worked"))
     if effect is None:
         return Conclusion("One arm alone shows no difference: run digits and facts.", "undecided")
     of = f"{effect.n_items:,} probes, {effect.n_seeds} training seed{'s' * (effect.n_seeds > 1)}"
-    says = f"With the work shown, facts − digits is {points(effect)} ({of})"
+    says = f"With the work shown, facts − digits is {effect.in_points} ({of})"
     if effect.interval.low <= 0 <= effect.interval.high:
         return Conclusion(f"{says}: no evidence of a difference.", "undecided")
     if effect.interval.high < 0:
         return Conclusion(f"{says}: reading facts as tokens makes it worse.", "fails")
-    content = main.get(("facts", "shuffled"))
+    content = found.get(Contrast("facts", "shuffled", "worked"))
     if content is None:
         return Conclusion(f"{says}: better, and without the arm shuffled nothing says why.", "holds")
     if content.interval.low > 0:
-        return Conclusion(f"{says}, and over shuffled {points(content)}: it is the content of the tokens.", "holds")
-    over = f"over shuffled {points(content)}"
+        return Conclusion(f"{says}, and over shuffled {content.in_points}: it is the content of the tokens.", "holds")
     return Conclusion(
-        f"{says}, but {over}: no evidence that it is the content; shorter text may explain it.",
+        f"{says}, but over shuffled {content.in_points}: no evidence that it is the content; "
+        "shorter text may explain it.",
         "explained by a control",
     )
 
 
-def points(one: Gap) -> str:
-    return f"{number(one.difference, 'points')} points {interval(one.interval.low, one.interval.high, 'share')}"
-
-
-def _headline(arms: Arms) -> list[Stat]:
-    stats = []
-    for arm in arms.names:
-        seeds = arms.seeds(arm)
-        n = len(asked(arms.probes(arm, seeds[0]), "worked", False))
-        note = f"of what was drilled, with the work shown; n = {n:,}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
-        stats.append(Stat(arm, arms.answered(arm, "worked"), "share", note))
-    return stats
-
-
-def _gap_table(found: Sequence[Gap]) -> Table:
-    tested = any(one.p is not None for one in found)
+def _contrast_table(found: Contrasts) -> Table:
+    tested = any(one.p is not None for one in found.values())
     rows = [
         Row(
-            f"{one.arms[0]} − {one.arms[1]}, {one.what}",
-            [Estimate(one.difference, one.interval.low, one.interval.high), one.n_seeds, *([one.p] * tested)],
+            contrast.name,
+            [estimate_of(one), one.n_seeds, *([one.p_holm] * tested)],
             one.n_items,
         )
-        for one in found
+        for contrast, one in found.items()
     ]
     columns = [
         Column("difference", "points", signed=True),
@@ -154,27 +166,59 @@ def _gap_table(found: Sequence[Gap]) -> Table:
     caption = (
         "Share of probes answered, paired by probe and by seed; what is held out rests on a fact that the drills never show. "
         "Intervals (95 %, each by itself) cover seeds and items where there are several seeds, items alone where there is one"
-        + ("; p only there, by sign flips over items." if tested else ".")
+        + ("; p only there, by the exact McNemar test." if tested else ".")
     )
     return Table("What two arms are apart", columns, rows, caption, rows_are="contrast", drawn="difference")
 
 
-def probe_tables(arms: Arms) -> list[Table]:
-    """One table a measure: a row a kind of probe, a column an arm."""
-    return [probe_table(measure, list(probe_rows(arms, measure, arms.names)), arms.names) for measure in MEASURES]
+def estimate_of(one: PairedDifference) -> Estimate:
+    """The difference as a cell of a table."""
+    return Estimate(one.difference, one.interval.low, one.interval.high)
+
+
+# ── probes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _answerable(measure: str, held_out: bool) -> pl.Expr:
+    """The probes that a measure applies to; held-out ones rest on a fact that the drills never show."""
+    return pl.col(measure).is_not_null() & (pl.col("held_out") == held_out)
+
+
+def _probes(arms: Arms, arm: str, measure: str, held_out: bool) -> list[pl.Series]:
+    """Right or wrong, for each seed of an arm."""
+    frames = [arms.outcomes(arm, seed, "probes") for seed in arms.seeds(arm)]
+    return [frame.filter(_answerable(measure, held_out))[measure] for frame in frames]
+
+
+def answered(arms: Arms, arm: str, measure: str) -> Estimate:
+    """The share of what was drilled that an arm answers."""
+    return _share(_probes(arms, arm, measure, held_out=False))
+
+
+def _share(right: Sequence[pl.Series]) -> Estimate:
+    """Mean over seeds. The Wilson interval uses the items of one seed, because all seeds share items."""
+    p, n = float(pl.concat(right).cast(pl.Float64).to_numpy().mean()), len(right[0])
+    around = wilson(p * n, n)
+    return Estimate(p, around.low, around.high)
+
+
+def _stat(arms: Arms, arm: str) -> Stat:
+    n, n_seeds = len(_probes(arms, arm, "worked", held_out=False)[0]), len(arms.seeds(arm))
+    note = f"of what was drilled, with the work shown; n = {n:,}, {n_seeds} seed{'s' * (n_seeds > 1)}"
+    return Stat(arm, answered(arms, arm, "worked"), "share", note)
 
 
 def probe_rows(arms: Arms, measure: str, names: Sequence[str], suffix: str = "") -> Iterator[Row]:
     """A row a kind of probe: the shares of these arms, chance where there is one, and n."""
     frames = [
-        [arms.probes(arm, seed).filter(pl.col(measure).is_not_null()) for seed in arms.seeds(arm)] for arm in names
+        [arms.outcomes(arm, seed, "probes").filter(pl.col(measure).is_not_null()) for seed in arms.seeds(arm)]
+        for arm in names
     ]
     guessing = [chance("value_choice")] if measure == "value_correct" else []
     for kind in PROBE_KINDS:
         right = [[frame.filter(condition=kind)[measure] for frame in some] for some in frames]
         if len(right[0][0]):
-            shares = [share(pl.concat(of), len(of)) for of in right]
-            yield Row(f"{kind}{suffix}", [*shares, *guessing], len(right[0][0]))
+            yield Row(f"{kind}{suffix}", [*map(_share, right), *guessing], len(right[0][0]))
 
 
 def probe_table(measure: str, rows: Sequence[Row], names: Sequence[str]) -> Table:
@@ -184,28 +228,30 @@ def probe_table(measure: str, rows: Sequence[Row], names: Sequence[str]) -> Tabl
     return Table(f"Probes, {MEASURES[measure]}", columns, rows, caption, rows_are="kind of probe")
 
 
+# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def _text_tables(arms: Arms) -> list[Table]:
     """Bits per byte of each arm, and what two arms are apart, by what a document holds."""
     groups = _document_groups(arms)
-    every = {arm: [arms.text(arm, seed) for seed in arms.seeds(arm)] for arm in arms.names}
     rows = [
-        Row(name, [_estimate(_bits_by_document(some, ids)) for some in every.values()], len(ids))
+        Row(name, [_mean(_bits_by_document(arms, arm, arms.seeds(arm), ids)) for arm in arms.names], len(ids))
         for name, ids in groups.items()
     ]
-    columns = [Column(arm, "number", digits=4) for arm in every]
+    columns = [Column(arm, "number", digits=4) for arm in arms.names]
     caption = (
         "Bits per byte of validation documents, the same raw documents in every arm; n counts documents. A held-out fact is a "
         "token that no training text has: to the arm facts it is all but impossible, and weighs on its bits per byte. "
         "Intervals cover documents, and seeds where there are several."
     )
     made = [Table("Bits per byte", columns, rows, caption, rows_are="documents")]
-    apart = [
-        Row(f"{a} − {b}, {name}", [_estimate(of_a - of_b), len(of_a)], len(ids))
-        for a, b in CONTRASTS
-        if {a, b} <= every.keys() and (seeds := arms.seeds(a, b))
-        for name, ids in groups.items()
-        for of_a, of_b in [[_bits_by_document([arms.text(arm, seed) for seed in seeds], ids) for arm in (a, b)]]
-    ]
+    apart = []
+    for pair in CONTRASTS:
+        if not arms.has(*pair):
+            continue
+        for name, ids in groups.items():
+            found = paired_difference(*(_bits_by_document(arms, arm, arms.seeds(*pair), ids) for arm in pair))
+            apart.append(Row(f"{pair[0]} − {pair[1]}, {name}", [estimate_of(found), found.n_seeds], len(ids)))
     if apart:
         columns = [Column("difference", "number", digits=4, signed=True), Column("seeds", "count")]
         caption = "Less is better. Paired by document and by seed; each interval (95 %) by itself."
@@ -213,28 +259,28 @@ def _text_tables(arms: Arms) -> list[Table]:
     return made
 
 
-def _bits_by_document(some: Sequence[pl.DataFrame], ids: Sequence[str]) -> np.ndarray:
+def _bits_by_document(arms: Arms, arm: str, seeds: Sequence[int], ids: Sequence[str]) -> np.ndarray:
     """[seeds, documents] whose mean over documents is a seed's bits per byte, and whose spread is that of this ratio."""
     rows = []
-    for text in some:
-        asked = text.filter(pl.col("id").is_in(ids))
-        bits, n_bytes = asked["nats"].to_numpy() / math.log(2), asked["bytes"].to_numpy()
+    for seed in seeds:
+        text = arms.outcomes(arm, seed, "text").filter(pl.col("id").is_in(ids))
+        bits, n_bytes = text["nats"].to_numpy() / math.log(2), text["bytes"].to_numpy()
         ratio = bits.sum() / n_bytes.sum()
-        rows.append(ratio + (bits - ratio * n_bytes) / n_bytes.mean())
+        rows.append(ratio + (bits - ratio * n_bytes) / n_bytes.mean())  # linearised, as in the delta method
     return np.array(rows)
 
 
-def _estimate(values: np.ndarray) -> Estimate:
+def _mean(values: np.ndarray) -> Estimate:
     """The mean of [seeds, items] with its interval."""
     around = seeds_and_items(values)
     return Estimate(float(values.mean()), around.low, around.high)
 
 
 def _document_groups(arms: Arms) -> dict[str, list[str]]:
-    """{source and what its documents hold: ids}. Which hold a fact the rewriting says, so an arm that reads facts is asked."""
+    """{source and what its documents hold: ids}; which hold a fact, an arm that reads facts says."""
     marked = next((arm for arm in ("facts", "shuffled") if arm in arms.names), None)
     arm = marked or arms.names[0]
-    text = arms.text(arm, arms.seeds(arm)[0])
+    text = arms.outcomes(arm, arms.seeds(arm)[0], "text")
     held_out = pl.col("held_out_facts") if "held_out_facts" in text.columns else pl.lit(0)
     holds = (
         pl.when(pl.col("facts") == 0)
@@ -249,70 +295,33 @@ def _document_groups(arms: Arms) -> dict[str, list[str]]:
     }
 
 
-def curves(arms: Arms) -> list[Curves]:
-    measures = {
-        "validation bits per byte": ("bits_per_byte", "bits per byte"),
-        "the 81 products, with the work shown": ("table_worked", "share"),
-        "the 81 products, at once": ("table_direct", "share"),
-    }
-    made = []
-    for title, (column, unit) in measures.items():
-        series = [_series(arms, arm, column) for arm in arms.names]
-        series = [one for one in series if len(one.x)]
-        caption = "Means over the seeds of an arm; bands reach from its lowest seed to its highest."
-        if series:
-            made.append(Curves(f"While training: {title}", Axis("step"), Axis(unit), series, caption))
-    return made
+# ── the runs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _series(arms: Arms, arm: str, column: str) -> Series:
-    """A curve of an arm, all its seeds together."""
-    seeds = arms.seeds(arm)
-    logged = [_logged(arms.of[arm][seed], column) for seed in seeds]
-    y = pl.col(column)
-    steps = pl.concat(logged).group_by("step").agg(mean=y.mean(), low=y.min(), high=y.max()).sort("step")
-    band = [steps[end].to_list() if len(seeds) > 1 else None for end in ("low", "high")]
-    name = f"{arm}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
-    return Series(name, steps["step"].to_list(), steps["mean"].to_list(), *band, control=not arm.startswith("facts"))
+def training_curves(records: Sequence[RunRecord]) -> list[Curves]:
+    """What the arms were measured by while they trained; those that do not read facts are drawn as controls."""
+    controls = [one.manifest.arm for one in records if not one.manifest.arm.startswith("facts")]
+    figures = [
+        curves(records, f"While training: {title}", {column: unit}, Axis(unit), controls)
+        for title, (column, unit) in CURVES.items()
+    ]
+    return [figure for some in figures for figure in some]
 
 
-def _logged(record: RunRecord, column: str) -> pl.DataFrame:
-    """Columns step and what was logged, where it was."""
-    metrics = record.metrics()
-    if column not in metrics.columns:
-        return pl.DataFrame(schema={"step": pl.Int64, column: pl.Float64})
-    kept = metrics.filter(pl.col(column).is_not_null())
-    return kept.select(pl.col("step").cast(pl.Int64), pl.col(column).cast(pl.Float64))
+def sightings(arms: Arms, arm: str) -> float:
+    """How often training showed a fact, the mean over all there are and over seeds."""
+    return float(np.mean([record.result("text", TextRead).sightings_per_fact for record in arms.runs[arm].values()]))
 
 
-def cost_table(arms: Arms) -> Table:
-    names = (*MATCHED, *REPORTED)
-    rows = []
-    for arm in arms.names:
-        record = arms.of[arm][arms.seeds(arm)[0]]
-        rows.append(Row(arm, [*(record.result("budget")[name] for name in names), record.manifest.spent.seconds]))
-    columns = [*(Column(name.replace("_", " "), "count") for name in names), Column("seconds, first seed", "count")]
-    return Table("What each arm cost", columns, rows, "Parameters, steps and raw bytes are matched.", rows_are="arm")
-
-
-def _facts(arms: Arms) -> list[Properties]:
-    record = next(iter(arms.of[arms.names[0]].values()))
-    config: Any = record.config(Config)
+def _properties(arms: Arms) -> Properties:
+    record = next(iter(arms.runs[arms.names[0]].values()))
+    config, cost = record.config(Config), Cost.of(record)
     shape = config.training.shape
     items = {
-        "model": f"GPT-2, {shape.n_layers} layers of {shape.d_model}, {record.result('budget')['parameters']:,} parameters",
+        "model": f"GPT-2, {shape.n_layers} layers of {shape.d_model}, {cost.parameters:,} parameters"
+        if cost
+        else "GPT-2",
         "text": f"{config.text.english}, {config.text.problems}, drills for {config.fact_rate:.2%} facts",
         "seeds": ", ".join(map(str, arms.seeds(arms.names[0]))),
     }
-    return [Properties("Every arm", items)]
-
-
-def record_of(records: Sequence[RunRecord]) -> Provenance:
-    name = records[0].manifest.experiment
-    seeds = " ".join(map(str, sorted({r.manifest.seed for r in records})))
-    return Provenance.of_runs(
-        {r.path: r.manifest.config_digest for r in records},
-        records[0].manifest.versions,
-        f"workings run {name} --scale {records[0].manifest.scale} --seeds {seeds}",
-        records[0].manifest.started,
-    )
+    return Properties("Every arm", items)
