@@ -41,9 +41,9 @@ from workings.report import (
     Text,
     write_report,
 )
-from workings.report.figures import colour, ink_on, round_up, ticks
+from workings.report.figures import colour, ink_on, round_ends, ticks
 from workings.report.markdown import escaped, fenced
-from workings.report.wording import interval, number, pieces, printable, probability, visible
+from workings.report.wording import interval, notes, number, pieces, printable, probability, visible
 
 LAYERS = ("embed", "block1", "final_norm")
 POSITIONS = ("bot", "t1", "t2")
@@ -464,9 +464,16 @@ def test_the_number_in_a_cell_can_be_read_on_its_colour(fraction, scale):
     assert (1.05 / (luminance + 0.05) if ink == "#ffffff" else (luminance + 0.05) / 0.05) >= 4.5
 
 
-@given(st.floats(1e-6, 1e6))
-def test_an_axis_ends_at_a_round_number_not_far_beyond_the_data(value):
-    assert value * (1 - 1e-6) <= round_up(value) <= 2 * value
+@given(st.floats(1e-6, 1e6), st.booleans())
+def test_an_axis_ends_at_round_numbers_not_far_beyond_the_data(value, is_negative):
+    ends = round_ends([0.0, -value if is_negative else value])
+    near, far = sorted(map(abs, ends))
+    assert near == 0
+    assert value * (1 - 1e-6) <= far <= 2 * value
+    low, high = round_ends([-value, value])
+    assert math.isclose(low, -high)
+    assert value * (1 - 1e-6) <= high <= 2 * value
+    assert set(ends) <= set(ticks(ends))
 
 
 @given(st.floats(-1000, 1000), st.floats(0.001, 1000))
@@ -506,3 +513,42 @@ def test_a_report_leaves_no_figures_of_the_one_before(tmp_path):
     (tmp_path / "figures" / "mine.txt").write_text("kept")
     write_report(report("three"), tmp_path)
     assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == ["01-three.csv", "mine.txt"]
+
+
+def test_a_figure_in_the_page_takes_the_colours_of_its_style_sheet(html, folder):
+    svg = html[html.index("<svg", html.index('<figure class="curves">')) : html.index("</figure>")]
+    assert "var(--ink)" in svg and "var(--series0, #0072b2)" in svg
+    assert "#1d232b" not in svg and "prefers-color-scheme: dark" in html
+    assert "var(" not in (folder / "figures/03-fit.svg").read_text()
+
+
+def test_sections_whose_titles_begin_alike_share_a_heading_in_the_contents(tmp_path):
+    titles = ("Step 1", "Step 1: by layer", "Step 1: by position", "Costs", "Step 2: by layer")
+    sections = [Text(title, "words") for title in titles]
+    page = Page(write_report(replace(report(), sections=sections), tmp_path).read_text())
+    contents = "".join(page.text).split("What was run")[0].splitlines()
+    assert [line for line in contents if line in titles] == ["Costs", "Step 2: by layer"]
+    assert "Step 1: overview · by layer · by position" in contents
+
+
+def test_the_notes_explain_the_units_that_a_report_uses():
+    assert "Points are percentage points." in notes(report())
+    only_text = replace(report(), sections=[Text("t", "words")], headline=[])
+    assert "nat" not in notes(only_text) and "Brackets hold a 95 % interval" in notes(only_text)
+
+
+def test_provenance_of_runs_names_each_digest_by_its_folder():
+    made = Provenance.of_runs({Path("runs/a"): "12", Path("runs/b"): "34"}, {"torch": "2"}, "workings run x", "today")
+    assert made.runs == ["runs/a", "runs/b"]
+    assert made.digests == {"a": "12", "b": "34"}
+    assert made.commands == ["workings run x"]
+
+
+def test_a_curve_of_shares_shows_nothing_below_zero_and_all_its_ends(tmp_path):
+    n = 5000
+    shares = Series("share", [float(at) for at in range(n)], [0.0] * n)
+    write_report(replace(report(), sections=[Curves("Flat", Axis("step"), Axis("share"), [shares])]), tmp_path)
+    svg = (tmp_path / "figures/01-flat.svg").read_text()
+    written = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert "0.00" in written and not [text for text in written if text.startswith(("−", "-"))]
+    assert len((tmp_path / "figures/01-flat.csv").read_text().splitlines()) == n + 1

@@ -60,7 +60,7 @@ _COLOUR_MAPS = {
 }
 
 MOST_POINTS = 600  # of a curve, as drawn; its CSV has them all
-_ROUND = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+_LOCATOR = MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10])  # about four round numbers on every axis
 _STYLE = {
     "font.size": 9.5,
     "font.family": "DejaVu Sans",  # ships with matplotlib: the layout is the same on every machine
@@ -135,27 +135,27 @@ def ink_on(background: str) -> str:
 
 
 def ends_of(heat_map: HeatMap) -> Ends:
-    """The values at the two ends of the colour scale: 0 to a round number, or symmetrical about 0 when diverging."""
+    """The values at the two ends of the colour scale: round, and symmetrical about 0 when it is diverging."""
     if heat_map.limits is not None:
         return heat_map.limits
     values = _finite(cell.value for row in heat_map.all_rows() for cell in row.cells)
     if heat_map.scale == "diverging":
-        furthest = round_up(max((abs(value) for value in values), default=0.0))
-        return -furthest, furthest
-    lowest = min(values, default=0.0)
-    return (-round_up(-lowest) if lowest < 0 else 0.0), round_up(max(values, default=1.0))
+        return round_ends([sign * value for value in values for sign in (-1, 1)])
+    return round_ends([0.0, *values])
 
 
 def domain_of(table: Table) -> Ends:
-    """The ends of the drawn column's axis: wide enough for every interval, and from 0 where 0 means something."""
+    """The ends of the drawn column's axis: round, wide enough for every interval, with 0 where 0 means something."""
     values = _finite(value for cell in drawn_cells(table) for value in (cell.value, cell.low, cell.high))
-    if not values:
-        return 0.0, 1.0
-    low, high = min(values), max(values)
-    if table.columns[table.column_index(table.drawn or "")].unit in ("share", "points", "bits"):
-        return (-round_up(-low) if low < 0 else 0.0), round_up(high) if high > 0 else 0.0 if low < 0 else 1.0
-    margin = 0.06 * (high - low) or 0.5
-    return low - margin, high + margin
+    unit = table.columns[table.column_index(table.drawn or "")].unit
+    return round_ends([0.0, *values] if unit in ("share", "points", "bits") else values)
+
+
+def round_ends(values: Sequence[float]) -> Ends:
+    """Round numbers around all of the values, not far beyond them; one unit apart where there is one value or none."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    marks = _LOCATOR.tick_values(low, high if high > low else low + 1.0)
+    return float(marks[0]), float(marks[-1])
 
 
 def drawn_cells(table: Table) -> list[Estimate]:
@@ -166,7 +166,7 @@ def drawn_cells(table: Table) -> list[Estimate]:
 
 def ticks(ends: Ends) -> list[float]:
     """About four round numbers within the ends, ascending."""
-    marks = MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]).tick_values(*ends)
+    marks = _LOCATOR.tick_values(*ends)
     slack = 1e-9 * (ends[1] - ends[0])
     return [float(mark) for mark in marks if ends[0] - slack <= mark <= ends[1] + slack]
 
@@ -179,14 +179,6 @@ def tick_labels(marks: Sequence[float], unit: Unit) -> list[str]:
         if len(set(labels)) == len(marks):
             break
     return labels
-
-
-def round_up(value: float) -> float:
-    """The next round number: 0.213 → 0.25, 0.937 → 1, 0 → 1."""
-    if value <= 0 or not math.isfinite(value):
-        return 1.0
-    magnitude = 10.0 ** math.floor(math.log10(value))
-    return next(size * magnitude for size in _ROUND if size * magnitude >= value * (1 - 1e-9))
 
 
 def _as_estimate(value: Cell) -> Estimate:
