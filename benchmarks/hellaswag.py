@@ -1,7 +1,7 @@
 """How many more HellaSwag items a second are judged in batches that read each context once than one item at a time?
 
 The peer is the loop that is usually written (build-nanogpt's, llm.c's): four full rows an item, padded to the longest, one pass,
-the whole matrix of logits, the losses of the endings. Same weights, same ids, same custom. Both run here, in turn, several times;
+the whole matrix of logits, the losses of the endings. Same weights, ids and convention. Both run here, in turn, several times;
 the ratio is of the best times. Every item's decisions, by total and by mean, must be identical, or there is no ratio.
 The ratio grows with the vocabulary: the peer's four rows make logits of the context four times over, ours not once.
 
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from workings.evals import hellaswag
+from workings.evals.settings import Settings
 from workings.files import write_atomic
 from workings.models.configs import GPT2_SIZES
 from workings.models.gpt2 import GPT2
@@ -69,7 +70,7 @@ def network_of(model: LanguageModel) -> tuple[Callable[[torch.Tensor], torch.Ten
 
 
 def batched(model: LanguageModel, items: Sequence[hellaswag.Item]) -> Decisions:
-    frame = hellaswag.judge(model, items, ["karpathy"])
+    frame = hellaswag.judge_items(model, items, Settings(conventions=("karpathy",)))
     return list(zip(frame["by_total"].to_list(), frame["by_tokens"].to_list(), strict=True))
 
 
@@ -110,7 +111,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         reference = given.data or own_rows(Path(folder), given.items)
-        every = hellaswag.items(reference)
+        every = hellaswag.load_items(Settings(hellaswag_data=str(reference)))
     items = random.Random(0).sample(every, min(given.items, len(every)))  # ActivityNet comes first and is short
     model = opened(given)
     single, ours = [], []

@@ -14,7 +14,7 @@ from tests.evals.tiny import save_tiny, write_rows
 from workings.errors import BadInput
 from workings.evals import gsm8k
 from workings.evals.lm_eval_files import write
-from workings.evals.settings import TEMPLATES
+from workings.evals.settings import TEMPLATES, Settings
 from workings.models.language import open_language
 
 NO_LM_EVAL = "agreement is tested with lm-eval itself: install workings[eval]"
@@ -30,6 +30,10 @@ def rows(n: int, seed: int = 0) -> list[dict]:
             {"question": f"There are {a} boxes of {b} apples, and {i} pears. How many apples?", "answer": answer}
         )
     return made
+
+
+def items_of(place: Path | str) -> list[gsm8k.Item]:
+    return gsm8k.load_items(Settings(gsm8k_data=str(place)))
 
 
 @pytest.fixture(scope="module")
@@ -126,10 +130,10 @@ def test_a_chat_prompt_ends_where_the_answer_begins():
 def test_a_long_prompt_is_cut_on_the_left_and_counted(model):
     questions = [{"question": "What is " + "6 and " * n + "9?", "answer": "#### 54"} for n in (1, 400)]
     judged = [gsm8k.Item(str(i), row["question"], row["answer"], 54) for i, row in enumerate(questions)]
-    frame = gsm8k.judge(model, judged, max_new_tokens=20)
+    frame = gsm8k.judge_items(model, judged, Settings(max_new_tokens=20))
     assert frame["cut"].to_list()[0] == 0 < frame["cut"].to_list()[1]
-    found = gsm8k.summary(frame)
-    assert found["prompts_cut"]["k"] == 1
+    found = gsm8k.summarize(frame)
+    assert found.prompts_cut.k == 1
     long = model.encode(TEMPLATES["chat"].prompt(questions[1]["question"]))
     kept = long[frame["cut"].to_list()[1] :]
     assert len(kept) == model.context - 20 and model.decode(kept).endswith("9?\nAssistant:")
@@ -138,27 +142,27 @@ def test_a_long_prompt_is_cut_on_the_left_and_counted(model):
 
 
 def test_outcomes_count_tokens_and_truncation_and_do_not_depend_on_the_batch(model, data):
-    judged = gsm8k.items(data)
-    frame = gsm8k.judge(model, judged, max_new_tokens=24, batch_size=5)
-    assert frame.equals(gsm8k.judge(model, judged, max_new_tokens=24, batch_size=1))
-    found = gsm8k.summary(frame)
-    assert found["n"] == 24 and found["truncated"]["k"] == (frame["n_tokens"] == 24).sum() > 0
-    assert found["tokens_per_response"]["value"] == pytest.approx(frame["n_tokens"].mean())
-    assert found["facts_per_response"]["value"] == 0
+    judged = items_of(data)
+    frame = gsm8k.judge_items(model, judged, Settings(max_new_tokens=24, batch_size=5))
+    assert frame.equals(gsm8k.judge_items(model, judged, Settings(max_new_tokens=24, batch_size=1)))
+    found = gsm8k.summarize(frame)
+    assert found.n == 24 and found.truncated.k == (frame["n_tokens"] == 24).sum() > 0
+    assert found.tokens_per_response.value == pytest.approx(frame["n_tokens"].mean())
+    assert found.facts_per_response.value == 0
 
 
 # ---- where items come from ---------------------------------------------------------------------------------------
 
 
 def test_a_folder_a_file_and_the_shared_set_are_read(data, shared_data):
-    assert gsm8k.items(data) == gsm8k.items(data / "test.jsonl")
-    judged = gsm8k.items(shared_data / "gsm8k")
+    assert items_of(data) == items_of(data / "test.jsonl")
+    judged = items_of(shared_data / "gsm8k")
     assert len(judged) == 1_319 == len({item.id for item in judged})
     assert (judged[0].gold, judged[0].answer[-7:]) == (18, "#### 18")
 
 
 def test_generated_problems_have_answers_as_gsm8k_writes_them():
-    judged = gsm8k.items("generated", limit=5)
+    judged = items_of("generated")[:5]
     for item in judged:
         assert item.answer.endswith(f"#### {item.gold}") and "<<" in item.answer
         assert gsm8k.is_same_text(gsm8k.strict_match(item.answer), item.answer)
@@ -166,10 +170,12 @@ def test_generated_problems_have_answers_as_gsm8k_writes_them():
 
 def test_worked_examples_come_from_the_training_file_beside_the_test(data):
     shown = gsm8k.examples_for(data / "test.jsonl", 3, 4)
-    train = {item.question for item in gsm8k.items(data / "train.jsonl")}
+    train = {item.question for item in items_of(data / "train.jsonl")}
     assert [len(some) for some in shown] == [4, 4, 4]
     assert {question for some in shown for question, _ in some} <= train
     assert shown == gsm8k.examples_for(data, 3, 4) and shown[0] != shown[1]
+    asked = gsm8k.load_items(Settings(gsm8k_data=str(data), num_fewshot=4))
+    assert [item.examples for item in asked[:3]] == shown
 
 
 def test_worked_examples_without_training_problems_are_bad_input(tmp_path):
@@ -182,7 +188,7 @@ def test_worked_examples_without_training_problems_are_bad_input(tmp_path):
 def test_a_malformed_row_is_named_by_its_line(tmp_path, fault):
     path = write_rows(tmp_path / "g.jsonl", [*rows(2), rows(1)[0] | fault])
     with pytest.raises(BadInput, match=r"g\.jsonl:3: "):
-        gsm8k.items(path)
+        items_of(path)
 
 
 # ---- lm-eval -----------------------------------------------------------------------------------------------------
@@ -208,11 +214,11 @@ def both(request, folder, model, data, tmp_path_factory):
         task_manager=TaskManager(include_defaults=False),
         bootstrap_iters=0,
     )
-    judged = gsm8k.items(data)
-    examples = gsm8k.examples_for(data, len(judged), request.param)
-    frame = gsm8k.judge(model, judged, "lm-eval", examples, max_new_tokens=24)
-    made = gsm8k.for_lm_eval(judged, frame, len(judged), "lm-eval", request.param, 24)
-    files = write(tmp_path_factory.mktemp("files"), "tiny", [made], {"limit": None})
+    asked = Settings(gsm8k_data=str(data), prompt="lm-eval", num_fewshot=request.param, max_new_tokens=24)
+    judged = gsm8k.load_items(asked)
+    frame = gsm8k.judge_items(model, judged, asked)
+    made = gsm8k.lm_eval_tasks(judged, frame, len(judged), asked)
+    files = write(tmp_path_factory.mktemp("files"), "tiny", made, {"limit": None})
     return (
         theirs,
         [json.loads(line) for line in files[0].read_text().splitlines()],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,6 +18,7 @@ from tests.evals.tiny import save_tiny, write_rows
 from workings.errors import BadInput
 from workings.evals import hellaswag
 from workings.evals.lm_eval_files import write
+from workings.evals.settings import Settings
 from workings.models.language import open_language
 
 TEXT = "a man sits on the roof and pulls up [step] shingles, naïve cats café [title] run  fast He she It's 54 times"
@@ -36,6 +39,10 @@ def rows(n: int, original: bool = True, seed: int = 0) -> list[dict]:
         row["endings"] = [text(4 + 3 * j) + "." for j in range(4)]
         made.append(row | {"ind": i})
     return made
+
+
+def items_of(place: Path) -> list[hellaswag.Item]:
+    return hellaswag.load_items(Settings(hellaswag_data=str(place)))
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +69,8 @@ def four_full_rows(network, context: list[int], endings: list[list[int]]) -> tup
 
 
 def test_karpathys_convention_is_the_mean_loss_over_the_tokens_of_the_ending(model, folder, tmp_path):
-    judged = hellaswag.items(write_rows(tmp_path / "h.jsonl", rows(24)))
-    frame = hellaswag.judge(model, judged, ["karpathy"])
+    judged = items_of(write_rows(tmp_path / "h.jsonl", rows(24)))
+    frame = hellaswag.judge_items(model, judged, Settings(conventions=("karpathy",)))
     network = AutoModelForCausalLM.from_pretrained(folder).eval()
     for item, row in zip(judged, frame.iter_rows(named=True), strict=True):
         context = model.encode(item.row["ctx"])
@@ -73,67 +80,86 @@ def test_karpathys_convention_is_the_mean_loss_over_the_tokens_of_the_ending(mod
     assert frame["by_total"].to_list() != frame["by_tokens"].to_list()  # or the two would not be told apart
 
 
+def test_total_log_probability_is_divided_by_tokens_characters_and_bytes(model, tmp_path):
+    made = rows(24)
+    for row in made:  # two bytes a character, three bytes a character, and one
+        row["endings"] = ["é" * len(row["endings"][0]), "の" * 9, *row["endings"][2:]]
+    judged = items_of(write_rows(tmp_path / "h.jsonl", made))
+    frame = hellaswag.judge_items(model, judged, Settings())
+    by_id = {item.id: item for item in judged}
+    for row in frame.iter_rows(named=True):
+        _, endings = by_id[row["id"]].text(row["condition"])
+        lengths = {
+            "total": [1] * 4,
+            "tokens": row["n_tokens"],
+            "characters": [len(ending) for ending in endings],
+            "bytes": [len(ending.encode("utf-8")) for ending in endings],
+        }
+        for name, length in lengths.items():
+            assert row[f"by_{name}"] == max(range(4), key=lambda i: row["totals"][i] / length[i]), name
+    for a, b in itertools.combinations(hellaswag.LENGTHS, 2):  # or one could stand for another unseen
+        assert frame[f"by_{a}"].to_list() != frame[f"by_{b}"].to_list(), (a, b)
+
+
 def test_decisions_do_not_depend_on_batches_or_on_neighbours(model, tmp_path):
-    judged = hellaswag.items(write_rows(tmp_path / "h.jsonl", rows(20)))
-    together = hellaswag.judge(model, judged)
-    alone = pl.concat([hellaswag.judge(model, [item], batch_tokens=1) for item in judged])
+    judged = items_of(write_rows(tmp_path / "h.jsonl", rows(20)))
+    together = hellaswag.judge_items(model, judged, Settings())
+    alone = pl.concat([hellaswag.judge_items(model, [item], Settings(batch_tokens=1)) for item in judged])
     decisions = ["id", "condition", "correct", *[f"by_{length}" for length in hellaswag.LENGTHS]]
     assert together.select(decisions).sort("id", "condition").equals(alone.select(decisions).sort("id", "condition"))
 
 
 def test_a_summary_has_n_and_intervals_that_hold_the_share(model, tmp_path):
-    judged = hellaswag.items(write_rows(tmp_path / "h.jsonl", rows(20)))
-    frame = hellaswag.judge(model, judged)
-    found = hellaswag.summary(frame)
-    for convention in hellaswag.CONVENTIONS:
+    judged = items_of(write_rows(tmp_path / "h.jsonl", rows(20)))
+    frame = hellaswag.judge_items(model, judged, Settings())
+    found = hellaswag.summarize(frame)
+    for convention in Settings().conventions:
         part = frame.filter(condition=convention)
-        assert found[convention]["acc_norm"]["k"] == part["correct"].sum() and found[convention]["n"] == 20
-        assert found[convention]["acc"]["value"] == (part["by_total"] == part["label"]).mean()
-        assert found[convention]["acc"]["low"] < found[convention]["acc"]["value"] < found[convention]["acc"]["high"]
+        assert found[convention].acc_norm.k == part["correct"].sum() and found[convention].n == 20
+        assert found[convention].acc.value == (part["by_total"] == part["label"]).mean()
+        assert found[convention].acc.low < found[convention].acc.value < found[convention].acc.high
 
 
 def test_a_context_that_does_not_fit_is_cut_on_the_left_and_counted(model, tmp_path):
     long = rows(2)
     long[1]["ctx"] = "a man sits. " * 60 + long[1]["ctx"]
-    judged = hellaswag.items(write_rows(tmp_path / "h.jsonl", long))
-    frame = hellaswag.judge(model, judged, ["karpathy"])
+    judged = items_of(write_rows(tmp_path / "h.jsonl", long))
+    frame = hellaswag.judge_items(model, judged, Settings(conventions=("karpathy",)))
     assert frame["cut"].to_list()[0] == 0 < frame["cut"].to_list()[1]
-    assert hellaswag.summary(frame)["karpathy"]["n_cut"] == 1
+    assert hellaswag.summarize(frame)["karpathy"].n_cut == 1
 
 
 def test_an_item_with_an_ending_longer_than_the_positions_is_not_judged_and_stays_in_n(model, tmp_path):
     long = rows(4)
     long[1]["endings"][2] = "naïve cats " * 100
-    judged = hellaswag.items(write_rows(tmp_path / "h.jsonl", long))
-    frame = hellaswag.judge(model, judged)
-    others = hellaswag.judge(model, [judged[0], *judged[2:]])
+    judged = items_of(write_rows(tmp_path / "h.jsonl", long))
+    frame = hellaswag.judge_items(model, judged, Settings())
+    others = hellaswag.judge_items(model, [judged[0], *judged[2:]], Settings())
     assert frame.filter(pl.col("id") != judged[1].id).equals(others)
-    for convention, found in hellaswag.summary(frame).items():
+    for convention, found in hellaswag.summarize(frame).items():
         (row,) = frame.filter(id=judged[1].id, condition=convention).iter_rows(named=True)
         assert {row[f"by_{length}"] for length in hellaswag.LENGTHS} == {hellaswag.NONE}
         assert not row["correct"] and row["totals"] == []
-        assert found["n_not_judged"] == 1
-        assert found["n"] == found["acc"]["n"] == found["acc_norm"]["n"] == found["acc_bytes"]["n"] == 4
-    assert [task.n_effective for task in hellaswag.for_lm_eval(judged, frame, 4)] == [4, 4]
+        assert found.n_not_judged == 1
+        assert found.n == found.acc.n == found.acc_norm.n == found.acc_bytes.n == 4
+    assert [task.n_effective for task in hellaswag.lm_eval_tasks(judged, frame, 4, Settings())] == [4, 4]
 
 
 def test_items_have_ids_of_their_own_even_when_rows_repeat(tmp_path):
     once = rows(3)
-    judged = hellaswag.items(write_rows(tmp_path / "h.jsonl", [*once, once[0]]))
+    judged = items_of(write_rows(tmp_path / "h.jsonl", [*once, once[0]]))
     assert len({item.id for item in judged}) == 4
-    moved = hellaswag.items(write_rows(tmp_path / "moved.jsonl", once[::-1]))
+    moved = items_of(write_rows(tmp_path / "moved.jsonl", once[::-1]))
     assert [item.id for item in moved] == [item.id for item in judged[:3]][::-1]
 
 
 def test_the_local_form_is_a_variant_of_its_own(tmp_path):
-    local = hellaswag.items(write_rows(tmp_path / "l.jsonl", rows(2, original=False)))
-    assert hellaswag.variant_of(local) != hellaswag.variant_of(
-        hellaswag.items(write_rows(tmp_path / "o.jsonl", rows(2)))
-    )
+    local = items_of(write_rows(tmp_path / "l.jsonl", rows(2, original=False)))
+    assert hellaswag.variant_of(local) != hellaswag.variant_of(items_of(write_rows(tmp_path / "o.jsonl", rows(2))))
 
 
 def test_all_of_the_shared_validation_set_is_read(shared_data):
-    judged = hellaswag.items(shared_data / "hellaswag")
+    judged = items_of(shared_data / "hellaswag")
     assert len(judged) == 10_042
     assert [sum(item.label == label for item in judged) for label in range(4)] == [2515, 2485, 2584, 2458]
 
@@ -152,7 +178,7 @@ BROKEN = {
 def test_a_malformed_row_is_named_by_its_line(tmp_path, fault):
     path = write_rows(tmp_path / "h.jsonl", [*rows(2), rows(1)[0] | BROKEN[fault]])
     with pytest.raises(BadInput, match=r"h\.jsonl:3: "):
-        hellaswag.items(path)
+        items_of(path)
 
 
 @pytest.mark.parametrize(
@@ -162,22 +188,22 @@ def test_a_malformed_row_is_named_by_its_line(tmp_path, fault):
 def test_a_file_that_is_no_rows_is_said_to_be_none(tmp_path, content, message):
     (tmp_path / "h.jsonl").write_bytes(content)
     with pytest.raises(BadInput, match=message):
-        hellaswag.items(tmp_path / "h.jsonl")
+        items_of(tmp_path / "h.jsonl")
 
 
 def test_a_packed_file_that_was_cut_short_is_no_short_data_set(tmp_path):
     packed = gzip.compress("".join(json.dumps(row) + "\n" for row in rows(50)).encode())
     (tmp_path / "h.jsonl.gz").write_bytes(packed[: len(packed) // 2])
     with pytest.raises(BadInput, match="cannot be read"):
-        hellaswag.items(tmp_path / "h.jsonl.gz")
+        items_of(tmp_path / "h.jsonl.gz")
     (tmp_path / "h.jsonl.gz").write_bytes(packed)
-    assert len(hellaswag.items(tmp_path / "h.jsonl.gz")) == 50
+    assert len(items_of(tmp_path / "h.jsonl.gz")) == 50
 
 
 def test_a_reference_to_nothing_is_bad_input(tmp_path):
-    for reference in (tmp_path / "nothing.jsonl", "no/such-data-set-here"):
+    for reference in (tmp_path / "nothing.jsonl", Path("no/such-data-set-here")):
         with pytest.raises(BadInput):
-            hellaswag.items(reference)
+            items_of(reference)
 
 
 # ---- lm-eval ------------------------------------------------------------------------------------------------------
@@ -223,9 +249,9 @@ def both(request, folder, model, tmp_path_factory):
         task_manager=TaskManager(include_defaults=False),
         bootstrap_iters=0,
     )
-    judged = hellaswag.items(path)
-    frame = hellaswag.judge(model, judged, ["lm-eval"])
-    tasks = list(hellaswag.for_lm_eval(judged, frame, len(judged)))
+    judged = items_of(path)
+    frame = hellaswag.judge_items(model, judged, Settings(conventions=("lm-eval",)))
+    tasks = hellaswag.lm_eval_tasks(judged, frame, len(judged), Settings())
     files = write(place / "files", "tiny", tasks, {"limit": None})
     ours = [json.loads(line) for line in files[0].read_text().splitlines()]
     return theirs, frame, ours, json.loads(files[-1].read_text())

@@ -11,15 +11,17 @@ import torch
 
 from workings.arithmetic.drills import DrillSpec, drill_documents
 from workings.arithmetic.facts import GPT2_MUL, Fact
-from workings.arithmetic.probes import PROBE_KINDS
-from workings.evals import contamination, probes
-from workings.evals.settings import encode_raw
+from workings.arithmetic.probes import PROBE_KINDS, overlap
+from workings.evals import probes
+from workings.evals.contamination import contamination_of
+from workings.evals.settings import Settings, encode_raw
 from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
 from workings.models.own import Language
 from workings.text.tokenizer import VOCABULARIES, Tokenizer
 
-TABLE = [probe for probe in probes.items() if probe.kind == "table"]
+ITEMS = probes.load_items(Settings())
+TABLE = [probe for probe in ITEMS if probe.kind == "table"]
 TAUGHT = TABLE[10:66:5]
 UNKNOWN = TABLE[12:66:5]
 
@@ -61,7 +63,7 @@ def model(request) -> Language:
 
 @pytest.fixture(scope="module")
 def frame(model):
-    return probes.judge(model, [*TAUGHT, *UNKNOWN])
+    return probes.judge_items(model, [*TAUGHT, *UNKNOWN], Settings())
 
 
 def known(frame):
@@ -85,15 +87,15 @@ def test_a_fact_token_answers_like_digits_and_is_counted(model, frame):
     has_tokens = model.vocabulary is not None
     assert (frame["worked_facts"].sum() > 0) == has_tokens
     assert frame["fact_rank"].is_not_null().all() if has_tokens else frame["fact_rank"].is_null().all()
-    summary = probes.summary(frame)["table"]
-    assert ("fact_probability" in summary) == has_tokens and summary["n"] == len(frame)
+    summary = probes.summarize(frame)["table"]
+    assert (summary.fact_probability is not None) == has_tokens and summary.n == len(frame)
     chosen = known(frame)["equation_correct"]
     assert chosen.mean() > 0.7
 
 
 def test_probabilities_and_ranks_are_those_of_the_full_softmax(model):
     probe = TAUGHT[0]
-    row = probes.judge(model, [probe]).row(0, named=True)
+    row = probes.judge_items(model, [probe], Settings()).row(0, named=True)
     prompt = encode_raw(model, f"User: {probe.question}\nAssistant: The answer is")
 
     def by_hand(text: str) -> tuple[float, int]:
@@ -119,7 +121,7 @@ def test_the_choice_of_values_is_among_all_of_them_and_sums_to_one(model):
     values = sorted({fact.value for fact in GPT2_MUL})
     scored = model.logprobs([prompt], [[model.encode(f" {value}") for value in values]])[0]
     likely = np.exp([one.total for one in scored])
-    row = probes.judge(model, [probe]).row(0, named=True)
+    row = probes.judge_items(model, [probe], Settings()).row(0, named=True)
     assert len(values) == 36
     if model.vocabulary is None:  # else fact tokens are spellings too
         assert row["value_share"] == pytest.approx(likely[values.index(probe.answer)] / likely.sum(), rel=1e-3)
@@ -128,7 +130,7 @@ def test_the_choice_of_values_is_among_all_of_them_and_sums_to_one(model):
 
 def test_batches_and_neighbours_change_nothing(model, frame):
     some = [TAUGHT[2], UNKNOWN[0]]
-    alone = probes.judge(model, some, batch_size=1, batch_tokens=1)
+    alone = probes.judge_items(model, some, Settings(batch_size=1, batch_tokens=1))
     together = frame.filter(frame["id"].is_in([probe.id for probe in some])).sort("id")
     exact = ["id", "correct", "response", "worked_response", "rank", "value_choice", "equation_choice"]
     assert alone.sort("id").select(exact).equals(together.select(exact))
@@ -137,7 +139,7 @@ def test_batches_and_neighbours_change_nothing(model, frame):
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 def test_every_arm_is_asked_the_same_words(vocabulary):
     tokenizer = Tokenizer.build("embedded", vocabulary)
-    for probe in probes.items():
+    for probe in ITEMS:
         assert tokenizer.prepare(probe.question) == probe.question
 
 
@@ -165,14 +167,14 @@ def test_the_answer_is_the_number_of_the_first_sentence(text, value):
 
 
 def test_no_question_is_asked_twice_and_every_kind_is_there():
-    judged = probes.items()
+    judged = ITEMS
     assert len({(probe.kind, probe.question) for probe in judged}) == len(judged) == len({probe.id for probe in judged})
     kinds = [probe.kind for probe in judged]
     assert [kinds.count(kind) for kind in PROBE_KINDS][:4] == [81, 100, 100, 100]
 
 
 def test_the_measures_beside_the_direct_answer_can_be_compared_like_it(frame):
-    others = probes.other_frames(frame)
+    others = probes.other_outcomes(frame)
     assert set(others) == {"worked", "value_choice"}  # the choice of facts asks arms different things
     for one in others.values():
         assert one["correct"].null_count() == 0 and not one.select("id", "condition").is_duplicated().any()
@@ -192,20 +194,20 @@ def test_overlap_finds_the_drills_of_the_corpus_a_model_was_trained_on(tmp_path)
     for vocabulary in ("digits", "facts", "shuffled"):
         config = CorpusConfig(sources, vocabulary, documents_limit=40, shuffle_documents=1, validation_fraction=0.0)
         corpus = build_corpus(config, tmp_path / vocabulary, processes=1)
-        found[vocabulary] = contamination.report_on(corpus.folder, probes.items())
-    expected = {row["kind"]: row for row in probes.overlap_with(probes.items(), texts)}
-    assert expected["table"]["n_equations"] > 10
-    for row in found["digits"]["overlap"]:
-        assert row == expected[row["kind"]]
-    assert found["facts"]["overlap"] == found["digits"]["overlap"]
+        found[vocabulary] = contamination_of(corpus.folder, ITEMS)
+    expected = {row.kind: row for row in overlap(ITEMS, texts)}
+    assert expected["table"].n_equations > 10
+    for row in found["digits"].overlap:
+        assert row == expected[row.kind]
+    assert found["facts"].overlap == found["digits"].overlap
     trained = tmp_path / "run" / "checkpoint" / "step_000010"  # a pretraining names its corpus by the manifest
     trained.mkdir(parents=True)
     places = {"corpus": str(tmp_path / "digits" / "manifest.json")}
     (tmp_path / "run" / "manifest.json").write_text(json.dumps({"format": 1, "input_places": places}))
-    assert contamination.report_on(trained, probes.items()) == found["digits"]
-    assert all(row["n_equations"] is None for row in found["shuffled"]["overlap"])
+    assert contamination_of(trained, ITEMS) == found["digits"]
+    assert all(row.n_equations is None for row in found["shuffled"].overlap)
 
 
 def test_a_model_that_names_no_corpus_is_said_to_be_unknown(tmp_path):
-    about = contamination.report_on(tmp_path, probes.items())
-    assert "not known" in about["about"] and "overlap" not in about
+    found = contamination_of(tmp_path, ITEMS)
+    assert "not known" in found.about and not found.overlap

@@ -55,13 +55,14 @@ class Probe:
 class Overlap:
     """Overlap of the `n` probes of a kind with some texts: questions found word for word, and equations found.
 
-    An equation counts in either order of its operands (6*9, 9*6) and however the drills write it.
+    An equation counts in either order of its operands (6*9, 9*6) and however the drills write it; `n_equations` is None
+    where the texts' equations mean nothing.
     """
 
     kind: ProbeKind
     n: int
     n_questions: int
-    n_equations: int
+    n_equations: int | None
 
 
 def probes(spec: DrillSpec | None = None, n: int = 100, seed: int = 0) -> list[Probe]:

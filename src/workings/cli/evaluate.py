@@ -51,7 +51,7 @@ def evaluate(
         "prompt": prompt,
         "batch_size": batch_size,
         "max_new_tokens": max_new_tokens,
-        "customs": None if custom == "both" else [custom],
+        "conventions": None if custom == "both" else [custom],
     }
     given = {name: value for name, value in given.items() if value is not None} | _data(data, names)
     settings = changed(Settings(), given)

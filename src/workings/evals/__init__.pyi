@@ -1,4 +1,11 @@
 from . import gsm8k as gsm8k
 from . import hellaswag as hellaswag
 from . import probes as probes
+from .contamination import corpus_given as corpus_given
+from .evaluation import TaskResult as TaskResult
 from .evaluation import evaluate as evaluate
+from .evaluation import is_judged as is_judged
+from .evaluation import load_items as load_items
+from .evaluation import name_at as name_at
+from .evaluation import results_of as results_of
+from .settings import Settings as Settings

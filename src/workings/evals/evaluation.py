@@ -1,235 +1,206 @@
-"""model × tasks → outcomes item by item, summaries, files for lm-eval's readers: all of them in one Run.
+"""A model and tasks → outcomes item by item, measures with intervals, and files in lm-eval's form, all in one Run.
 
-Every model is asked the same items in the same words. Items that a limit leaves out are the last ones, and the summary
-says how many there were.
+Every model is asked the same items in the same words. A limit leaves out the last items, and the result says of how many.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import polars as pl
 
-from workings.evals import contamination, gsm8k, hellaswag, lm_eval_files, probes
+from workings.evals import gsm8k, hellaswag, lm_eval_files, probes
+from workings.evals.contamination import Contamination, contamination_of
+from workings.evals.gsm8k import GSM8KMeasures
+from workings.evals.hellaswag import HellaSwagMeasures
 from workings.evals.lm_eval_files import LmEvalTask
-from workings.evals.settings import Settings, checked_tasks, n_new_tokens
-from workings.models.language import LanguageModel
-from workings.run import Run
+from workings.evals.probes import ProbeMeasures
+from workings.evals.settings import Settings, TaskName, checked_tasks, n_new_tokens
+from workings.judging.statistics import Measure
+from workings.progress import track
+from workings.run import Run, RunRecord
 
-_CHUNK = 500  # items between two lines of progress
+if TYPE_CHECKING:
+    from workings.models.language import LanguageModel
+
+I = TypeVar("I")  # noqa: E741 (an item)
+Summary = GSM8KMeasures | dict[str, HellaSwagMeasures] | dict[str, ProbeMeasures]
+_CHUNK = 500  # items between two steps of the progress display; chunks decide nothing
 
 
 @dataclass(frozen=True)
-class Task:
-    """One benchmark: where its items come from, how they are judged, what is said of them."""
+class TaskResult:
+    """What a run keeps in results/ for a task, beside the outcomes.
 
-    items: Callable[[Settings], list[Any]]
-    judge: Callable[[LanguageModel, Sequence[Any], Settings, int], pl.DataFrame]
-    summary: Callable[[pl.DataFrame], dict[str, Any]]
-    frames: Callable[[pl.DataFrame], dict[str, pl.DataFrame]]
-    files: Callable[[Sequence[Any], pl.DataFrame, int, Settings], list[LmEvalTask]]
-    source: Callable[[Sequence[Any], Settings], str]
+    Attributes:
+        model: The model as the user named it; `fingerprint` is the sha256 of what decides its outputs.
+        step: Of a checkpoint that a training kept; None for a model by itself.
+        n, n_all: Items judged, and items there are.
+        data: Where the items come from and how they are asked, in words.
+        notes: Sentences for the report on what the model's few positions did to the task.
+        summary: Measures; by convention for HellaSwag, by kind for probes.
+        training: For probes, how many of them the training text showed.
+    """
+
+    task: TaskName
+    model: str
+    fingerprint: str
+    step: int | None
+    n: int
+    n_all: int
+    limit: int | None
+    data: str
+    notes: tuple[str, ...]
+    summary: Summary
+    training: Contamination | None = None
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """Every number with an interval by its dotted name: `accuracy`, `karpathy.acc_norm`, `table.worked`."""
+        groups = self.summary if isinstance(self.summary, dict) else {"": self.summary}
+        named = {
+            f"{group}.{field.name}".lstrip("."): getattr(of, field.name)
+            for group, of in groups.items()
+            for field in fields(of)
+        }
+        return {name: value for name, value in named.items() if isinstance(value, Measure)}
+
+
+@dataclass(frozen=True)
+class Task(Generic[I]):
+    """The functions of a benchmark's module, which all have the same signatures."""
+
+    load_items: Callable[[Settings], list[I]]
+    judge_items: Callable[[LanguageModel, Sequence[I], Settings], pl.DataFrame]
+    summarize: Callable[[pl.DataFrame], Summary]
+    lm_eval_tasks: Callable[[Sequence[I], pl.DataFrame, int, Settings], list[LmEvalTask]]
+    source: Callable[[Sequence[I], Settings], str]
+    notes: Callable[[LanguageModel, pl.DataFrame, Settings], list[str]] = lambda *_: []
+    other_outcomes: Callable[[pl.DataFrame], dict[str, pl.DataFrame]] = lambda _: {}
+
+
+TASKS: dict[TaskName, Task[Any]] = {
+    "hellaswag": Task(
+        hellaswag.load_items,
+        hellaswag.judge_items,
+        hellaswag.summarize,
+        hellaswag.lm_eval_tasks,
+        hellaswag.source,
+        hellaswag.notes,
+    ),
+    "gsm8k": Task(gsm8k.load_items, gsm8k.judge_items, gsm8k.summarize, gsm8k.lm_eval_tasks, gsm8k.source, gsm8k.notes),
+    "probes": Task(
+        probes.load_items,
+        probes.judge_items,
+        probes.summarize,
+        probes.lm_eval_tasks,
+        probes.source,
+        other_outcomes=probes.other_outcomes,
+    ),
+}
+Items = dict[TaskName, list[Any]]
+"""All items of each task."""
+
+
+def load_items(tasks: Iterable[str], settings: Settings) -> Items:
+    """Load the items of tasks. Do it before a model is opened: a mistake in the data is found in a second.
+
+    Raises:
+        BadInput: There is no such task, or its data cannot be read.
+    """
+    return {name: TASKS[name].load_items(settings) for name in checked_tasks(tasks)}
 
 
 def evaluate(
     model: LanguageModel,
-    tasks: Iterable[str],
+    items: Items,
     run: Run,
     settings: Settings,
     *,
     step: int | None = None,
-    items: dict[str, list[Any]] | None = None,
     reference: str | Path = "",
-) -> dict[str, dict[str, Any]]:
-    """Judge a model and write everything into the run; the results by task.
+) -> dict[TaskName, TaskResult]:
+    """Judge a model and write everything into the run. What a stopped run has already is not judged again.
 
-    With a `step`, names end in it (`hellaswag_step_002000`), so that the checkpoints of a training lie side by side. What a
-    run that was stopped has already is not judged again. `items`: what `load` gave, for several models. `reference` is
-    the model as the user named it: where it lies, the corpus it was trained on may be found.
+    Args:
+        items: From `load_items` with the same settings, whose limit is applied here.
+        step: The model's step in its training. Names then end in it (`hellaswag_step_002000`), so that the checkpoints of
+            a training lie side by side.
+        reference: The model as the user named it; the corpus it was trained on may be found from there.
     """
-    loaded = load(tasks, settings) if items is None else items
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[TaskName, TaskResult] = {}
     files: list[LmEvalTask] = []
-    for name in checked_tasks(tasks):
-        kept, n_all = loaded[name][: settings.limit], len(loaded[name])
-        frame = _kept_or_judged(run, name, model, kept, settings, step)
-        found[name] = _result(name, model, kept, frame, n_all, settings, step)
-        if name == "probes" and str(reference):
-            found[name]["training"] = contamination.report_on(reference, kept)
-        run.results(stem_of(name, step), found[name])
-        files += TASKS[name].files(kept, frame, n_all, settings)
-    _write_files(run, model, files, settings, step)
-    return found
+    for name, every in items.items():
+        task, judged = TASKS[name], every[: settings.limit]
+        outcomes = _outcomes(model, name, judged, run, settings, step)
+        results[name] = TaskResult(
+            name,
+            model.name,
+            model.fingerprint,
+            step,
+            len(judged),
+            len(every),
+            settings.limit,
+            task.source(judged, settings),
+            tuple(task.notes(model, outcomes, settings)),
+            task.summarize(outcomes),
+            contamination_of(reference, judged) if name == "probes" and str(reference) else None,
+        )
+        run.results(name_at(name, step), results[name])
+        files += task.lm_eval_tasks(judged, outcomes, len(every), settings)
+    _write_lm_eval_files(run, model, files, settings, step)
+    return results
 
 
-def _kept_or_judged(
-    run: Run, name: str, model: LanguageModel, kept: Sequence[Any], settings: Settings, step: int | None
-) -> pl.DataFrame:
-    """A task's outcomes: those the run has, or new ones, which it has from then on."""
-    stem = stem_of(name, step)
-    done = run.path / "outcomes" / f"{stem}.parquet"
-    if done.is_file():
-        return pl.read_parquet(done)
-    frame = _judged(name, model, kept, settings, stem)
-    for other, one in TASKS[name].frames(frame).items():
-        run.outcomes(stem_of(f"{name}_{other}", step), one)
-    run.outcomes(stem, frame)  # last: what is there is complete
-    return frame
-
-
-def stem_of(name: str, step: int | None) -> str:
-    """The name of a task's outcomes and results, of a model or of a checkpoint."""
+def name_at(name: str, step: int | None) -> str:
+    """The name of a task's outcomes and results, for a model or for the checkpoint of a step."""
     return name if step is None else f"{name}_step_{step:06d}"
 
 
-def load(tasks: Iterable[str], settings: Settings) -> dict[str, list[Any]]:
-    """{task: all its items}. Before any model is opened: a mistake in the data is found in a second."""
-    return {name: TASKS[name].items(settings) for name in checked_tasks(tasks)}
+def is_judged(run: Run, tasks: Iterable[TaskName], step: int) -> bool:
+    """Whether the run has the results of all these tasks for the checkpoint of a step."""
+    return all((run.path / "results" / f"{name_at(task, step)}.json").is_file() for task in tasks)
 
 
-def evaluation(
-    task: str, settings: Settings, measures: Callable[[str], bool] = lambda name: True
-) -> Callable[[LanguageModel, int], dict[str, Any]]:
-    """What a training asks of its model every so many steps: {"hellaswag.karpathy.acc_norm": …, with _low, _high and n}."""
-    (name,) = checked_tasks([task])
-    asked = TASKS[name].items(settings)[: settings.limit]
-
-    def judge(model: LanguageModel, step: int) -> dict[str, Any]:
-        summary = TASKS[name].summary(TASKS[name].judge(model, asked, settings, 0))
-        found: dict[str, Any] = {f"{name}.n": len(asked)}
-        for measure, estimate in estimates(summary):
-            if measures(measure):
-                key = f"{name}.{measure}"
-                found |= {key: estimate["value"], f"{key}_low": estimate["low"], f"{key}_high": estimate["high"]}
-        return found
-
-    return judge
+def results_of(record: RunRecord) -> list[TaskResult]:
+    """All results of a run of `evaluate-model`, in the order of their names."""
+    return [record.result(path.stem, TaskResult) for path in sorted((record.path / "results").glob("*.json"))]
 
 
-def estimates(summary: dict[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """("karpathy.acc_norm", {value, low, high, n}) for every number of a summary that has an interval."""
-    for name, value in summary.items():
-        if isinstance(value, dict):
-            if {"value", "low", "high"} <= value.keys():
-                yield before + name, value
-            else:
-                yield from estimates(value, f"{before}{name}.")
-
-
-def _judged(name: str, model: LanguageModel, kept: Sequence[Any], settings: Settings, stem: str) -> pl.DataFrame:
-    """In chunks, with a line of progress after each; chunks decide nothing."""
+def _outcomes(
+    model: LanguageModel, task: TaskName, items: Sequence[Any], run: Run, settings: Settings, step: int | None
+) -> pl.DataFrame:
+    """A task's outcomes: those the run has, or new ones, which it has from then on."""
+    name = name_at(task, step)
+    done = run.path / "outcomes" / f"{name}.parquet"
+    if done.is_file():
+        return pl.read_parquet(done)
     frames = []
-    for start in range(0, len(kept), _CHUNK):
-        chunk = kept[start : start + _CHUNK]
-        frames.append(TASKS[name].judge(model, chunk, settings, start))
-        print(f"{stem}: {start + len(chunk):,} of {len(kept):,}", file=sys.stderr, flush=True)
-    return pl.concat(frames)
+    with track(f"judging {name}", len(items)) as tracker:
+        for start in range(0, len(items), _CHUNK):
+            frames.append(TASKS[task].judge_items(model, items[start : start + _CHUNK], settings))
+            tracker.update(min(start + _CHUNK, len(items)))
+    outcomes = pl.concat(frames)
+    for other, frame in TASKS[task].other_outcomes(outcomes).items():
+        run.outcomes(name_at(f"{task}_{other}", step), frame)
+    run.outcomes(name, outcomes)  # last: what is there is complete
+    return outcomes
 
 
-def _result(
-    name: str,
-    model: LanguageModel,
-    kept: Sequence[Any],
-    frame: pl.DataFrame,
-    n_all: int,
-    settings: Settings,
-    step: int | None,
-) -> dict[str, Any]:
-    return {
-        "task": name,
-        "model": model.name,
-        "fingerprint": model.fingerprint,
-        "step": step,
-        "n": len(kept),
-        "n_all": n_all,
-        "limit": settings.limit,
-        "data": TASKS[name].source(kept, settings),
-        "notes": list(_notes(name, model, frame, settings)),
-        "summary": TASKS[name].summary(frame),
-    }
-
-
-def _notes(name: str, model: LanguageModel, frame: pl.DataFrame, settings: Settings) -> Iterator[str]:
-    """What the positions of a small model did to a task, in sentences for the report."""
-    if name == "gsm8k" and (most := n_new_tokens(model, settings.max_new_tokens)) < settings.max_new_tokens:
-        yield (
-            f"answers have at most {most} new tokens where {settings.max_new_tokens} were asked for: the model has "
-            f"{model.context} positions, half of them for the prompt."
-        )
-    if name == "hellaswag":
-        for (convention,), rows in frame.group_by("condition", maintain_order=True):
-            if n := hellaswag.n_not_judged(rows):
-                yield (
-                    f"{n:,} of {len(rows):,} items ({convention}) were not judged, for an ending is longer than the model's "
-                    f"{model.context} positions; they count as wrong."
-                )
-
-
-def _write_files(
+def _write_lm_eval_files(
     run: Run, model: LanguageModel, tasks: Sequence[LmEvalTask], settings: Settings, step: int | None
 ) -> None:
-    folder = run.path / "lm_eval" / stem_of("", step).strip("_")
+    folder = run.path / "lm_eval" / name_at("", step).strip("_")
     for earlier in folder.glob("*_*.json*"):  # of a run that was stopped: the same items, under another time
         earlier.unlink()
-    about = {
+    config = {
         "model_sha": model.fingerprint,
         "batch_size": settings.batch_size,
         "limit": settings.limit,
         "device": str(model.device),
         "gen_kwargs": {"do_sample": False, "max_gen_toks": n_new_tokens(model, settings.max_new_tokens)},
     }
-    lm_eval_files.write(folder, model.name, tasks, about)
-
-
-# ---- the tasks ---------------------------------------------------------------------------------------------------
-
-
-def _gsm8k_items(settings: Settings) -> list[gsm8k.Item]:
-    gsm8k.examples_for(
-        settings.gsm8k_data, 1, settings.n_fewshot
-    )  # BadInput before anything is judged, if there are none
-    return gsm8k.items(settings.gsm8k_data)
-
-
-def _judge_gsm8k(model: LanguageModel, some: Sequence[gsm8k.Item], settings: Settings, start: int) -> pl.DataFrame:
-    # Examples are one stream over all items: those of a chunk are the ones behind the items before it.
-    shown = gsm8k.examples_for(settings.gsm8k_data, start + len(some), settings.n_fewshot)[start:]
-    return gsm8k.judge(model, some, settings.prompt, shown, settings.max_new_tokens, settings.batch_size)
-
-
-def _gsm8k_files(kept: Sequence[gsm8k.Item], frame: pl.DataFrame, n_all: int, settings: Settings) -> list[LmEvalTask]:
-    return [gsm8k.for_lm_eval(kept, frame, n_all, settings.prompt, settings.n_fewshot, settings.max_new_tokens)]
-
-
-TASKS: dict[str, Task] = {
-    "hellaswag": Task(
-        lambda settings: hellaswag.items(settings.hellaswag_data),
-        lambda model, some, settings, _: hellaswag.judge(model, some, settings.customs, settings.batch_tokens),
-        hellaswag.summary,
-        lambda frame: {},
-        lambda kept, frame, n_all, _: list(hellaswag.for_lm_eval(kept, frame, n_all)),
-        lambda kept, settings: f"{settings.hellaswag_data} ({hellaswag.variant_of(kept)})",
-    ),
-    "gsm8k": Task(
-        _gsm8k_items,
-        _judge_gsm8k,
-        gsm8k.summary,
-        lambda frame: {},
-        _gsm8k_files,
-        lambda kept, settings: f"{settings.gsm8k_data}, {settings.prompt} prompt, {settings.n_fewshot} worked examples",
-    ),
-    "probes": Task(
-        lambda settings: probes.items(settings.drills, seed=settings.probe_seed),
-        lambda model, some, settings, _: probes.judge(
-            model, some, settings.prompt, settings.batch_size, settings.batch_tokens
-        ),
-        probes.summary,
-        probes.other_frames,
-        lambda kept, frame, n_all, settings: [probes.for_lm_eval(kept, frame, n_all, settings.prompt)],
-        lambda kept, settings: f"arithmetic probes, {settings.prompt} prompt",
-    ),
-}
+    lm_eval_files.write(folder, model.name, tasks, config)

@@ -1,43 +1,45 @@
-"""A context and four endings → which ending a model finds likeliest, in the two conventions that published numbers follow.
+"""HellaSwag: a context and four endings → which ending a model finds likeliest, in the two scoring conventions that are published.
 
     karpathy   the raw context, a space, the raw ending; context and ending are encoded apart;
                acc: likeliest in total, acc_norm: likeliest per token (build-nanogpt, llm.c)
     lm-eval    activity label, tidied context and endings; encoded together and cut where the context ends;
                acc: likeliest in total, acc_norm: per character, acc_bytes: per byte
 
-Rows of the hub have `ctx_a` and `ctx_b`, which lm-eval joins anew; a file that has only `ctx` is a variant of the data
-whose numbers compare models with each other and not with published ones (`variant_of`).
+The benchmark is Zellers et al. 2019 (arXiv:1905.07830). Rows of the hub have `ctx_a` and `ctx_b`, which lm-eval joins anew. A file
+that has only `ctx` is a variant of the data: its numbers compare models with each other, not with published ones (`variant_of`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import polars as pl
 
 from workings.errors import BadInput
-from workings.evals.estimates import share
 from workings.evals.lm_eval_files import LmEvalTask, sample
-from workings.evals.settings import HELLASWAG, Convention, encode_prompt, encode_raw, opening_ids
-from workings.models.language import LanguageModel, Scored
+from workings.evals.settings import Convention, Settings, encode_prompt, encode_raw, opening_ids
+from workings.judging.statistics import Measure
 from workings.text.datasets import Row, content_ids, rows_of, text_field
 
-CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
-LENGTHS = ("total", "tokens", "characters", "bytes")
+if TYPE_CHECKING:
+    from workings.models.language import LanguageModel, Scored
+
+Length = Literal["total", "tokens", "characters", "bytes"]
+LENGTHS: tuple[Length, ...] = get_args(Length)
+"""What a log-probability may be divided by before endings are compared; by nothing in `total`."""
+NORM: dict[Convention, Length] = {"karpathy": "tokens", "lm-eval": "characters"}
+"""What each convention's acc_norm divides by. lm-eval counts characters, and calls the count of bytes acc_bytes."""
 NONE = -1
 """The ending chosen of an item that was not judged."""
-NORM: dict[Convention, str] = {"karpathy": "tokens", "lm-eval": "characters"}
-"""By what each convention's acc_norm divides; lm-eval counts characters, and calls the count of bytes acc_bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row as it was read, checked; `label` is the right ending's place."""
+    """A checked row of the data set; `label` is the index of the right ending."""
 
     id: str
     row: Row
@@ -45,6 +47,7 @@ class Item:
 
     @property
     def is_original(self) -> bool:
+        """Whether the row has the two parts of its context, as the hub's rows have."""
         return "ctx_a" in self.row and "ctx_b" in self.row
 
     def text(self, convention: Convention) -> tuple[str, list[str]]:
@@ -57,49 +60,41 @@ class Item:
         return tidied(f"{self.row['activity_label']}: {context}"), [tidied(ending) for ending in self.row["endings"]]
 
 
-def items(reference: str | Path = HELLASWAG, limit: int | None = None) -> list[Item]:
-    """The validation items of a hub id or a local file (or folder) in the hub's format. BadInput names a malformed line."""
-    rows = [(row, _label(row, place)) for place, row in rows_of(reference, "validation")]
+@dataclass(frozen=True)
+class HellaSwagMeasures:
+    """The shares of items chosen rightly in one convention.
+
+    Attributes:
+        n_cut: Items whose context lost tokens on the left, to fit the model's positions.
+        n_not_judged: Items with an ending longer than the positions; they count as wrong.
+    """
+
+    n: int
+    acc: Measure
+    acc_norm: Measure
+    acc_bytes: Measure
+    n_cut: int
+    n_not_judged: int
+
+
+def load_items(settings: Settings) -> list[Item]:
+    """Read all validation items of `hellaswag_data`. BadInput names a malformed line."""
+    rows = [(row, _checked_label(row, place)) for place, row in rows_of(settings.hellaswag_data, "validation")]
     ids = content_ids([row["ctx"], row["endings"], label] for row, label in rows)
-    return [Item(id, row, label) for id, (row, label) in zip(ids, rows, strict=True)][:limit]
+    return [Item(id, row, label) for id, (row, label) in zip(ids, rows, strict=True)]
 
 
-def variant_of(judged: Sequence[Item]) -> str:
+def variant_of(items: Sequence[Item]) -> str:
     """Which text these items are: the hub's rows, or rows that lost the parts of their contexts."""
-    return "hub rows" if all(item.is_original for item in judged) else "local rows without ctx_a and ctx_b"
+    return "hub rows" if all(item.is_original for item in items) else "local rows without ctx_a and ctx_b"
 
 
 def tidied(text: str) -> str:
-    """Without the brackets that WikiHow's template left in the data set, as lm-eval reads it."""
+    """A text without the brackets that WikiHow's layout left in the data set, as lm-eval reads it."""
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
-def judge(
-    model: LanguageModel,
-    judged: Sequence[Item],
-    conventions: Iterable[Convention] = CONVENTIONS,
-    batch_tokens: int = 8192,
-) -> pl.DataFrame:
-    """One row an item and convention (`condition`); `correct` is that convention's acc_norm.
-
-    `totals` are log-probabilities in nats, one an ending; `by_total`, `by_tokens`, `by_characters`, `by_bytes` are the
-    endings that each way of counting chooses; `cut` are the tokens that the context lost to fit the positions. An item
-    with an ending longer than the positions is not judged: it chooses NONE, has no totals, and stays in n as not correct.
-    """
-    frames = [_judged(model, judged, convention, batch_tokens) for convention in conventions]
-    return pl.concat(frames)
-
-
-def _judged(model: LanguageModel, judged: Sequence[Item], convention: Convention, batch_tokens: int) -> pl.DataFrame:
-    contexts, endings = [], []
-    for item in judged:
-        context, alternatives = _encoded(model, item, convention)
-        contexts.append(context)
-        endings.append(alternatives if max(map(len, alternatives)) <= model.context else [])
-    scored = model.logprobs(contexts, endings, batch_tokens)
-    rows = [_row(item, convention, four) for item, four in zip(judged, scored, strict=True)]
-    return pl.DataFrame(rows, schema=_SCHEMA)
-
+# ---- judged ------------------------------------------------------------------------------------------------------
 
 _SCHEMA: dict[str, Any] = {
     "id": pl.String,
@@ -114,6 +109,28 @@ _SCHEMA: dict[str, Any] = {
 }
 
 
+def judge_items(model: LanguageModel, items: Sequence[Item], settings: Settings) -> pl.DataFrame:
+    """Choose an ending for every item, in each convention of the settings.
+
+    An item with an ending longer than the model's positions is not judged: it chooses NONE, has no totals, and stays
+    in n as not correct.
+
+    Returns:
+        One row an item and convention (`condition`). `correct` is that convention's acc_norm; `by_total`, `by_tokens`,
+        `by_characters` and `by_bytes` are the endings chosen; `totals` are the endings' log-probabilities in nats;
+        `cut` is the number of tokens that the context lost to fit the positions.
+    """
+    frames = []
+    for convention in settings.conventions:
+        encoded = [_encoded(model, item, convention) for item in items]
+        contexts = [context for context, _ in encoded]
+        endings = [four if max(map(len, four)) <= model.context else [] for _, four in encoded]
+        scored = model.logprobs(contexts, endings, settings.batch_tokens)
+        rows = [_outcome(item, convention, four) for item, four in zip(items, scored, strict=True)]
+        frames.append(pl.DataFrame(rows, schema=_SCHEMA))
+    return pl.concat(frames)
+
+
 def _encoded(model: LanguageModel, item: Item, convention: Convention) -> tuple[list[int], list[list[int]]]:
     context, endings = item.text(convention)
     if convention == "karpathy":
@@ -124,58 +141,69 @@ def _encoded(model: LanguageModel, item: Item, convention: Convention) -> tuple[
     return opening_ids(model) + read, [encode_raw(model, f"{context} {ending}")[len(read) :] for ending in endings]
 
 
-def _row(item: Item, convention: Convention, four: Sequence[Scored]) -> dict[str, Any]:
+def _outcome(item: Item, convention: Convention, scored: Sequence[Scored]) -> dict[str, Any]:
     _, endings = item.text(convention)
-    totals = np.array([one.total for one in four])
-    lengths = {
-        "total": np.ones(len(four)),
-        "tokens": np.array([len(one.tokens) for one in four], float),
-        "characters": np.array([len(ending) for ending in endings], float),
-        "bytes": np.array([len(ending.encode()) for ending in endings], float),
+    totals = np.array([one.total for one in scored])
+    lengths: dict[Length, list[int]] = {
+        "total": [1] * len(scored),
+        "tokens": [len(one.tokens) for one in scored],
+        "characters": [len(ending) for ending in endings],
+        "bytes": [len(ending.encode()) for ending in endings],
     }
-    choices = {f"by_{length}": int(np.argmax(totals / by)) if len(four) else NONE for length, by in lengths.items()}
+    chosen = {name: int(np.argmax(totals / np.array(by, float))) if scored else NONE for name, by in lengths.items()}
     return {
         "id": item.id,
         "condition": convention,
-        "correct": choices[f"by_{NORM[convention]}"] == item.label,
+        "correct": chosen[NORM[convention]] == item.label,
         "label": item.label,
-        **choices,
+        **{f"by_{name}": ending for name, ending in chosen.items()},
         "totals": totals.tolist(),
-        "greedy": [one.greedy for one in four],
-        "n_tokens": [len(one.tokens) for one in four],
-        "cut": max((one.cut for one in four), default=0),
+        "greedy": [one.greedy for one in scored],
+        "n_tokens": lengths["tokens"],
+        "cut": max((one.cut for one in scored), default=0),
     }
 
 
-def summary(frame: pl.DataFrame) -> dict[str, Any]:
-    """{convention: {acc, acc_norm, acc_bytes, n, n_cut, n_not_judged}}; each acc with its interval."""
-    found = {}
-    for (convention,), rows in frame.group_by("condition", maintain_order=True):
-        of = {length: share(rows[f"by_{length}"] == rows["label"]) for length in LENGTHS}
-        found[convention] = {
-            "n": len(rows),
-            "acc": of["total"],
-            "acc_norm": share(rows["correct"]),
-            "acc_bytes": of["bytes"],
-            "n_cut": int((rows["cut"] > 0).sum()),
-            "n_not_judged": n_not_judged(rows),
-        }
-    return found
+def summarize(outcomes: pl.DataFrame) -> dict[str, HellaSwagMeasures]:
+    """The measures of each convention in the outcomes of `judge_items`."""
+    return {
+        str(convention): HellaSwagMeasures(
+            len(rows),
+            acc=Measure.share(rows["by_total"] == rows["label"]),
+            acc_norm=Measure.share(rows["correct"]),
+            acc_bytes=Measure.share(rows["by_bytes"] == rows["label"]),
+            n_cut=int((rows["cut"] > 0).sum()),
+            n_not_judged=int((rows["by_total"] == NONE).sum()),
+        )
+        for (convention,), rows in outcomes.group_by("condition", maintain_order=True)
+    }
 
 
-def n_not_judged(rows: pl.DataFrame) -> int:
-    """Items with an ending that no position is left for."""
-    return int((rows["by_total"] == NONE).sum())
+def notes(model: LanguageModel, outcomes: pl.DataFrame, settings: Settings) -> list[str]:
+    """Sentences for the report on what the model's few positions did."""
+    return [
+        f"{one.n_not_judged:,} of {one.n:,} items ({convention}) were not judged, for an ending is longer than the model's "
+        f"{model.context} positions; they count as wrong."
+        for convention, one in summarize(outcomes).items()
+        if one.n_not_judged
+    ]
 
 
-def for_lm_eval(judged: Sequence[Item], frame: pl.DataFrame, n_all: int) -> Iterator[LmEvalTask]:
-    """One task a convention, as lm-eval's files have it."""
-    of = {item.id: item for item in judged}
-    local = "" if variant_of(judged) == "hub rows" else "_local"
-    for (convention,), rows in frame.group_by("condition", maintain_order=True):
+def source(items: Sequence[Item], settings: Settings) -> str:
+    """Where the items come from, and whether they are the hub's rows."""
+    return f"{settings.hellaswag_data} ({variant_of(items)})"
+
+
+def lm_eval_tasks(items: Sequence[Item], outcomes: pl.DataFrame, n_all: int, settings: Settings) -> list[LmEvalTask]:
+    """The outcomes as lm-eval's files have them, one task a convention."""
+    by_id = {item.id: item for item in items}
+    local = "" if variant_of(items) == "hub rows" else "_local"
+    tasks = []
+    for (convention,), rows in outcomes.group_by("condition", maintain_order=True):
         name = "hellaswag" + local + ("" if convention == "lm-eval" else f"_{convention}")
-        samples = [_sample(i, of[row["id"]], row) for i, row in enumerate(rows.iter_rows(named=True))]
-        yield LmEvalTask(name, "multiple_choice", samples, n_all, 0)
+        samples = [_sample(i, by_id[row["id"]], row) for i, row in enumerate(rows.iter_rows(named=True))]
+        tasks.append(LmEvalTask(name, "multiple_choice", samples, n_all, 0))
+    return tasks
 
 
 def _sample(doc_id: int, item: Item, row: dict[str, Any]) -> dict[str, Any]:
@@ -190,8 +218,8 @@ def _sample(doc_id: int, item: Item, row: dict[str, Any]) -> dict[str, Any]:
     return sample(doc_id, doc, item.label, [(context, f" {ending}") for ending in endings], responses, "none", metrics)
 
 
-def _label(row: Row, place: str) -> int:
-    """The checked label of a checked row."""
+def _checked_label(row: Row, place: str) -> int:
+    """The label of a row, once all its fields have been checked."""
     for name in ("activity_label", "ctx"):
         text_field(row, name, place)
     endings = row.get("endings")

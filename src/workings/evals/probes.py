@@ -1,78 +1,86 @@
-"""Questions of plain arithmetic → whether a model answers them, and what it holds likely where it must choose.
+"""Arithmetic probes: a plain question → whether a model answers it, and what it finds likely where it must choose.
 
 Five measures of one question, the same words in every arm:
 
     direct     `… The answer is` is given, and the model goes on; the number of its first sentence counts
-    worked     the model answers as it likes, chain and all; `answer_in` of what it says counts
+    worked     the model answers freely, with steps if it likes; the number `answer_in` reads from that counts
     forced     after `… The answer is`: the probability of the right value, and the rank of its first token
     value      restricted choice after `… The answer is`: which of the products in the times tables (36) is likeliest
     equation   restricted choice where the answer begins: which of the facts (45) it would write down next
 
-A value is likely as the sum over all ways to write it: in digits, and, where a model has fact tokens, as any fact of that
-value. So direct, worked, forced and value ask every arm the same. *equation* does not: an arm without fact tokens
-writes a fact in characters (in either order of the factors) and comes far by copying the question's numbers, while a
-fact token must be known whole. It is to be read within an arm, or beside value.
+The probability of a value is the sum over all ways to write it: in digits, and, where a model has fact tokens, as any fact of
+that value. So direct, worked, forced and value ask every arm the same. *equation* does not: an arm without fact tokens writes a
+fact in characters (in either order of the factors) and succeeds largely by copying the question's numbers, while a fact token
+must be known whole. Read it within an arm, or beside value.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from workings.arithmetic.answers import answer_in
-from workings.arithmetic.drills import DrillSpec
 from workings.arithmetic.facts import GPT2_MUL, Fact
-from workings.arithmetic.probes import PROBE_KINDS, Probe, overlap, probes
-from workings.evals.estimates import mean, median, share
+from workings.arithmetic.probes import PROBE_KINDS, Probe, probes
 from workings.evals.gsm8k import n_facts
 from workings.evals.lm_eval_files import LmEvalTask, sample
-from workings.evals.settings import TEMPLATES, PromptStyle, encode_prompt, n_new_tokens
-from workings.models.generation import Generation
-from workings.models.language import LanguageModel
+from workings.evals.settings import TEMPLATES, Settings, encode_prompt, n_new_tokens
+from workings.judging.statistics import Measure
+
+if TYPE_CHECKING:
+    from workings.models.generation import Generation
+    from workings.models.language import LanguageModel
 
 ANSWER_IS = " The answer is"
-N_DIRECT = 16
+N_DIRECT = 16  # new tokens
 N_WORKED = 96
 CHOSEN_AMONG = ("table", "held-out facts")
-"""The kinds whose right answer is one of the facts, so that a choice among them is one."""
-OTHER_FRAMES = {"worked": "worked", "value_choice": "value_correct"}
-"""What is compared between models beside the direct answer. *equation* is not: it asks every arm something else."""
+"""The kinds of probe whose right answer is one of the facts, so that it can be chosen among them."""
+OTHER_OUTCOMES = {"worked": "worked", "value_choice": "value_correct"}
+"""Columns that models are compared by, beside the direct answer. *equation* is not one: it asks arms different things."""
 
 _FAMILIES = {"addition": "ADD", "subtraction": "SUB"}  # all others are products
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 _ROWS = 64  # prompts whose log-probabilities over the whole vocabulary are held at once
 
 
-def items(spec: DrillSpec | None = None, limit: int | None = None, seed: int = 0) -> list[Probe]:
-    """The probes that go with a spec of drills: 81 cells, 100 of each other kind, the held-out facts in other words."""
-    return probes(spec, seed=seed)[:limit]
+@dataclass(frozen=True)
+class ProbeMeasures:
+    """The measures of some probes. One that does not apply to these probes, or to this model, is None.
+
+    Attributes:
+        direct, worked, value_choice, equation_choice: Shares of right answers, or right choices.
+        truncated: Share of worked answers that reached the limit of tokens.
+        facts_per_response: Mean number of fact tokens in a worked answer.
+        probability, fact_probability: Mean probability of the right value, in all spellings; of the right fact token.
+        rank, fact_rank: Median rank of the value's first token; of the fact token. 1 is the likeliest.
+    """
+
+    n: int
+    direct: Measure
+    worked: Measure
+    truncated: Measure
+    facts_per_response: Measure
+    probability: Measure
+    rank: Measure
+    fact_probability: Measure | None = None
+    fact_rank: Measure | None = None
+    value_choice: Measure | None = None
+    equation_choice: Measure | None = None
 
 
-def judge(
-    model: LanguageModel,
-    judged: Sequence[Probe],
-    style: PromptStyle = "chat",
-    batch_size: int = 32,
-    batch_tokens: int = 8192,
-    choices: bool = True,
-) -> pl.DataFrame:
-    """One row a probe, `condition` its kind; `correct` is the direct answer. Without `choices` the two of them are null."""
-    template = TEMPLATES[style]
-    asked = [encode_prompt(model, template.prompt(probe.question)) for probe in judged]
-    given = [encode_prompt(model, template.prompt(probe.question) + ANSWER_IS) for probe in judged]
-    direct = model.generate(given, n_new_tokens(model, N_DIRECT), stop=("\n",), batch_size=batch_size)
-    worked = model.generate(asked, n_new_tokens(model, N_WORKED), stop=(*template.stop, "\n\n"), batch_size=batch_size)
-    said = [_said(model, *one) for one in zip(judged, direct, worked, strict=True)]
-    likely = _forced(model, judged, given, batch_tokens)
-    chosen = _choices(model, judged, asked, given, batch_tokens) if choices else [{} for _ in judged]
-    rows = [a | b | c for a, b, c in zip(said, likely, chosen, strict=True)]
-    return pl.DataFrame(rows, schema=_SCHEMA)
+def load_items(settings: Settings) -> list[Probe]:
+    """Make the probes that go with the drills of the settings.
+
+    They are the 81 cells of the table, 100 of each other kind, and the held-out facts in other words.
+    """
+    return probes(settings.drills, seed=settings.probe_seed)
 
 
 _SCHEMA: dict[str, Any] = {
@@ -102,15 +110,38 @@ _SCHEMA: dict[str, Any] = {
 }
 
 
-# ---- said --------------------------------------------------------------------------------------------------------
+def judge_items(model: LanguageModel, items: Sequence[Probe], settings: Settings, choices: bool = True) -> pl.DataFrame:
+    """Ask every probe in the five ways.
+
+    Args:
+        choices: Whether to ask the two restricted choices, which take longest; without them their columns are null.
+
+    Returns:
+        One row a probe, `condition` being its kind. `correct` is the direct answer; `rank`, `value_rank` and so on are
+        1 for the likeliest; `value_share` and `equation_share` are probabilities among the choices.
+    """
+    template, batch_size, batch_tokens = TEMPLATES[settings.prompt], settings.batch_size, settings.batch_tokens
+    questions = [template.prompt(probe.question) for probe in items]
+    free = [encode_prompt(model, question) for question in questions]
+    forced = [encode_prompt(model, question + ANSWER_IS) for question in questions]
+    direct = model.generate(forced, n_new_tokens(model, N_DIRECT), stop=("\n",), batch_size=batch_size)
+    worked = model.generate(free, n_new_tokens(model, N_WORKED), stop=(*template.stop, "\n\n"), batch_size=batch_size)
+    answers = [_answers(model, *one) for one in zip(items, direct, worked, strict=True)]
+    likely = _forced(model, items, forced, batch_tokens)
+    chosen = _choices(model, items, free, forced, batch_tokens) if choices else [{} for _ in items]
+    rows = [a | b | c for a, b, c in zip(answers, likely, chosen, strict=True)]
+    return pl.DataFrame(rows, schema=_SCHEMA)
+
+
+# ---- direct and worked answers -------------------------------------------------------------------------------------
 
 
 def first_answer(text: str) -> Fraction | None:
-    """The number of what follows "The answer is": of its first sentence alone, whatever is rambled after it."""
+    """The number in what follows "The answer is": in its first sentence alone, whatever the model rambles after it."""
     return answer_in(f"#### {_SENTENCE_END.split(text.lstrip(), maxsplit=1)[0]}")
 
 
-def _said(model: LanguageModel, probe: Probe, direct: Generation, worked: Generation) -> dict[str, Any]:
+def _answers(model: LanguageModel, probe: Probe, direct: Generation, worked: Generation) -> dict[str, Any]:
     first, whole = first_answer(direct.text), answer_in(worked.text)
     return {
         "id": probe.id,
@@ -134,14 +165,14 @@ def _said(model: LanguageModel, probe: Probe, direct: Generation, worked: Genera
 
 
 def _forced(
-    model: LanguageModel, judged: Sequence[Probe], given: Sequence[list[int]], batch_tokens: int
+    model: LanguageModel, items: Sequence[Probe], forced: Sequence[list[int]], batch_tokens: int
 ) -> Iterator[dict[str, Any]]:
-    """Probability of the right value in all its spellings and rank of its first digits' token; of the right fact, both."""
-    spellings = [_spellings(model, probe.answer) for probe in judged]
-    scored = model.logprobs(given, spellings, batch_tokens)
-    ranks = _ranks(model, given, [ways[0][0] for ways in spellings], batch_tokens)
-    facts = [_own_fact(model, probe) for probe in judged]
-    behind = [prompt + (fact[:-1] if fact else []) for prompt, fact in zip(given, facts, strict=True)]
+    """Probability and rank of the right value, and of the right fact token, for each probe."""
+    spellings = [_spellings(model, probe.answer) for probe in items]
+    scored = model.logprobs(forced, spellings, batch_tokens)
+    ranks = _ranks(model, forced, [ways[0][0] for ways in spellings], batch_tokens)
+    facts = [_own_fact(model, probe) for probe in items]
+    behind = [prompt + (fact[:-1] if fact else []) for prompt, fact in zip(forced, facts, strict=True)]
     fact_ranks = _ranks(model, behind, [fact[-1] if fact else None for fact in facts], batch_tokens)
     for ways, one, rank, fact, fact_rank in zip(spellings, scored, ranks, facts, fact_ranks, strict=True):
         totals = [way.total for way in one]
@@ -154,13 +185,13 @@ def _forced(
 
 
 def _spellings(model: LanguageModel, value: int) -> list[list[int]]:
-    """The ways to write a value behind `is`: digits first, then each fact of that value that is a token to this model."""
+    """Ids of the ways to write a value after `is`: in digits first, then each fact token of that value."""
     facts = [fact for fact in model.vocabulary or () if fact.value == value]
     return [model.encode(f" {value}"), *(model.encode(f" {fact.token}") for fact in facts)]
 
 
 def _own_fact(model: LanguageModel, probe: Probe) -> list[int] | None:
-    """The ids of the fact that a probe asks for, where it is a token to this model."""
+    """Ids of the fact that a probe asks for; None where this model has no token for it."""
     fact = Fact.of(*probe.operands, family=_FAMILIES.get(probe.kind, "MUL"))
     return model.encode(f" {fact.token}") if model.vocabulary is not None and fact in model.vocabulary else None
 
@@ -168,7 +199,7 @@ def _own_fact(model: LanguageModel, probe: Probe) -> list[int] | None:
 def _ranks(
     model: LanguageModel, prompts: Sequence[list[int]], wanted: Sequence[int | None], batch_tokens: int
 ) -> list[int | None]:
-    """1 where no other id is likelier to come next."""
+    """Rank of the wanted id after each prompt, 1 being the likeliest; None where none is wanted."""
     ranks: list[int | None] = [None] * len(prompts)
     rows = [i for i, id in enumerate(wanted) if id is not None]
     for some in (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)):
@@ -183,30 +214,30 @@ def _ranks(
 
 def _choices(
     model: LanguageModel,
-    judged: Sequence[Probe],
-    asked: Sequence[list[int]],
-    given: Sequence[list[int]],
+    items: Sequence[Probe],
+    free: Sequence[list[int]],
+    forced: Sequence[list[int]],
     batch_tokens: int,
 ) -> list[dict[str, Any]]:
-    """Of the probes whose answer is a fact: which value, and which fact, is likeliest among all of the times tables."""
-    rows: list[dict[str, Any]] = [{} for _ in judged]
-    places = [i for i, probe in enumerate(judged) if probe.kind in CHOSEN_AMONG]
+    """The value and the fact likeliest among all of the times tables, for the probes whose answer is a fact."""
+    rows: list[dict[str, Any]] = [{} for _ in items]
+    places = [i for i, probe in enumerate(items) if probe.kind in CHOSEN_AMONG]
     if not places:
         return rows
     values = sorted({fact.value for fact in GPT2_MUL})
     for choice, prompts, options in (
-        ("value", given, {str(value): _spellings(model, value) for value in values}),
-        ("equation", asked, {fact.equation: _equations(model, fact) for fact in GPT2_MUL}),
+        ("value", forced, {str(value): _spellings(model, value) for value in values}),
+        ("equation", free, {fact.equation: _equations(model, fact) for fact in GPT2_MUL}),
     ):
         likely = _likely(model, [prompts[i] for i in places], options, batch_tokens)
         for i, logs in zip(places, likely, strict=True):
-            right = str(judged[i].answer) if choice == "value" else Fact.of(*judged[i].operands).equation
+            right = str(items[i].answer) if choice == "value" else Fact.of(*items[i].operands).equation
             rows[i] |= _chosen(choice, list(options), logs, right)
     return rows
 
 
 def _equations(model: LanguageModel, fact: Fact) -> list[list[int]]:
-    """The ways in which this model's texts write a fact where an answer begins."""
+    """Ids of the ways in which this model's texts write a fact where an answer begins."""
     if model.vocabulary is not None and fact in model.vocabulary:
         return [model.encode(f" {fact.token}")]
     a, b = fact.operands
@@ -216,7 +247,7 @@ def _equations(model: LanguageModel, fact: Fact) -> list[list[int]]:
 def _likely(
     model: LanguageModel, prompts: Sequence[list[int]], options: dict[str, list[list[int]]], batch_tokens: int
 ) -> list[np.ndarray]:
-    """For each prompt, log of the summed probability of each option's spellings [options]."""
+    """Log of the summed probability of each option's spellings after each prompt [options]."""
     ways = [way for spellings in options.values() for way in spellings]
     starts = np.cumsum([0, *(len(spellings) for spellings in options.values())])[:-1]
     scored = model.logprobs(prompts, [ways] * len(prompts), batch_tokens)
@@ -233,74 +264,65 @@ def _chosen(choice: str, options: list[str], logs: np.ndarray, right: str) -> di
     }
 
 
-# ---- read --------------------------------------------------------------------------------------------------------
+# ---- measures ----------------------------------------------------------------------------------------------------
 
 
-def summary(frame: pl.DataFrame) -> dict[str, Any]:
-    """{kind: every measure with n and interval}; "all" takes each probe once, and by what its answer rests on."""
-    kinds = [kind for kind in PROBE_KINDS if kind in frame["condition"]]
-    parts = {kind: frame.filter(condition=kind) for kind in kinds} | {"all": frame}
+def summarize(outcomes: pl.DataFrame) -> dict[str, ProbeMeasures]:
+    """The measures of each kind of probe, of all together, and of those that rest on a held-out fact or on none."""
+    kinds = [kind for kind in PROBE_KINDS if kind in outcomes["condition"]]
+    parts = {kind: outcomes.filter(condition=kind) for kind in kinds} | {"all": outcomes}
     parts |= {
-        "resting on a held-out fact": frame.filter("held_out"),
-        "resting on none": frame.filter(~pl.col("held_out")),
+        "resting on a held-out fact": outcomes.filter("held_out"),
+        "resting on none": outcomes.filter(~pl.col("held_out")),
     }
     return {name: _measures(part) for name, part in parts.items() if len(part)}
 
 
-def _measures(rows: pl.DataFrame) -> dict[str, Any]:
-    """A measure that does not apply to these probes, or to this model, is left out."""
-    found = {
-        "n": len(rows),
-        "direct": share(rows["correct"]),
-        "worked": share(rows["worked"]),
-        "truncated": share(rows["worked_truncated"]),
-        "facts_per_response": mean(rows["worked_facts"]),
-        "probability": mean(rows["probability"]),
-        "rank": median(rows["rank"]),
-    }
+def _measures(rows: pl.DataFrame) -> ProbeMeasures:
     facts = rows.filter(pl.col("fact_rank").is_not_null())
-    if len(facts):
-        found |= {
-            "fact_probability": mean(facts["fact_probability"]),
-            "fact_rank": median(facts["fact_rank"]),
-        }
     chosen = rows.filter(pl.col("value_correct").is_not_null())
-    if len(chosen):
-        found |= {"value_choice": share(chosen["value_correct"]), "equation_choice": share(chosen["equation_correct"])}
-    return found
+    return ProbeMeasures(
+        len(rows),
+        direct=Measure.share(rows["correct"]),
+        worked=Measure.share(rows["worked"]),
+        truncated=Measure.share(rows["worked_truncated"]),
+        facts_per_response=Measure.mean(rows["worked_facts"]),
+        probability=Measure.mean(rows["probability"]),
+        rank=Measure.median(rows["rank"]),
+        fact_probability=Measure.mean(facts["fact_probability"]) if len(facts) else None,
+        fact_rank=Measure.median(facts["fact_rank"]) if len(facts) else None,
+        value_choice=Measure.share(chosen["value_correct"]) if len(chosen) else None,
+        equation_choice=Measure.share(chosen["equation_correct"]) if len(chosen) else None,
+    )
 
 
-def other_frames(frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """{measure: one row a probe with `correct`} of the measures beside the direct answer, to be compared like it."""
-    frames = {name: frame.select("id", "condition", correct=column) for name, column in OTHER_FRAMES.items()}
+def other_outcomes(outcomes: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The measures that models are compared by beside the direct answer: one row a probe, with `correct`, for each."""
+    frames = {name: outcomes.select("id", "condition", correct=column) for name, column in OTHER_OUTCOMES.items()}
     frames = {name: one.filter(pl.col("correct").is_not_null()) for name, one in frames.items()}
     return {name: one for name, one in frames.items() if len(one)}
 
 
-def overlap_with(judged: Sequence[Probe], texts: Iterable[str]) -> list[dict[str, Any]]:
-    """How many probes of each kind stand in training texts: as asked word for word, and as an equation."""
-    return [asdict(one) for one in overlap(judged, texts)]
+def source(items: Sequence[Probe], settings: Settings) -> str:
+    """How the probes are asked."""
+    return f"arithmetic probes, {settings.prompt} prompt"
 
 
-def for_lm_eval(judged: Sequence[Probe], frame: pl.DataFrame, n_all: int, style: PromptStyle) -> LmEvalTask:
-    """The direct answers, as a generation task of lm-eval."""
-    template = TEMPLATES[style]
+def lm_eval_tasks(items: Sequence[Probe], outcomes: pl.DataFrame, n_all: int, settings: Settings) -> list[LmEvalTask]:
+    """The direct answers as lm-eval's files have them, a generation task."""
+    template = TEMPLATES[settings.prompt]
+    request = {"until": ["\n"], "do_sample": False, "max_gen_toks": N_DIRECT}
     samples = [
         sample(
             i,
             {"question": probe.question, "answer": probe.answer, "kind": probe.kind},
             probe.answer,
-            [
-                (
-                    template.prompt(probe.question) + ANSWER_IS,
-                    {"until": ["\n"], "do_sample": False, "max_gen_toks": N_DIRECT},
-                )
-            ],
+            [(template.prompt(probe.question) + ANSWER_IS, request)],
             [row["response"]],
             "first-answer",
             {"exact_match": float(row["correct"])},
             filtered=[row["prediction"] or "[invalid]"],
         )
-        for i, (probe, row) in enumerate(zip(judged, frame.iter_rows(named=True), strict=True))
+        for i, (probe, row) in enumerate(zip(items, outcomes.iter_rows(named=True), strict=True))
     ]
-    return LmEvalTask("arithmetic_probes", "generate_until", samples, n_all, 0)
+    return [LmEvalTask("arithmetic_probes", "generate_until", samples, n_all, 0)]

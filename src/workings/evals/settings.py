@@ -72,7 +72,9 @@ class Settings:
     """How a model is asked; the same for all models that are to be compared."""
 
     hellaswag_data: str = fixed(HELLASWAG, "HellaSwag items: a hub id, a JSON-lines file, or a folder with one")
-    customs: tuple[Convention, ...] = fixed(("karpathy", "lm-eval"), "HellaSwag scoring conventions")
+    conventions: tuple[Convention, ...] = fixed(
+        ("karpathy", "lm-eval"), "HellaSwag scoring conventions", formerly="customs"
+    )
     gsm8k_data: str = fixed(GSM8K, "GSM8K items: a hub id, a file, a folder with test.jsonl, or generated[:preset]")
     prompt: PromptStyle = fixed(
         "chat", "prompt of GSM8K and probes: chat is User:/Assistant:, lm-eval is Question:/Answer:"

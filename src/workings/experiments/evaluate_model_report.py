@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from workings import evals
 from workings.arithmetic.facts import GPT2_MUL
 from workings.errors import BadInput
-from workings.evals.curves import curves, results_by_step
-from workings.evals.evaluation import stem_of
+from workings.evals.evaluation import TaskResult
 from workings.experiments.evaluate_model import Config
 from workings.judging.comparison import Comparison, compare, shared_outcomes, subject
+from workings.judging.statistics import Measure
 from workings.report import (
+    Axis,
     Column,
     Conclusion,
+    Curves,
     Estimate,
     Properties,
     Provenance,
     Report,
     Row,
+    Series,
     Stat,
     Table,
     Text,
@@ -31,7 +37,7 @@ from workings.report.sections import Section
 from workings.report.wording import interval, number
 from workings.run import RunRecord
 
-IN_WORDS = {
+TITLES = {
     "karpathy.acc": "HellaSwag acc (Karpathy)",
     "karpathy.acc_norm": "HellaSwag acc_norm (Karpathy: per token)",
     "lm-eval.acc": "HellaSwag acc (lm-eval)",
@@ -43,12 +49,13 @@ IN_WORDS = {
     "truncated": "GSM8K, truncated answers",
     "prompts_cut": "GSM8K, prompts cut on the left",
 }
-PROBE_MEASURES = {
+PROBE_TITLES = {
     "direct": "at once",
     "worked": "with the work shown",
     "value_choice": "choice of values",
     "equation_choice": "choice of facts",
 }
+NOT_SHARES = ("tokens_per_response", "facts_per_response", "probability", "rank", "fact_probability", "fact_rank")
 HEADLINES = ("karpathy.acc_norm", "lm-eval.acc_norm", "accuracy", "table.direct", "table.worked", "table.value_choice")
 ONE_MODEL = "The intervals cover items and not training seeds: they say nothing about the method behind a model."
 LIMITS = (
@@ -59,7 +66,7 @@ LIMITS = (
 
 
 def chance(measure: str) -> float | None:
-    """What guessing gives where the answer is chosen among a few."""
+    """The share that guessing gives, where the answer is chosen among a few."""
     if "acc" in measure.split(".")[-1] and "." in measure:
         return 0.25
     if measure.endswith("value_choice"):
@@ -67,201 +74,213 @@ def chance(measure: str) -> float | None:
     return 1 / len(GPT2_MUL) if measure.endswith("equation_choice") else None
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A run as the report reads it: its results by step (None: a single model, not a checkpoint of a training)."""
+
+    record: RunRecord
+    by_step: dict[int | None, list[TaskResult]]
+
+    @classmethod
+    def of(cls, record: RunRecord) -> Judged:
+        results = evals.results_of(record)
+        if not results:
+            raise BadInput(f"{record.path} holds no results")
+        ordered = sorted(results, key=lambda result: result.step or 0)
+        return cls(record, {step: list(some) for step, some in groupby(ordered, lambda result: result.step)})
+
+    @property
+    def last(self) -> list[TaskResult]:
+        """The results of each task, for the last step where there are several."""
+        return list(self.by_step.values())[-1]
+
+    @cached_property
+    def measures(self) -> dict[str, Measure]:
+        """Every measure of `last`; no two tasks have one of the same name."""
+        return {name: measure for result in self.last for name, measure in result.measures.items()}
+
+
 def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Write the report of these runs into `out`; the path of its report.html."""
-    named = list(zip(_names(records), records, strict=True))
-    tables = {name: results_by_step(record) for name, record in named}
-    last = {name: _last_step(table) for name, table in tables.items()}
-    compared = _compared(records, list(tables.values()))
+    judged = _named([Judged.of(record) for record in records])
+    compared = _compared(list(judged.values()))
     sections: list[Section] = [
-        *_shares(last),
-        *_probe_tables(last),
-        *_numbers(last),
-        *curves(named, _drawn(tables), chance),
+        *_shares(judged),
+        *_probe_tables(judged),
+        *_other_measures(judged),
+        *curves(judged),
+        *(_comparison(compared) if compared else ()),
+        *_contamination(judged),
     ]
-    sections += _comparison(compared) if compared else []
-    sections += _contamination(named)
     made = Report(
         title="Language models judged item by item",
         question=records[0].question,
-        conclusion=_verdict(last, compared),
-        headline=_headline(last),
+        conclusion=_conclusion(judged, compared),
+        headline=_headline(judged),
         sections=sections,
-        properties=[Properties(name, _about(record)) for name, record in named],
-        warnings=[ONE_MODEL, *_limited(named)],
-        limits=list(LIMITS) if any("table.direct" in table["measure"] for table in last.values()) else [],
+        properties=[Properties(name, _about(one)) for name, one in judged.items()],
+        warnings=[ONE_MODEL, *_warnings(judged)],
+        limits=list(LIMITS) if any("table.direct" in one.measures for one in judged.values()) else [],
         provenance=Provenance(
             [str(record.path) for record in records],
-            digests={f"{name}: model": _results(record)[0]["fingerprint"] for name, record in named},
+            digests={f"{name}: model": one.last[0].fingerprint for name, one in judged.items()},
             versions=records[0].manifest.versions,
         ),
     )
     return write_report(made, out)
 
 
-# ---- what was judged ---------------------------------------------------------------------------------------------
+# ---- which models ------------------------------------------------------------------------------------------------
 
 
-def _names(records: Sequence[RunRecord]) -> list[str]:
-    """The arm, with the seed, the folder judged or the run where that does not tell them apart."""
-    arms = [record.manifest.arm for record in records]
-    seeded = [f"{record.manifest.arm}, seed {record.manifest.seed}" for record in records]
-    placed = [
-        f"{name}, {Path(_results(record)[0]['model']).name}" for name, record in zip(seeded, records, strict=True)
-    ]
-    told_apart = (names for names in (arms, seeded, placed) if len(set(names)) == len(names))
-    return next(told_apart, [record.path.name for record in records])
+def _named(judged: Sequence[Judged]) -> dict[str, Judged]:
+    """The runs by the shortest names that differ: arm; arm and seed; with the folder judged; else the run's own name."""
+    manifests = [one.record.manifest for one in judged]
+    arms = [manifest.arm for manifest in manifests]
+    with_seeds = [f"{manifest.arm}, seed {manifest.seed}" for manifest in manifests]
+    with_folders = [f"{name}, {Path(one.last[0].model).name}" for name, one in zip(with_seeds, judged, strict=True)]
+    choices = (arms, with_seeds, with_folders, [one.record.path.name for one in judged])
+    names = next((names for names in choices if len(set(names)) == len(names)), choices[-1])
+    return dict(zip(names, judged, strict=True))
 
 
-def _results(record: RunRecord) -> list[dict[str, Any]]:
-    """The results of each task, of the last step where there are several."""
-    results = [record.result(path.stem) for path in sorted((record.path / "results").glob("*.json"))]
-    if not results:
-        raise BadInput(f"{record.path} holds no results")
-    last = max(result["step"] or 0 for result in results)
-    return [result for result in results if (result["step"] or 0) == last]
-
-
-def _last_step(table: pl.DataFrame) -> pl.DataFrame:
-    last = table["step"].max()
-    return table if last is None else table.filter(step=last)
-
-
-def _about(record: RunRecord) -> dict[str, str]:
-    results = _results(record)
-    about = {"model": results[0]["model"], "judged": str(record.manifest.started)}
-    if results[0]["step"] is not None:
-        about["checkpoint"] = f"step {results[0]['step']:,}, the last"
-    for result in results:
-        n = (
-            f"{result['n']:,} of {result['n_all']:,} items"
-            if result["n"] < result["n_all"]
-            else f"all {result['n']:,} items"
-        )
-        about[result["task"]] = f"{n}; {result['data']}"
+def _about(judged: Judged) -> dict[str, str]:
+    first = judged.last[0]
+    about = {"model": first.model, "judged": str(judged.record.manifest.started)}
+    if first.step is not None:
+        about["checkpoint"] = f"step {first.step:,}, the last"
+    for result in judged.last:
+        n = f"{result.n:,} of {result.n_all:,} items" if result.n < result.n_all else f"all {result.n:,} items"
+        about[result.task] = f"{n}; {result.data}"
     return about
 
 
-def _limited(named: Sequence[tuple[str, RunRecord]]) -> Iterator[str]:
-    for name, record in named:
-        for result in _results(record):
-            if result["n"] < result["n_all"]:
-                yield f"{name}: {result['task']} was limited to its first {result['n']:,} of {result['n_all']:,} items."
-            yield from (f"{name}: {result['task']}: {note}" for note in result.get("notes", ()))
-            if "local rows" in result["data"]:
-                yield (
-                    f"{name}: these HellaSwag rows lost parts of their contexts; their numbers compare models with each other, "
-                    "not with published ones."
-                )
-
-
-# ---- sections ----------------------------------------------------------------------------------------------------
-
-
-def _row(name: str, measure: str, table: pl.DataFrame, shown: str = "") -> Row | None:
-    found = table.filter(measure=measure)
-    if found.is_empty():
-        return None
-    one = found.row(0, named=True)
-    return Row(shown or name, [Estimate(one["value"], one["low"], one["high"]), chance(measure)], one["n"])
-
-
-def _shares(last: dict[str, pl.DataFrame]) -> Iterator[Section]:
-    """HellaSwag and GSM8K: one table, a row a measure and model."""
-    columns = [Column("share", "share"), Column("chance", "share")]
-    several = len(last) > 1
-    rows = [
-        row
-        for measure, words in IN_WORDS.items()
-        for name, table in last.items()
-        if (row := _row(name, measure, table, f"{words}: {name}" if several else words))
-    ]
-    if rows:
-        yield Table("HellaSwag and GSM8K", columns, rows, "Wilson intervals, 95 %.", rows_are="measure", drawn="share")
-
-
-def _probe_tables(last: dict[str, pl.DataFrame]) -> Iterator[Section]:
-    """One table a measure: a row a kind of probe and model."""
-    several = len(last) > 1
-    columns = [Column("share", "share"), Column("chance", "share")]
-    for measure, words in PROBE_MEASURES.items():
-        kinds = {
-            m.rpartition(".")[0] for table in last.values() for m in _of_probes(table) if m.endswith(f".{measure}")
-        }
-        ordered = [m for table in last.values() for m in _of_probes(table) if m.rpartition(".")[0] in kinds]
-        rows = [
-            row
-            for kind in dict.fromkeys(m.rpartition(".")[0] for m in ordered)
-            for name, table in last.items()
-            if (row := _row(name, f"{kind}.{measure}", table, f"{kind}: {name}" if several else kind))
-        ]
-        if rows:
-            yield Table(
-                f"Arithmetic probes, {words}", columns, rows, "Wilson intervals, 95 %.", rows_are="kind of probe"
+def _warnings(judged: dict[str, Judged]) -> Iterator[str]:
+    for name, result in _last_results(judged):
+        if result.n < result.n_all:
+            yield f"{name}: {result.task} was limited to its first {result.n:,} of {result.n_all:,} items."
+        yield from (f"{name}: {result.task}: {note}" for note in result.notes)
+        if "local rows" in result.data:
+            yield (
+                f"{name}: these HellaSwag rows lost parts of their contexts; their numbers compare models with each other, "
+                "not with published ones."
             )
 
 
-def _of_probes(table: pl.DataFrame) -> list[str]:
-    return table.filter(task="probes")["measure"].to_list()
+def _last_results(judged: dict[str, Judged]) -> Iterator[tuple[str, TaskResult]]:
+    return ((name, result) for name, one in judged.items() for result in one.last)
 
 
-def _numbers(last: dict[str, pl.DataFrame]) -> Iterator[Section]:
-    """What is no share: tokens and facts a response; probability and rank of the right answer."""
-    wanted = ("tokens_per_response", "facts_per_response", "probability", "rank", "fact_probability", "fact_rank")
+# ---- tables and curves -------------------------------------------------------------------------------------------
+
+
+def _estimate(measure: Measure) -> Estimate:
+    return Estimate(measure.value, measure.low, measure.high)
+
+
+def _rows(judged: dict[str, Judged], titles: dict[str, str]) -> list[Row]:
+    """A row for each measure titled and model that has it, beside chance; models are named where there are several."""
+    return [
+        Row(
+            f"{title}: {name}" if len(judged) > 1 else title, [_estimate(one.measures[m]), chance(m)], one.measures[m].n
+        )
+        for m, title in titles.items()
+        for name, one in judged.items()
+        if m in one.measures
+    ]
+
+
+def _shares(judged: dict[str, Judged]) -> Iterator[Section]:
+    columns = [Column("share", "share"), Column("chance", "share")]
+    if rows := _rows(judged, TITLES):
+        yield Table("HellaSwag and GSM8K", columns, rows, "Wilson intervals, 95 %.", rows_are="measure", drawn="share")
+
+
+def _probe_tables(judged: dict[str, Judged]) -> Iterator[Section]:
+    """One table a measure of the probes: a row a kind and model."""
+    columns = [Column("share", "share"), Column("chance", "share")]
+    for measure, title in PROBE_TITLES.items():
+        if rows := _rows(judged, {f"{kind}.{measure}": kind for kind in _kinds(judged)}):
+            caption = "Wilson intervals, 95 %."
+            yield Table(f"Arithmetic probes, {title}", columns, rows, caption, rows_are="kind of probe")
+
+
+def _kinds(judged: dict[str, Judged]) -> list[str]:
+    """The kinds of probe that any model was asked, in the order of the results."""
+    names = [name for _, result in _last_results(judged) if result.task == "probes" for name in result.measures]
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+
+
+def _other_measures(judged: dict[str, Judged]) -> Iterator[Section]:
+    """Measures that are no shares: tokens and facts a response; probability and rank of the right answer."""
     rows = [
-        Row(f"{row['task']} {row['measure']}: {name}", [Estimate(row["value"], row["low"], row["high"])], row["n"])
-        for name, table in last.items()
-        for row in table.filter(pl.col("measure").str.split(".").list.last().is_in(wanted)).iter_rows(named=True)
+        Row(f"{result.task} {measure}: {name}", [_estimate(value)], value.n)
+        for name, result in _last_results(judged)
+        for measure, value in result.measures.items()
+        if measure.split(".")[-1] in NOT_SHARES
     ]
     if rows:
+        columns = [Column("value", "number", 4)]
         caption = "Means over items with bootstrap intervals; of ranks the median, with order statistics; 95 %."
-        yield Table(
-            "Responses, probabilities and ranks", [Column("value", "number", 4)], rows, caption, rows_are="measure"
-        )
+        yield Table("Responses, probabilities and ranks", columns, rows, caption, rows_are="measure")
 
 
-def _drawn(tables: dict[str, pl.DataFrame]) -> list[tuple[str, str, str]]:
-    """(task, measure, title) of what is worth a curve, in the order of the tables."""
-    there = {(row[0], row[1]) for table in tables.values() for row in table.select("task", "measure").iter_rows()}
-    plain = [(task, measure, IN_WORDS[measure]) for measure in IN_WORDS for task in ("hellaswag", "gsm8k")]
-    kinds = list(dict.fromkeys(m.rpartition(".")[0] for table in tables.values() for m in _of_probes(table)))
-    probes = [
-        ("probes", f"{kind}.{m}", f"Probes, {kind}, {words}") for kind in kinds for m, words in PROBE_MEASURES.items()
-    ]
-    return [one for one in [*plain, *probes] if one[:2] in there]
+def curves(judged: dict[str, Judged]) -> Iterator[Curves]:
+    """A figure for each share that any training's checkpoints have: one series a training, and what guessing gives."""
+    kinds = _kinds(judged)
+    probes = {f"{kind}.{m}": f"Probes, {kind}, {title}" for kind in kinds for m, title in PROBE_TITLES.items()}
+    for measure, title in (TITLES | probes).items():
+        series, counts = [], set()
+        for name, one in judged.items():
+            by_step = {
+                step: result.measures[measure]
+                for step, results in one.by_step.items()
+                for result in results
+                if step is not None and measure in result.measures
+            }
+            if by_step:
+                values = list(by_step.values())
+                ends = [v.low for v in values], [v.high for v in values]
+                series.append(Series(name, list(by_step), [v.value for v in values], *ends))
+                counts |= {v.n for v in values}
+        if series:
+            steps = sorted({x for one in series for x in one.x})
+            share = chance(measure)
+            guessing = [] if share is None else [Series("chance", steps, [share] * len(steps), control=True)]
+            n = " and ".join(f"{n:,}" for n in sorted(counts))
+            caption = f"Wilson intervals, 95 %, items only; n = {n} items at every step."
+            yield Curves(title, Axis("step"), Axis("share"), [*series, *guessing], caption)
 
 
-def _contamination(named: Sequence[tuple[str, RunRecord]]) -> Iterator[Section]:
-    for name, record in named:
-        training = next((r["training"] for r in _results(record) if r.get("training")), None)
-        if training is None:
+def _contamination(judged: dict[str, Judged]) -> Iterator[Section]:
+    for name, result in _last_results(judged):
+        if result.training is None:
             continue
-        rows = [
-            Row(row["kind"], [row["n_questions"], row["n_equations"]], row["n"])
-            for row in training.get("overlap", ())
-            if row["n"]
-        ]
         title = f"Were the probes trained on? {name}"
+        rows = [Row(one.kind, [one.n_questions, one.n_equations], one.n) for one in result.training.overlap if one.n]
         if not rows:
-            yield Text(title, training["about"])
+            yield Text(title, result.training.about)
             continue
         columns = [Column("question word for word", "count"), Column("its equation", "count")]
-        yield Table(title, columns, rows, training["about"], rows_are="kind of probe")
+        yield Table(title, columns, rows, result.training.about, rows_are="kind of probe")
 
 
-# ---- words -------------------------------------------------------------------------------------------------------
+# ---- models compared ---------------------------------------------------------------------------------------------
 
 
-def _compared(records: Sequence[RunRecord], tables: Sequence[pl.DataFrame]) -> Comparison | None:
-    """Of several models, on all they were asked; of trainings at the last step that all kept: one family of tests, not
-    one a step. None of one model, and of trainings that kept no step in common."""
-    steps = set.intersection(*(set(table["step"]) for table in tables))
-    if len(records) < 2 or not steps:
+def _compared(judged: Sequence[Judged]) -> Comparison | None:
+    """Several models compared on all they were asked; trainings at the last step that all kept.
+
+    That is one family of tests, not one a step. None for one model, and for trainings that kept no step in common.
+    """
+    steps = set.intersection(*(set(one.by_step) for one in judged))
+    if len(judged) < 2 or not steps:
         return None
+    records = [one.record for one in judged]
     names = shared_outcomes(records)
-    if None not in steps:
-        last = stem_of("", max(steps))
-        names = [name for name in names if name.endswith(last)]
+    kept = [step for step in steps if step is not None]
+    if kept:
+        names = [name for name in names if name.endswith(evals.name_at("", max(kept)))]
     return compare(records, Config, names)
 
 
@@ -298,42 +317,48 @@ def _comparison(compared: Comparison) -> Iterator[Section]:
         yield Text("Beside the comparison", "\n\n".join(said))
 
 
-def _headline(last: dict[str, pl.DataFrame]) -> list[Stat]:
-    name, table = next(iter(last.items()))
+# ---- the answer --------------------------------------------------------------------------------------------------
+
+
+def _headline(judged: dict[str, Judged]) -> list[Stat]:
+    """At most four numbers of the first model."""
+    name, one = next(iter(judged.items()))
+    titles = {m: TITLES.get(m) or f"Times table, {PROBE_TITLES[m.partition('.')[2]]}" for m in HEADLINES}
     return [
-        Stat(title, row.cells[0], "share", f"{name}, n = {row.n:,}")
-        for measure in HEADLINES
-        if (row := _row(name, measure, table)) and isinstance(row.cells[0], Estimate)
-        for title in [IN_WORDS.get(measure) or f"Times table, {PROBE_MEASURES[measure.partition('.')[2]]}"]
+        Stat(title, _estimate(one.measures[m]), "share", f"{name}, n = {one.measures[m].n:,}")
+        for m, title in titles.items()
+        if m in one.measures
     ][:4]
 
 
-def _verdict(last: dict[str, pl.DataFrame], compared: Comparison | None) -> Conclusion:
-    """Of several models: whether any difference holds. Of one: whether it chooses better than chance."""
+def _conclusion(judged: dict[str, Judged], compared: Comparison | None) -> Conclusion:
+    """Whether any difference between several models holds, or whether the one model chooses better than chance."""
     if compared is not None:
-        found = compared.table.filter(pl.col("p_holm") <= 0.05)
-        n = len(compared.table)
+        found, n = compared.table.filter(pl.col("p_holm") <= 0.05), len(compared.table)
         if found.is_empty():
             return Conclusion(
                 f"No evidence of a difference in any of {n} paired comparisons (McNemar, Holm).", "undecided"
             )
-        return Conclusion(
-            f"{len(found)} of {n} paired comparisons differ beyond chance (McNemar, Holm at 5 %).", "holds"
-        )
-    if len(last) > 1:
+        sentence = f"{len(found)} of {n} paired comparisons differ beyond chance (McNemar, Holm at 5 %)."
+        return Conclusion(sentence, "holds")
+    if len(judged) > 1:
         return Conclusion("The trainings kept no step in common, so nothing is compared.", "undecided")
-    ((name, table),) = last.items()
-    chosen = [row for row in table.iter_rows(named=True) if chance(row["measure"]) is not None]
-    if not chosen:
+    ((name, one),) = judged.items()
+    return _beyond_chance(name, one.measures)
+
+
+def _beyond_chance(name: str, measures: dict[str, Measure]) -> Conclusion:
+    chosen = [m for m in measures if chance(m) is not None]
+    measure = next((m for m in [*HEADLINES, *chosen] if m in chosen), None)
+    guessing = chance(measure) if measure else None
+    if measure is None or guessing is None:
         return Conclusion(f"{name} was judged; its numbers have no chance level to stand beside.", "undecided")
-    row = next((r for m in HEADLINES for r in chosen if r["measure"] == m), chosen[0])
-    guessing = chance(row["measure"]) or 0.0
+    found = measures[measure]
     says = (
-        f"{name} chooses right in {number(row['value'], 'share')} % {interval(row['low'], row['high'], 'share')} of "
-        f"{row['n']:,} items ({IN_WORDS.get(row['measure'], row['measure'])}), where guessing gives {number(guessing, 'share')} %"
+        f"{name} chooses right in {number(found.value, 'share')} % {interval(found.low, found.high, 'share')} of "
+        f"{found.n:,} items ({TITLES.get(measure, measure)}), where guessing gives {number(guessing, 'share')} %"
     )
-    if row["low"] > guessing:
+    if found.low > guessing:
         return Conclusion(f"{says}: better than chance.", "holds")
-    return Conclusion(
-        f"{says}: no evidence that it is better than chance.", "undecided" if row["high"] > guessing else "fails"
-    )
+    kind = "undecided" if found.high > guessing else "fails"
+    return Conclusion(f"{says}: no evidence that it is better than chance.", kind)

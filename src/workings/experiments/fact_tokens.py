@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -29,12 +29,15 @@ import polars as pl
 from workings import models
 from workings.arithmetic.drills import DrillSpec
 from workings.config import changed, fixed, nuisance, scientific, to_dict
+from workings.evals.settings import Settings
 from workings.launch import processes_here
 from workings.run import Run
 from workings.text.tokenizer import Mode, Vocabulary
 from workings.training.recipes import PRESETS, PretrainConfig
 
 if TYPE_CHECKING:
+    from workings.evals import TaskResult
+    from workings.evals.settings import TaskName
     from workings.models.causal import LanguageModel
     from workings.models.gpt2 import GPT2
     from workings.text.corpus import Corpus, CorpusConfig
@@ -147,7 +150,7 @@ def inputs(config: Config) -> dict[str, str | Path]:
 
 def run_arm(config: Config, run: Run) -> None:
     """Build the corpus, train, judge the last weights. Under torchrun this is rank 0; the others `follow`."""
-    from workings.evals.evaluation import evaluate
+    from workings.evals import evaluate, load_items
     from workings.models.own import Language
 
     _limit_threads(config)
@@ -159,7 +162,8 @@ def run_arm(config: Config, run: Run) -> None:
     model = trained(config, corpus, run)
     language = Language.of(model, corpus.tokenizer, f"{config.vocabulary}, seed {config.seed}")
     run.outcomes("text", text_outcomes(language, corpus, config.training.validation_documents))
-    results = evaluate(language, tasks_of(config), run, settings_of(config), reference=run.path)
+    settings = settings_of(config)
+    results = evaluate(language, load_items(tasks_of(config), settings), run, settings, reference=run.path)
     run.results("headline", headline(results, run.path))
 
 
@@ -274,9 +278,7 @@ def tasks_of(config: Config) -> list[str]:
     return ["probes", *(name for name in ("hellaswag", "gsm8k") if getattr(config, name))]
 
 
-def settings_of(config: Config) -> Any:
-    from workings.evals.settings import Settings
-
+def settings_of(config: Config) -> Settings:
     asked = Settings(limit=config.limit, drills=config.text.drills)
     named = {"hellaswag_data": config.hellaswag, "gsm8k_data": config.gsm8k}
     return changed(asked, {name: value for name, value in named.items() if value})
@@ -286,10 +288,11 @@ def table_accuracy(config: Config) -> Callable[[LanguageModel, int], dict[str, f
     """What training asks of its model: how many of the 81 products it gets right when it may show its work."""
     from workings.evals import probes
 
-    asked = [probe for probe in probes.items(config.text.drills) if probe.kind == "table"][: config.limit]
+    settings = settings_of(config)
+    asked = [probe for probe in probes.load_items(settings) if probe.kind == "table"][: config.limit]
 
     def judge(model: LanguageModel, step: int) -> dict[str, float]:
-        frame = probes.judge(model, asked, choices=False)
+        frame = probes.judge_items(model, asked, settings, choices=False)
         return {
             f"table_{name}": int(frame[column].sum()) / len(frame)
             for name, column in (("worked", "worked"), ("direct", "correct"))
@@ -315,13 +318,13 @@ def text_outcomes(model: LanguageModel, corpus: Corpus, most: int) -> pl.DataFra
     )
 
 
-def headline(results: dict[str, dict[str, Any]], path: Path) -> dict[str, Any]:
+def headline(results: Mapping[TaskName, TaskResult], path: Path) -> dict[str, Any]:
     """The headline numbers of a run, as `workings show` prints them."""
-    table = results["probes"]["summary"]["table"]
+    measures = results["probes"].measures
     text = pl.read_parquet(path / "outcomes" / "text.parquet")
     return {
-        "table, with the work shown": round(table["worked"]["value"], 4),
-        "table, at once": round(table["direct"]["value"], 4),
+        "table, with the work shown": round(measures["table.worked"].value, 4),
+        "table, at once": round(measures["table.direct"].value, 4),
         "bits per byte": round(_bits(text), 4),
     }
 

@@ -23,6 +23,7 @@ from workings.training.journal import Journal
 from workings.training.recipes import PRESETS, PretrainConfig, rows_of, shape_of
 
 if TYPE_CHECKING:
+    from workings.judging.statistics import Measure
     from workings.models.gpt2 import GPT2
     from workings.models.language import LanguageModel
     from workings.text.corpus import Corpus
@@ -199,33 +200,35 @@ def _progress(step: int, n_steps: int, text: str) -> None:
 
 def evaluations(config: Config, run: Run) -> list[Evaluation]:
     """Judges as `pretrain` asks them; the items' outcomes of the last time stay in the run."""
-    from workings.evals import hellaswag, probes
+    from workings.evals import Settings, hellaswag, probes
+
+    settings = Settings(hellaswag_data=config.hellaswag or "", conventions=("karpathy",))
 
     def hellaswag_now(language: LanguageModel, step: int) -> dict[str, Any]:
-        frame = hellaswag.judge(language, hellaswag_items, ("karpathy",))
-        run.outcomes("hellaswag", frame)
-        found = hellaswag.summary(frame)["karpathy"]
-        return _flat("hellaswag.acc", found["acc"]) | _flat("hellaswag.acc_norm", found["acc_norm"])
+        outcomes = hellaswag.judge_items(language, hellaswag_items, settings)
+        run.outcomes("hellaswag", outcomes)
+        found = hellaswag.summarize(outcomes)["karpathy"]
+        return _flat("hellaswag.acc", found.acc) | _flat("hellaswag.acc_norm", found.acc_norm)
 
     def probes_now(language: LanguageModel, step: int) -> dict[str, Any]:
-        frame = probes.judge(language, asked, choices=False)
-        run.outcomes("probes", frame)
-        direct = {kind: one["direct"] for kind, one in probes.summary(frame).items()}
+        outcomes = probes.judge_items(language, asked, settings, choices=False)
+        run.outcomes("probes", outcomes)
+        direct = {kind: one.direct for kind, one in probes.summarize(outcomes).items()}
         return {key: value for kind, one in direct.items() for key, value in _flat(f"probes.{kind}", one).items()}
 
     chosen: list[Evaluation] = []
     if config.hellaswag is not None:
-        hellaswag_items = hellaswag.items(config.hellaswag, config.judged)
+        hellaswag_items = hellaswag.load_items(settings)[: config.judged]
         chosen.append(hellaswag_now)
     if config.probes:
-        asked = probes.items(limit=config.judged)
+        asked = probes.load_items(settings)[: config.judged]
         chosen.append(probes_now)
     return chosen
 
 
-def _flat(name: str, found: dict[str, Any]) -> dict[str, Any]:
+def _flat(name: str, found: Measure) -> dict[str, Any]:
     """A share with its interval as columns of the metrics."""
-    return {name: found["value"], f"{name}.low": found["low"], f"{name}.high": found["high"], f"{name}.n": found["n"]}
+    return {name: found.value, f"{name}.low": found.low, f"{name}.high": found.high, f"{name}.n": found.n}
 
 
 def _finish(model: GPT2, corpus: Corpus, run: Run) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from tests.evals import test_gsm8k, test_hellaswag
@@ -13,13 +14,23 @@ from tests.evals.tiny import save_tiny, write_rows
 from workings.cli import evaluate as verbs
 from workings.cli import program as commands
 from workings.cli import runs
-from workings.config import changed
+from workings.config import changed, from_dict
 from workings.errors import BadInput
-from workings.evals import curves
-from workings.evals import evaluation as judging
+from workings.evals import hellaswag
+from workings.evals.evaluation import TASKS, TaskResult
 from workings.evals.settings import Settings
-from workings.experiments.evaluate_model import Config, evaluate_model, named_after
-from workings.experiments.evaluate_model_report import report
+from workings.experiment import report_runs, run_experiment
+from workings.experiments import pretrain_gpt2
+from workings.experiments.evaluate_model import (
+    UNTRAINED,
+    Config,
+    evaluate_model,
+    kept_checkpoints,
+    named_after,
+    open_judged,
+)
+from workings.experiments.evaluate_model_report import TITLES, Judged, curves, report
+from workings.models.language import open_language
 from workings.run import Run, RunRecord
 
 PROBES = 12
@@ -66,11 +77,12 @@ def test_a_run_holds_every_items_outcome_and_results_with_n(records):
     assert record.status == "finished" and record.verify() == []
     assert (record.manifest.arm, record.manifest.experiment) == ("one", "evaluate-model")
     for task, n_all, rows in (("hellaswag", 20, 2 * PROBES), ("gsm8k", 15, PROBES), ("probes", 444, PROBES)):
-        result = record.result(task)
-        assert (result["n"], result["n_all"], result["limit"]) == (PROBES, n_all, PROBES)
+        result = record.result(task, TaskResult)
+        assert (result.n, result.n_all, result.limit) == (PROBES, n_all, PROBES)
         assert len(record.outcomes(task)) == rows
-        measured = list(judging.estimates(result["summary"]))
-        assert measured and all(one["low"] <= one["value"] <= one["high"] and one["n"] > 0 for _, one in measured)
+        assert result.measures and all(
+            one.low <= one.value <= one.high and one.n > 0 for one in result.measures.values()
+        )
 
 
 def test_its_lm_eval_files_are_of_the_same_items(records):
@@ -149,21 +161,18 @@ def trained(place, training) -> RunRecord:
 
 def test_every_whole_checkpoint_is_judged_and_named_after_its_training(trained):
     assert (trained.manifest.arm, trained.manifest.seed) == ("facts", 3)
-    table = curves.results_by_step(trained)
-    assert table["step"].unique().to_list() == [2, 10]
-    for step in (2, 10):
+    by_step = Judged.of(trained).by_step
+    assert list(by_step) == [2, 10]
+    for step, results in by_step.items():
         frame = trained.outcomes(f"hellaswag_step_{step:06d}").filter(condition="karpathy")
-        row = table.filter(step=step, task="hellaswag", measure="karpathy.acc_norm").row(0, named=True)
-        assert (
-            row["value"] == frame["correct"].mean() and row["low"] < row["value"] < row["high"] and row["n"] == PROBES
-        )
+        (found,) = [result.measures["karpathy.acc_norm"] for result in results if result.task == "hellaswag"]
+        assert found.value == frame["correct"].mean() and found.low < found.value < found.high and found.n == PROBES
 
 
 def test_curves_have_one_series_an_arm_with_intervals(trained, tmp_path):
     text = report([trained], tmp_path).with_suffix(".md").read_text()
     assert "step 10, the last" in text
-    chosen = [("hellaswag", "karpathy.acc_norm", "acc_norm")]
-    (figure,) = curves.curves([("facts", trained)], chosen, lambda measure: 0.25)
+    (figure,) = [one for one in curves({"facts": Judged.of(trained)}) if one.title == TITLES["karpathy.acc_norm"]]
     series, guessing = figure.series
     assert (guessing.name, list(guessing.x), list(guessing.y)) == ("chance", [2, 10], [0.25, 0.25])
     assert f"n = {PROBES} items" in figure.caption
@@ -199,12 +208,12 @@ def test_two_trainings_of_one_recipe_are_named_after_their_corpora_and_compared_
 
 def test_a_folder_without_checkpoints_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="no kept checkpoints"):
-        curves.checkpoints_in(tmp_path)
+        kept_checkpoints(tmp_path)
 
 
 def test_a_run_that_was_stopped_goes_on_without_judging_again(place, training, monkeypatch):
     asked = changed(Config(checkpoints=str(training), settings=settings(place), device="cpu"), {"tasks": ["hellaswag"]})
-    judged, judge = [], judging.hellaswag.judge
+    judged, judge = [], hellaswag.judge_items
 
     def stopped(model, *rest):
         judged.append(model.name)
@@ -212,7 +221,7 @@ def test_a_run_that_was_stopped_goes_on_without_judging_again(place, training, m
             raise RuntimeError("the machine went down")
         return judge(model, *rest)
 
-    monkeypatch.setattr(judging.hellaswag, "judge", stopped)
+    monkeypatch.setitem(TASKS, "hellaswag", replace(TASKS["hellaswag"], judge_items=stopped))
     with pytest.raises(RuntimeError):
         evaluate_model(asked, place / "stopped")
     (run,) = (place / "stopped" / "evaluate-model").iterdir()
@@ -228,15 +237,16 @@ def test_a_run_that_was_stopped_goes_on_without_judging_again(place, training, m
 # ---- while training ----------------------------------------------------------------------------------------------
 
 
-def test_a_training_logs_the_same_numbers_that_an_evaluation_finds(place, records):
-    from workings.models.language import open_language
-
-    evaluation = judging.evaluation("hellaswag", settings(place), lambda measure: measure.endswith("acc_norm"))
-    found = evaluation(open_language(place / "one", device="cpu"), 5)
-    expected = records[0].result("hellaswag")["summary"]["karpathy"]["acc_norm"]
-    assert found["hellaswag.karpathy.acc_norm"] == expected["value"] and found["hellaswag.n"] == PROBES
-    assert found["hellaswag.karpathy.acc_norm_high"] == expected["high"]
-    assert not [name for name in found if name.endswith(".acc")]
+def test_a_training_logs_the_same_numbers_that_an_evaluation_finds(place, records, tmp_path):
+    asked = pretrain_gpt2.Config(hellaswag=str(place / "h.jsonl"), judged=PROBES)
+    with Run.start(tmp_path, "pretrain-gpt2", "mini", 0, asked) as run:
+        (evaluation,) = pretrain_gpt2.evaluations(asked, run)
+        logged = evaluation(open_language(place / "one", device="cpu"), 5)
+    for name in ("acc", "acc_norm"):
+        expected = records[0].result("hellaswag", TaskResult).measures[f"karpathy.{name}"]
+        assert logged[f"hellaswag.{name}"] == expected.value and logged[f"hellaswag.{name}.n"] == PROBES
+        assert (logged[f"hellaswag.{name}.low"], logged[f"hellaswag.{name}.high"]) == (expected.low, expected.high)
+    assert len(logged) == 8
 
 
 # ---- the verb ----------------------------------------------------------------------------------------------------
@@ -290,14 +300,14 @@ def test_a_run_is_resumed_as_it_was_configured_or_not_at_all(place, tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(judging.hellaswag, "judge", stopped)
+        patched.setitem(TASKS, "hellaswag", replace(TASKS["hellaswag"], judge_items=stopped))
         assert execute(*words, *new) == 130
     (run,) = (tmp_path / "evaluate-model").iterdir()
     assert execute(*words, "--resume", str(run), "--limit", "2") == 2
     assert "leave the other settings out" in capsys.readouterr().err
     assert execute("eval", "probes", "--out", str(tmp_path), "--resume", str(run)) == 2
     assert "that run judges hellaswag" in capsys.readouterr().err
-    assert execute(*words, "--resume", str(run)) == 0 and RunRecord(run).result("hellaswag")["n"] == 3
+    assert execute(*words, "--resume", str(run)) == 0 and RunRecord(run).result("hellaswag", TaskResult).n == 3
 
 
 def test_a_malformed_row_is_found_before_any_model_is_opened(place, tmp_path, capsys):
@@ -320,19 +330,6 @@ def test_a_model_is_named_after_its_run_or_the_end_of_its_name(training):
     assert named_after("openai-community/gpt2@main") == ("gpt2", None)
 
 
-def test_estimates_are_flat_and_leave_out_what_has_no_interval():
-    one = {"value": 1.0, "low": 0.5, "high": 1.0, "n": 2}
-    assert list(judging.estimates({"a": {"b": one, "n": 2}, "c": one})) == [("a.b", one), ("c", one)]
-
-
-def test_an_interval_of_a_median_holds_it():
-    from workings.evals.estimates import median
-
-    found = median(pl.Series([5, 1, 3, 2, 4, 9, 8, 7, 6]))
-    assert (found["value"], found["low"], found["high"], found["n"]) == (5, 2, 8, 9)
-    assert median(pl.Series([4])) == {"value": 4, "low": 4, "high": 4, "n": 1}
-
-
 def test_few_positions_lose_no_task_and_the_report_says_what_they_cost(tmp_path):
     rows = test_hellaswag.rows(6)
     rows[2]["endings"][1] = "café " * 90
@@ -342,8 +339,54 @@ def test_few_positions_lose_no_task_and_the_report_says_what_they_cost(tmp_path)
     record = evaluate_model(
         Config(model=str(save_tiny(tmp_path / "model", context=96)), settings=asked, device="cpu"), tmp_path / "runs"
     )
-    assert [record.result(task)["n"] for task in ("hellaswag", "gsm8k", "probes")] == [6, 3, 6]
+    assert [record.result(task, TaskResult).n for task in ("hellaswag", "gsm8k", "probes")] == [6, 3, 6]
     assert record.outcomes("gsm8k")["n_tokens"].to_numpy().max() <= 48
     page = (report([record], tmp_path / "report").parent / "report.md").read_text()
     assert "1 of 6 items (karpathy) were not judged" in page
     assert "at most 48 new tokens where 256 were asked for" in page
+
+
+# ---- without a model of one's own --------------------------------------------------------------------------------
+
+
+def test_the_smoke_scale_needs_no_model_and_ends_in_a_report(tmp_path):
+    (record,) = run_experiment("evaluate-model", scale="smoke", root=tmp_path)
+    assert record.result("probes", TaskResult).model == UNTRAINED
+    text = report_runs([record]).with_suffix(".md").read_text()
+    assert "no evidence that it is better than chance" in text
+
+
+def test_the_untrained_model_is_that_of_its_seed_and_no_other_scale_takes_it_unasked(tmp_path):
+    asked = Config(model=UNTRAINED, device="cpu")
+    same, again, other = (open_judged(changed(asked, {"seed": seed})).fingerprint for seed in (0, 0, 1))
+    assert same == again != other
+    with pytest.raises(BadInput, match="name one model"):
+        run_experiment("evaluate-model", scale="mini", root=tmp_path)
+
+
+# ---- as runs were written before ---------------------------------------------------------------------------------
+
+
+def test_a_result_without_what_was_added_later_is_read(records, tmp_path):
+    """Before results had a class, absent measures and overlaps were left out, and so were counts of means."""
+
+    def bare(value):
+        if isinstance(value, dict):
+            return {name: bare(one) for name, one in value.items() if one is not None and name != "overlap"}
+        return value
+
+    results = tmp_path / "run" / "results"
+    shutil.copytree(records[0].path, results.parent)
+    for path in results.iterdir():
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(bare(content) | {"step": None, "notes": content["notes"]}))
+    assert "k" not in json.loads((results / "gsm8k.json").read_text())["summary"]["tokens_per_response"]
+    for task in ("hellaswag", "gsm8k", "probes"):
+        assert RunRecord(results.parent).result(task, TaskResult) == records[0].result(task, TaskResult)
+
+
+def test_a_config_that_calls_the_conventions_customs_is_read(records):
+    config = (records[0].path / "config.yaml").read_text()
+    assert "conventions:" in config
+    former = changed(Config(), {"model": "x"})
+    assert from_dict(Config, {"model": "x", "settings": {"customs": ["karpathy", "lm-eval"]}}) == former
