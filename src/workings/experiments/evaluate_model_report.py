@@ -14,8 +14,9 @@ from workings import evals
 from workings.arithmetic.facts import GPT2_MUL
 from workings.errors import BadInput
 from workings.evals.evaluation import TaskResult
+from workings.experiments.default_report import comparison_sections
 from workings.experiments.evaluate_model import Config
-from workings.judging.comparison import Comparison, compare, shared_outcomes, subject
+from workings.judging.comparison import Comparison, compare, shared_outcomes
 from workings.judging.statistics import Measure
 from workings.report import (
     Axis,
@@ -109,7 +110,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
         *_probe_tables(judged),
         *_other_measures(judged),
         *curves(judged),
-        *(_comparison(compared) if compared else ()),
+        *(comparison_sections(compared) if compared else ()),
         *_contamination(judged),
     ]
     made = Report(
@@ -282,39 +283,6 @@ def _compared(judged: Sequence[Judged]) -> Comparison | None:
     if kept:
         names = [name for name in names if name.endswith(evals.name_at("", max(kept)))]
     return compare(records, Config, names)
-
-
-def _comparison(compared: Comparison) -> Iterator[Section]:
-    """Every pair of runs on every frame of outcomes, and what is said beside them."""
-    columns = [
-        Column("before", "share"),
-        Column("after", "share"),
-        Column("difference", "points", signed=True),
-        Column("right only before", "count"),
-        Column("only after", "count"),
-        Column("p, Holm", "p"),
-    ]
-    rows = [
-        Row(
-            subject(row),
-            [
-                row["accuracy_a"],
-                row["accuracy_b"],
-                Estimate(row["difference"], row["low"], row["high"]),
-                row["only_a"],
-                row["only_b"],
-                row["p_holm"],
-            ],
-            row["n"],
-        )
-        for row in compared.table.iter_rows(named=True)
-    ]
-    caption = (
-        "Paired by item: bootstrap intervals (95 %, each by itself), exact McNemar p, adjusted for all rows (Holm)."
-    )
-    yield Table("Compared item by item", columns, rows, caption, rows_are="from → to")
-    if said := compared.beside():
-        yield Text("Beside the comparison", "\n\n".join(said))
 
 
 # ---- the answer --------------------------------------------------------------------------------------------------
