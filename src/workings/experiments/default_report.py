@@ -62,11 +62,18 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
 # ── what reports share ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def provenance(records: Sequence[RunRecord]) -> Provenance:
-    """Where the numbers come from: the runs, the digests of their configs, and the commands that give them again."""
+def provenance(records: Sequence[RunRecord], digests: Mapping[str, str] | None = None) -> Provenance:
+    """Where the numbers come from: the runs, digests of configs and inputs, and the commands that give them again.
+
+    Args:
+        digests: Others that belong there, by name.
+    """
+    known = {record.path.name: record.manifest.config_digest for record in records}
+    for record in records:
+        known |= {f"{record.path.name}, {name}": digest for name, digest in record.manifest.inputs.items()}
     return Provenance(
         runs=[str(record.path) for record in records],
-        digests={record.path.name: record.manifest.config_digest for record in records},
+        digests=known | dict(digests or {}),
         versions=records[0].manifest.versions,
         commands=_commands(records),
         when=records[0].manifest.started,
@@ -75,27 +82,33 @@ def provenance(records: Sequence[RunRecord]) -> Provenance:
 
 def _commands(records: Sequence[RunRecord]) -> list[str]:
     """One command for all runs that were given the same settings beside those of their scale."""
+    commands: list[list[str]] = []
     alike: dict[tuple[str, ...], list[RunRecord]] = {}
     for record in records:
-        alike.setdefault(_own_settings(record), []).append(record)
-    commands = []
+        settings = _own_settings(record)
+        if settings is None:
+            commands.append(["workings", "run", _place(record), "--config", str(record.path / "config.yaml")])
+        else:
+            alike.setdefault(settings, []).append(record)
     for settings, some in alike.items():
         arms, seeds = (dict.fromkeys(getattr(one.manifest, name) for one in some) for name in ("arm", "seed"))
-        name = some[0].manifest.experiment
-        place = name if name in available() else str(some[0].source)
-        words = ["workings", "run", place, "--arm", *arms, "--scale", some[0].manifest.scale]
-        words += ["--seeds", *map(str, sorted(seeds)), *(["--set", *settings] if settings else [])]
-        commands.append(shlex.join(words))
-    return commands
+        words = ["workings", "run", _place(some[0]), "--arm", *arms, "--scale", some[0].manifest.scale]
+        commands.append([*words, "--seeds", *map(str, sorted(seeds)), *(["--set", *settings] if settings else [])])
+    return [shlex.join(words) for words in commands]
 
 
-def _own_settings(record: RunRecord) -> tuple[str, ...]:
-    """The overrides of a run that its scale does not set."""
+def _place(record: RunRecord) -> str:
+    name = record.manifest.experiment
+    return name if name in available() else str(record.source)
+
+
+def _own_settings(record: RunRecord) -> tuple[str, ...] | None:
+    """The overrides of a run that its scale does not set; None where its arm or scale is not one of the experiment's."""
     manifest = record.manifest
     try:
         [planned] = plan(experiment_of(record), [manifest.arm], manifest.scale, [manifest.seed])  # ty: ignore
-    except BadInput:  # an arm or a scale that the experiment has no more
-        return tuple(manifest.overrides)
+    except BadInput:
+        return None
     return tuple(setting for setting in manifest.overrides if setting not in planned.departures)
 
 
@@ -155,10 +168,15 @@ def cost_table(records: Sequence[RunRecord]) -> Table:
     names = list(dict.fromkeys(name for cost in costs.values() for name in cost))
     rows = [Row(arm, [cost.get(name) for name in names]) for arm, cost in costs.items()]
     caption = "Seconds are the mean over the runs of an arm."
-    if set(MATCHED) <= set(names):
+    if len(rows) > 1 and all(_alike([cost.get(name) for cost in costs.values()], MATCHED[name]) for name in MATCHED):
         caption = f"Parameters, steps and raw bytes are matched. {caption}"
     columns = [Column(name.replace("_", " "), "count") for name in names]
     return Table("What each arm cost", columns, rows, caption, rows_are="arm")
+
+
+def _alike(numbers: Sequence[float | None], within: float) -> bool:
+    known = [number for number in numbers if number is not None]
+    return len(known) == len(numbers) and max(known) - min(known) <= within * max(known)
 
 
 def _costs(records: Sequence[RunRecord]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from workings import evals
 from workings.arithmetic.facts import GPT2_MUL
 from workings.errors import BadInput
 from workings.evals.evaluation import TaskResult
-from workings.experiments.default_report import comparison_sections
+from workings.experiments.default_report import comparison_sections, provenance
 from workings.experiments.evaluate_model import Config
 from workings.judging.comparison import Comparison, compare, shared_outcomes
 from workings.judging.statistics import Measure
@@ -25,7 +25,6 @@ from workings.report import (
     Curves,
     Estimate,
     Properties,
-    Provenance,
     Report,
     Row,
     Series,
@@ -122,11 +121,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
         properties=[Properties(name, _about(one)) for name, one in judged.items()],
         warnings=[ONE_MODEL, *_warnings(judged)],
         limits=list(LIMITS) if any("table.direct" in one.measures for one in judged.values()) else [],
-        provenance=Provenance(
-            [str(record.path) for record in records],
-            digests={f"{name}: model": one.last[0].fingerprint for name, one in judged.items()},
-            versions=records[0].manifest.versions,
-        ),
+        provenance=provenance(records, {f"{name}: model": one.last[0].fingerprint for name, one in judged.items()}),
     )
     return write_report(made, out)
 

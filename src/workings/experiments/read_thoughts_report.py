@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from workings.experiments.default_report import provenance
 from workings.experiments.read_thoughts import Config
 from workings.files import write_with
 from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
@@ -24,7 +25,6 @@ from workings.report import (
     Guess,
     HeatMap,
     Properties,
-    Provenance,
     Reading,
     ReadingGrid,
     Report,
@@ -67,7 +67,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
         question=records[0].question,
         conclusion=Conclusion(f"{_asked(rules[0], about)}: {found.sentence}", found.kind),
         sections=sections,
-        provenance=_record(record, config),
+        provenance=provenance([record]),
         headline=_headline(found.numbers),
         warnings=_warnings(record, about),
         properties=_facts(record, about, config),
@@ -363,14 +363,6 @@ def _limits(about: dict[str, Any]) -> list[str]:
             "This model was never trained to think; what is read here is what any language model's states hold."
         )
     return limits
-
-
-def _record(record: RunRecord, config: Any) -> Provenance:
-    manifest = record.manifest
-    settings = " ".join(f"--set {setting!r}" for setting in manifest.overrides)
-    digests = {"config": manifest.config_digest} | {f"input {k}": v for k, v in manifest.inputs.items()}
-    command = f"workings run read-thoughts --seeds {manifest.seed} {settings}".strip()
-    return Provenance([str(record.path)], digests, manifest.versions, [command], manifest.started)
 
 
 # Small words ---------------------------------------------------------------------------------------------------------

@@ -4,72 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from workings.experiments.default_report import cost_table, curves, grouped, one_seed, provenance
+from workings.judging.ablation import CONDITIONS, IN_WORDS
+from workings.judging.comparison import between_conditions
+from workings.judging.statistics import Measure
+from workings.report import Axis, Column, Conclusion, Estimate, Report, Row, Table, write_report
+from workings.report.wording import number
 from workings.run import RunRecord
+
+LOSSES = {"student": "student", "teacher": "teacher", "distil": "distil"}
 
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
-    """Accuracy and curves of each run."""
-    from workings.judging.ablation import CONDITIONS, IN_WORDS
-    from workings.judging.statistics import wilson
-    from workings.report import (
-        Axis,
-        Column,
-        Curves,
-        Estimate,
-        Provenance,
-        Report,
-        Row,
-        Series,
-        Table,
-        write_report,
-    )
-
-    rows, curves = [], []
-    for record in records:
-        name = record.path.name
-        of = {condition: frame for (condition,), frame in record.outcomes("answers").group_by("condition")}
-        cells = []
-        for condition in CONDITIONS:
-            right, n = int(of[condition]["correct"].sum()), len(of[condition])
-            cells.append(Estimate(right / n, wilson(right, n).low, wilson(right, n).high))
-        rows.append(Row(name, cells, len(of["own"])))
-        logged = record.metrics()
-        for column in ("student", "teacher", "distil"):
-            kept = logged.filter(logged[column].is_not_null())
-            curves.append(Series(f"{name}: {column}", kept["step"].to_list(), kept[column].to_list()))
+    """Show the accuracy of each run beside its controls, and its losses."""
+    columns = [Column(IN_WORDS[condition], "share") for condition in CONDITIONS]
+    *_, last = grouped(records).values()
     made = Report(
         title="Training a CODI",
         question=records[0].question,
-        conclusion=_verdict(records[-1]),
+        conclusion=_conclusion(last),
         sections=[
-            Table("Validation accuracy", [Column(IN_WORDS[c], "share") for c in CONDITIONS], rows, rows_are="run"),
-            Curves("Losses", Axis("step"), Axis("loss"), curves),
+            Table("Validation accuracy", columns, [_row(record) for record in records], rows_are="run"),
+            *curves(records, "Losses", LOSSES, Axis("loss")),
+            cost_table(records),
         ],
-        provenance=Provenance([str(r.path) for r in records], versions=records[0].manifest.versions),
-        warnings=["One training seed: the intervals are over items only and say nothing about other seeds."],
+        provenance=provenance(records),
+        warnings=one_seed(records),
     )
     return write_report(made, out)
 
 
-def _verdict(record: RunRecord) -> Any:
-    """Whether the answers need the thoughts: own against zeroed, paired by problem."""
-    from workings.judging.statistics import paired_bootstrap
-    from workings.report import Conclusion
-    from workings.report.wording import interval, number
+def _row(record: RunRecord) -> Row:
+    outcomes = record.outcomes("answers")
+    of = {name: Measure.share(outcomes.filter(condition=name)["correct"].to_numpy()) for name in CONDITIONS}
+    return Row(record.path.name, [Estimate(one.value, one.low, one.high) for one in of.values()], of["own"].n)
 
-    of = {name: frame.sort("problem") for (name,), frame in record.outcomes("answers").group_by("condition")}
-    own, zero = (of[name]["correct"].cast(float).to_numpy() for name in ("own", "zero"))
-    gap = paired_bootstrap(own, zero)
+
+def _conclusion(records: Sequence[RunRecord]) -> Conclusion:
+    """Judge whether the answers need the thoughts: own against zeroed, paired by problem."""
+    found = between_conditions(records, "answers", "own", "zero")
     says = (
-        f"By thinking it answers {number(own.mean(), 'share')} % of {len(own):,} validation problems; "
-        f"with its thoughts zeroed {number(zero.mean(), 'share')} %, "
-        f"a difference of {number((own - zero).mean(), 'points')} points {interval(gap.low, gap.high, 'share')}"
+        f"By thinking it answers {number(found.treatment, 'share')} % of {found.n_items:,} validation problems; "
+        f"with its thoughts zeroed {number(found.baseline, 'share')} %, a difference of {found.in_points}"
     )
-    if gap.low > 0:
+    if found.interval.low > 0:
         return Conclusion(f"{says}: its answers use the thoughts.", "holds")
-    unseen = gap.high + 3 / len(own)  # what never happened in n problems may still happen in 3 / n of them
+    # What never happened in n problems may still happen in 3 / n of them (the rule of three).
+    highest = max(found.interval.high, 3 / found.n_items)
     return Conclusion(
-        f"{says}: nothing shows that its answers use the thoughts.", "fails" if unseen < 0.05 else "undecided"
+        f"{says}: nothing shows that its answers use the thoughts.", "fails" if highest < 0.05 else "undecided"
     )
