@@ -24,7 +24,7 @@ import polars as pl
 from workings.arithmetic.answers import answer_in, same_answer
 from workings.arithmetic.problems import Problem, problem_of_row
 from workings.errors import BadInput
-from workings.evals.lm_eval_files import LmEvalTask, sample
+from workings.evals.lm_eval_files import LmEvalTask, Sample
 from workings.evals.settings import TEMPLATES, Settings, encode_prompt, n_new_tokens
 from workings.judging.statistics import Measure
 from workings.text.datasets import Row, content_ids, load_problems, local_file, rows_of
@@ -186,15 +186,15 @@ def lm_eval_tasks(items: Sequence[Item], outcomes: pl.DataFrame, n_all: int, set
     stop = list(TEMPLATES[settings.prompt].stop)
     request = {"until": stop, "do_sample": False, "max_gen_toks": settings.max_new_tokens}
     samples = [
-        sample(
+        Sample(
             i,
             {"question": item.question, "answer": item.answer},
             item.answer,
             [(row["prompt"], request)],
             [row["response"]],
             name,
+            [row[f"{rule}_prediction"]],
             {"exact_match": float(row[rule])},
-            filtered=[row[f"{rule}_prediction"]],
         )
         for name, rule in (("strict-match", "strict"), ("flexible-extract", "flexible"))
         for i, (item, row) in enumerate(zip(items, outcomes.iter_rows(named=True), strict=True))

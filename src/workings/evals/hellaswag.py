@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from workings.errors import BadInput
-from workings.evals.lm_eval_files import LmEvalTask, sample
+from workings.evals.lm_eval_files import LmEvalTask, Sample
 from workings.evals.settings import Convention, Settings, encode_prompt, encode_raw, opening_ids
 from workings.judging.statistics import Measure
 from workings.text.datasets import Row, content_ids, rows_of, text_field
@@ -206,7 +206,7 @@ def lm_eval_tasks(items: Sequence[Item], outcomes: pl.DataFrame, n_all: int, set
     return tasks
 
 
-def _sample(doc_id: int, item: Item, row: dict[str, Any]) -> dict[str, Any]:
+def _sample(doc_id: int, item: Item, row: dict[str, Any]) -> Sample:
     context, endings = item.text(row["condition"])
     metrics = {
         "acc": float(row["by_total"] == item.label),
@@ -215,7 +215,8 @@ def _sample(doc_id: int, item: Item, row: dict[str, Any]) -> dict[str, Any]:
     }
     doc = dict(item.row) | {"query": context, "choices": endings, "gold": item.label}
     responses = list(zip(row["totals"], row["greedy"], strict=True))
-    return sample(doc_id, doc, item.label, [(context, f" {ending}") for ending in endings], responses, "none", metrics)
+    requests = [(context, f" {ending}") for ending in endings]
+    return Sample(doc_id, doc, item.label, requests, responses, "none", responses, metrics)
 
 
 def _checked_label(row: Row, place: str) -> int:

@@ -29,7 +29,7 @@ from workings.arithmetic.answers import answer_in
 from workings.arithmetic.facts import GPT2_MUL, Fact
 from workings.arithmetic.probes import PROBE_KINDS, Probe, probes
 from workings.evals.gsm8k import n_facts
-from workings.evals.lm_eval_files import LmEvalTask, sample
+from workings.evals.lm_eval_files import LmEvalTask, Sample
 from workings.evals.settings import TEMPLATES, Settings, encode_prompt, n_new_tokens
 from workings.judging.statistics import Measure
 
@@ -313,15 +313,15 @@ def lm_eval_tasks(items: Sequence[Probe], outcomes: pl.DataFrame, n_all: int, se
     template = TEMPLATES[settings.prompt]
     request = {"until": ["\n"], "do_sample": False, "max_gen_toks": N_DIRECT}
     samples = [
-        sample(
+        Sample(
             i,
             {"question": probe.question, "answer": probe.answer, "kind": probe.kind},
             probe.answer,
             [(template.prompt(probe.question) + ANSWER_IS, request)],
             [row["response"]],
             "first-answer",
+            [row["prediction"] or "[invalid]"],
             {"exact_match": float(row["correct"])},
-            filtered=[row["prediction"] or "[invalid]"],
         )
         for i, (probe, row) in enumerate(zip(items, outcomes.iter_rows(named=True), strict=True))
     ]

@@ -286,12 +286,16 @@ def _compared(judged: Sequence[Judged]) -> Comparison | None:
 def _headline(judged: dict[str, Judged]) -> list[Stat]:
     """At most four numbers of the first model."""
     name, one = next(iter(judged.items()))
-    titles = {m: TITLES.get(m) or f"Times table, {PROBE_TITLES[m.partition('.')[2]]}" for m in HEADLINES}
     return [
-        Stat(title, _estimate(one.measures[m]), "share", f"{name}, n = {one.measures[m].n:,}")
-        for m, title in titles.items()
+        Stat(_title(m), _estimate(one.measures[m]), "share", f"{name}, n = {one.measures[m].n:,}")
+        for m in HEADLINES
         if m in one.measures
     ][:4]
+
+
+def _title(measure: str) -> str:
+    kind, _, name = measure.rpartition(".")
+    return TITLES.get(measure) or f"{'Times table' if kind == 'table' else f'Probes, {kind}'}, {PROBE_TITLES[name]}"
 
 
 def _conclusion(judged: dict[str, Judged], compared: Comparison | None) -> Conclusion:
@@ -319,7 +323,7 @@ def _beyond_chance(name: str, measures: dict[str, Measure]) -> Conclusion:
     found = measures[measure]
     says = (
         f"{name} chooses right in {number(found.value, 'share')} % {interval(found.low, found.high, 'share')} of "
-        f"{found.n:,} items ({TITLES.get(measure, measure)}), where guessing gives {number(guessing, 'share')} %"
+        f"{found.n:,} items ({_title(measure)}), where guessing gives {number(guessing, 'share')} %"
     )
     if found.low > guessing:
         return Conclusion(f"{says}: better than chance.", "holds")
