@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,13 +10,16 @@ from typing import Annotated, Any, Literal
 
 from workings.cli.options import AsJson, Device, Precision, Quiet, refuse_beside_resume
 from workings.errors import BadInput
+from workings.progress import quietly
 
 
 def evaluate(
     tasks: Annotated[list[str], "hellaswag, gsm8k, probes: one or several"],
     /,
     *,
-    model: Annotated[str | None, "a hub id (gpt2), a Hugging Face folder, a checkpoint, or a .gguf file"] = None,
+    model: Annotated[
+        str | None, "a hub id (gpt2), a Hugging Face folder, a checkpoint, a .gguf file, or untrained"
+    ] = None,
     checkpoints: Annotated[
         list[str] | None, "instead: trainings' run directories, whose kept models are all judged"
     ] = None,
@@ -26,7 +27,7 @@ def evaluate(
     limit: Annotated[int | None, "at most so many items of each task; the report says so"] = None,
     num_fewshot: Annotated[int | None, "worked examples before a GSM8K question"] = None,
     prompt: Annotated[Literal["chat", "lm-eval"] | None, "User:/Assistant: or Question:/Answer:"] = None,
-    custom: Annotated[Literal["both", "karpathy", "lm-eval"], "of scoring HellaSwag"] = "both",
+    custom: Annotated[Literal["both", "karpathy", "lm-eval"], "HellaSwag scoring convention"] = "both",
     batch_size: Annotated[int | None, "answers generated at once"] = None,
     max_new_tokens: Annotated[int | None, "of an answer to GSM8K"] = None,
     seed: Annotated[int, "that the model was trained with, where its folder does not say"] = 0,
@@ -55,7 +56,7 @@ def evaluate(
     }
     given = {name: value for name, value in given.items() if value is not None} | _data(data, names)
     settings = changed(Settings(), given)
-    with contextlib.redirect_stderr(io.StringIO()) if quiet else contextlib.nullcontext():
+    with quietly(quiet):
         if resume:
             asked_before = RunRecord.find(resume, out).config(Config).tasks
             refuse_beside_resume(given, model, checkpoints, seed, device != "auto", precision != "fp32")
