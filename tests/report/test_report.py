@@ -537,13 +537,6 @@ def test_the_notes_explain_the_units_that_a_report_uses():
     assert "nat" not in notes(only_text) and "Brackets hold a 95 % interval" in notes(only_text)
 
 
-def test_provenance_of_runs_names_each_digest_by_its_folder():
-    made = Provenance.of_runs({Path("runs/a"): "12", Path("runs/b"): "34"}, {"torch": "2"}, "workings run x", "today")
-    assert made.runs == ["runs/a", "runs/b"]
-    assert made.digests == {"a": "12", "b": "34"}
-    assert made.commands == ["workings run x"]
-
-
 def test_a_curve_of_shares_shows_nothing_below_zero_and_all_its_ends(tmp_path):
     n = 5000
     shares = Series("share", [float(at) for at in range(n)], [0.0] * n)

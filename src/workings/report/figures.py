@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from textwrap import fill
 from typing import Any
@@ -197,22 +198,22 @@ def _finite(values: Iterable[float | None]) -> list[float]:
 def _svg(section: Section, name: str) -> bytes | None:
     if isinstance(section, HeatMap):
         height = 0.24 if len(section.rows) > 12 else 0.34
-        rows = len(section.rows) + 1.3 * len(section.controls)
-        return _drawn(section, name, (1.9 + 0.68 * len(section.columns), 1.0 + height * rows), _draw_heat_map)
+        inches = 1.9 + 0.68 * len(section.columns), 1.0 + height * (len(section.rows) + 1.3 * len(section.controls))
+        return _drawn(name, inches, partial(_draw_heat_map, section))
     if isinstance(section, Curves):
-        return _drawn(section, name, (5.6, 3.3), _draw_curves)
+        return _drawn(name, (5.6, 3.3), partial(_draw_curves, section))
     if isinstance(section, Table) and section.drawn is not None:
         # The names of the rows must leave the axes about half of the width.
         width = max(5.6, 2.8 + 0.08 * max((len(row.name) for row in section.rows), default=0))
-        return _drawn(section, name, (width, 0.75 + 0.3 * len(section.rows)), _draw_intervals)
+        return _drawn(name, (width, 0.75 + 0.3 * len(section.rows)), partial(_draw_intervals, section))
     return None
 
 
-def _drawn(section: Any, name: str, inches: tuple[float, float], draw: Callable[[Any, Figure], None]) -> bytes:
+def _drawn(name: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> bytes:
     style: Any = {**_STYLE, "svg.hashsalt": name}  # matplotlib types the keys as a list of literals
     with rc_context(style):
         figure = Figure(figsize=inches, layout="constrained")
-        draw(section, figure)
+        draw(figure)
         out = io.BytesIO()
         # No metadata: its date would make equal reports differ.
         figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
@@ -276,8 +277,16 @@ def _draw_curves(curves: Curves, figure: Figure) -> None:
         _draw_series(axes, series, index, marker)
     if curves.chosen is not None:
         axes.axvline(curves.chosen, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
-        place: Any = (curves.chosen, 1.0), (4, -2), ("data", "axes fraction"), "offset points"
-        axes.annotate("chosen", *place, va="top", fontsize=8.5, color=MUTED)
+        axes.annotate(
+            "chosen",
+            (curves.chosen, 1.0),
+            (4, -2),
+            ("data", "axes fraction"),
+            "offset points",
+            va="top",
+            fontsize=8.5,
+            color=MUTED,
+        )
     axes.set(xlabel=axis_name(curves.x), ylabel=axis_name(curves.y))
     axes.margins(x=0.03)
     if curves.x.log:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from pathlib import Path
 from typing import Any, Literal
 
 Unit = Literal["text", "share", "points", "bits", "nats", "count", "p", "number"]
@@ -364,14 +363,6 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
     when: str = ""
-
-    @classmethod
-    def of_runs(
-        cls, config_digests: Mapping[Path, str], versions: Mapping[str, str], command: str, when: str
-    ) -> Provenance:
-        """Build it for one command that made all of the runs: `config_digests` maps each run directory to its digest."""
-        digests = {folder.name: digest for folder, digest in config_digests.items()}
-        return cls([str(folder) for folder in config_digests], digests, versions, [command], when)
 
 
 @dataclass(frozen=True)
