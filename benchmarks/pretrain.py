@@ -1,7 +1,7 @@
 """How many more tokens a second does our training loop see than Hugging Face's GPT2LMHeadModel in a plain loop?
 
 The plain loop is the one that is usually written: `model(input_ids, labels=…).loss`, backward, clip, AdamW with torch's defaults,
-zero_grad. Ours is a `Trainer` fed from windows of a token stream and watched, as `workings pretrain` runs it. Both start from the
+zero_grad. Ours is `train_step`, fed from windows of a token stream and watched, as `workings pretrain` runs it. Both start from the
 same weights, see the same rows in the same number format, and run in turn, several times; the ratio is of the best times. Their
 losses and gradients are compared first: a fast wrong answer is no answer.
 
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,11 @@ from workings.models.gpt2 import GPT2
 from workings.models.importing import to_hf
 from workings.text.corpus import Batch
 from workings.training.budget import peak_flops
-from workings.training.feed import Feed
-from workings.training.parallel import World
-from workings.training.recipes import PretrainConfig, Shape
-from workings.training.schedule import rows_of_tokens
-from workings.training.trainer import Trainer, trainer_of
-from workings.training.watch import Band, Watch
+from workings.training.loop import Task, train_step
+from workings.training.monitor import LossLimits, LossMonitor
+from workings.training.parallel import ProcessGroup
+from workings.training.pretraining import LanguageModelling, optimizers_of, passes, prepared
+from workings.training.recipes import ModelShape, PretrainConfig, rows_of_tokens
 
 SIZES = {
     "mini": replace(GPT2_SIZES["mini"], vocab=2176),
@@ -63,27 +63,44 @@ class Stream:
 
 
 class Ours:
-    """A trainer with its feed and its watch."""
+    """The updates of our loop, fed from rows and watched."""
 
-    def __init__(self, model: GPT2, config: PretrainConfig, stream: Stream, where: World) -> None:
-        rows = rows_of_tokens(config.tokens_per_step, config.steps, config.shape.block, config.pass_rows, where.size)
-        live = torch.zeros(model.config.vocab)
-        self.trainer: Trainer = trainer_of(config, model, live, where)
-        self.feed = Feed(stream, rows, where, 0, documents=False)  # ty: ignore[invalid-argument-type]
-        self.watch = Watch(Band(100.0, 100.0, 0), lambda: "")
+    def __init__(self, model: GPT2, config: PretrainConfig, stream: Stream, group: ProcessGroup) -> None:
+        rows = rows_of_tokens(config.tokens_per_step, config.steps, config.shape.block, config.pass_rows, group.size)
+        objective = LanguageModelling(model, torch.zeros(model.config.vocab, device=group.device))
+        self.task = Task(
+            model=model,
+            objective=prepared(objective, config, group),
+            optimizers=optimizers_of(model, config),
+            micro_batches=lambda step: passes(stream, rows, group, 0, False, step),  # ty: ignore[invalid-argument-type]
+            schedule=config.schedule,
+            clip=config.clip,
+            precision=config.precision,
+            limits=LossLimits(100.0, 100.0, 0),
+            log_every=0,
+            save_every=0,
+            seed=0,
+            identity={},
+            throughput=lambda first, last, seconds: {},
+            if_memory_is_full="fewer rows",
+        )
+        self.group, self.step, self.micro_batches = group, 0, self.task.micro_batches(0)
+        self.monitor = LossMonitor(self.task.limits, Path("nowhere"))
 
     def steps(self, n: int) -> None:
         for _ in range(n):
-            numbers = self.trainer.advance(self.feed)
-            self.watch.saw(self.trainer.step, numbers)
-        self.watch.settle()
+            rate = self.task.schedule.learning_rate(self.step)
+            self.step += 1
+            numbers = train_step(self.task, next(self.micro_batches), rate, self.group, self.step, False)
+            self.monitor.saw(self.step, numbers)
+        self.monitor.settle()
 
 
 class Theirs:
     """The plain loop."""
 
-    def __init__(self, model: GPT2LMHeadModel, config: PretrainConfig, stream: Stream, where: World) -> None:
-        self.eager, self.where, self.config = model.to(where.device), where, config
+    def __init__(self, model: GPT2LMHeadModel, config: PretrainConfig, stream: Stream, group: ProcessGroup) -> None:
+        self.eager, self.group, self.config = model.to(group.device), group, config
         self.model: Any = torch.compile(self.eager) if config.compile else self.eager
         groups = [
             {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -97,8 +114,8 @@ class Theirs:
         bf16 = self.config.precision == "bf16"
         for _ in range(n):
             for _ in range(n_passes):
-                ids = torch.from_numpy(next(self.batches).inputs).to(self.where.device)
-                with torch.autocast(self.where.kind, torch.bfloat16) if bf16 else nullcontext():
+                ids = torch.from_numpy(next(self.batches).inputs).to(self.group.device)
+                with torch.autocast(self.group.kind, torch.bfloat16) if bf16 else nullcontext():
                     loss = self.model(input_ids=ids, labels=ids).loss / n_passes
                 loss.backward()
             nn.utils.clip_grad_norm_(self.eager.parameters(), self.config.clip)
@@ -132,20 +149,20 @@ def furthest_gradient(model: GPT2, peer: GPT2LMHeadModel, ids: torch.Tensor) -> 
     return abs(float(ours.detach()) - float(theirs.detach())), gap
 
 
-def timed(steps: Callable[[int], None], n: int, where: World, clock: Callable[[], float]) -> float:
+def timed(steps: Callable[[int], None], n: int, group: ProcessGroup, clock: Callable[[], float]) -> float:
     began = clock()
     steps(n)
-    if where.kind == "cuda":
+    if group.kind == "cuda":
         torch.cuda.synchronize()
     return (clock() - began) / n
 
 
 def compared(size: str, given: argparse.Namespace) -> None:
-    where = World(0, 1, device_of(given.device))
+    group = ProcessGroup(0, 1, device_of(given.device))
     shape: GPT2Config = SIZES[size]
     rows = given.rows or ROWS[size]
     config = PretrainConfig(
-        shape=Shape.of(shape),
+        shape=ModelShape.of(shape),
         steps=1_000_000,
         tokens_per_step=rows * shape.block * given.passes,
         pass_rows=rows,
@@ -160,18 +177,18 @@ def compared(size: str, given: argparse.Namespace) -> None:
         f"{size}: {model.n_parameters:,} parameters; losses differ by {loss_gap:.1e}, gradients by {gradient_gap:.1e}"
     )
     assert loss_gap < 1e-4 and gradient_gap < 1e-3, "the two do not compute the same"
-    ours, theirs = Ours(model.to(where.device), config, stream, where), Theirs(peer, config, stream, where)
+    ours, theirs = Ours(model.to(group.device), config, stream, group), Theirs(peer, config, stream, group)
     for one in (ours, theirs):
         one.steps(3 if given.compile else 1)  # memory is allocated, kernels are compiled
     clock = time.process_time if given.processor_time else time.perf_counter
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     for round_ in range(given.rounds):
-        seconds["ours"].append(timed(ours.steps, given.steps, where, clock))
-        seconds["theirs"].append(timed(theirs.steps, given.steps, where, clock))
+        seconds["ours"].append(timed(ours.steps, given.steps, group, clock))
+        seconds["theirs"].append(timed(theirs.steps, given.steps, group, clock))
         print(f"  round {round_ + 1}: ours {seconds['ours'][-1]:.3f} s a step, theirs {seconds['theirs'][-1]:.3f} s")
     best = {name: min(times) for name, times in seconds.items()}
     speed = {name: config.tokens_per_step / time_ for name, time_ in best.items()}
-    peak = given.peak_flops or peak_flops(where.device_name, given.precision)
+    peak = given.peak_flops or peak_flops(group.device_name, given.precision)
     for name, tokens in speed.items():
         used = f", MFU {tokens * model.flops_per_token(shape.block) / peak:.1%}" if peak else ""
         print(f"  {name} {tokens:,.0f} tokens/s{used}")

@@ -20,7 +20,7 @@ from workings.experiments import pretrain_gpt2
 from workings.experiments.pretrain_gpt2 import Config, described_budget, inputs
 from workings.models.checkpoint import load_gpt2
 from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus
-from workings.training.recipes import PRESETS
+from workings.training.recipes import PRETRAIN_PRESETS
 
 TINY = {"shape.n_layers": 1, "steps": 4, "tokens_per_step": 64, "pass_rows": 2, "warmup_steps": 1, "log_every": 2}
 
@@ -178,11 +178,11 @@ def test_what_the_command_line_does_not_say_is_as_the_preset_and_the_config_file
     dry = ("--corpus", corpus.folder, "--dry-run", "--flops-per-second", "1e9")
     assert verb(*dry, "--preset", "124M-10B", "--steps", 1000, "--config", tmp_path / "some.yaml") == 0
     found = resolved(capsys.readouterr().out)
-    assert found.training == replace(PRESETS["124M-10B"], steps=1000) and found.training.compile
+    assert found.training == replace(PRETRAIN_PRESETS["124M-10B"], steps=1000) and found.training.compile
     assert (found.seed, found.device, found.probes) == (3, "cpu", True)
     assert verb(*dry, "--compile", "--seed", 0, "--config", tmp_path / "some.yaml") == 0
     found = resolved(capsys.readouterr().out)
-    assert found.training == replace(PRESETS["mini"], compile=True) and found.seed == 0
+    assert found.training == replace(PRETRAIN_PRESETS["mini"], compile=True) and found.seed == 0
 
 
 @pytest.mark.parametrize("more", [("--steps", 9), ("--seed", 1), ("--preset", "124M-10B"), ("--compile",)])

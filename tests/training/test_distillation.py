@@ -14,8 +14,9 @@ from workings.arithmetic.chain import Step
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput, Failed
 from workings.models.codi import CODI
-from workings.training.distillation import DistilConfig, accuracies, add_lora, distil, merge_lora
+from workings.training.distillation import accuracies, add_lora, distil, merge_lora
 from workings.training.objectives import codi_losses, examples_of, pad
+from workings.training.recipes import DistilConfig
 
 PROBLEMS = [
     Problem(
@@ -139,20 +140,18 @@ def test_an_interrupted_training_resumes_to_the_same_weights(thinker, tmp_path, 
 
 
 def test_resuming_under_another_configuration_is_refused(thinker, tmp_path):
-    distil(thinker(), PROBLEMS, [], SMALL, tmp_path, lambda *a, **k: None, max_steps=2)
-    with pytest.raises(BadInput, match="another configuration"):
-        distil(thinker(), PROBLEMS, [], replace(SMALL, weight_decay=0.0), tmp_path, lambda *a, **k: None, resume=True)
+    distil(thinker(), PROBLEMS, [], SMALL, tmp_path, max_steps=2)
+    with pytest.raises(BadInput, match=r"another training \(weight_decay: 0\.1 then, 0\.0 now\)"):
+        distil(thinker(), PROBLEMS, [], replace(SMALL, weight_decay=0.0), tmp_path, resume=True)
     with pytest.raises(BadInput, match="nothing to resume"):
-        distil(thinker(), PROBLEMS, [], SMALL, tmp_path / "other", lambda *a, **k: None, resume=True)
+        distil(thinker(), PROBLEMS, [], SMALL, tmp_path / "other", resume=True)
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch(thinker, tmp_path):
     """CE over micro-batches of equal token counts equals CE over the batch: one step, same weights."""
     config = replace(SMALL, distil_weight=0.0, epochs=1)
-    one = distil(thinker(), PROBLEMS, [], config, tmp_path / "a", lambda *a, **k: None, max_steps=1)
-    two = distil(
-        thinker(), PROBLEMS, [], replace(config, micro_batch_size=4), tmp_path / "b", lambda *a, **k: None, max_steps=1
-    )
+    one = distil(thinker(), PROBLEMS, [], config, tmp_path / "a", max_steps=1)
+    two = distil(thinker(), PROBLEMS, [], replace(config, micro_batch_size=4), tmp_path / "b", max_steps=1)
     assert (weights(one) - weights(two)).abs().max() < 1e-4
 
 
@@ -173,14 +172,14 @@ def test_merged_lora_computes_what_the_adapters_did(thinker, questions, family):
 
 def test_too_few_examples_are_an_error_that_says_what_to_do(thinker, tmp_path):
     with pytest.raises(BadInput, match="fewer than one batch of 8"):
-        distil(thinker(), list(islice(PROBLEMS, 3)), [], SMALL, tmp_path, lambda *a, **k: None)
+        distil(thinker(), list(islice(PROBLEMS, 3)), [], SMALL, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(thinker, tmp_path):
     model = thinker()
     model.base.get_input_embeddings().weight.data[5] = float("nan")
-    with pytest.raises(Failed, match="not finite at step 0"):
-        distil(model, PROBLEMS, [], SMALL, tmp_path, lambda *a, **k: None)
+    with pytest.raises(Failed, match=r"step 1: the loss is nan"):
+        distil(model, PROBLEMS, [], SMALL, tmp_path)
 
 
 def test_a_small_model_learns_what_it_is_taught(words, tmp_path):
@@ -189,7 +188,7 @@ def test_a_small_model_learns_what_it_is_taught(words, tmp_path):
     some = [p for p in PROBLEMS if int(p.answer) <= 6][:16]
     config = replace(SMALL, optimizer="muon", epochs=200, learning_rate=1e-2, batch_size=len(some), micro_batch_size=16)
     quiet = replace(config, save_every=1000, log_every=1000, validate_every=1000)
-    trained = distil(model, some, [], quiet, tmp_path, lambda *a, **k: None)
+    trained = distil(model, some, [], quiet, tmp_path)
     right = accuracies(trained, some)
     assert right["thoughts"] > 0.7
     assert right["written_chain"] > 0.7

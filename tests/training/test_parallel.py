@@ -19,7 +19,7 @@ from workings.launch import rank_here
 from workings.models.checkpoint import load_gpt2
 from workings.run import RunRecord
 from workings.text.corpus import Corpus
-from workings.training.parallel import World, world
+from workings.training.parallel import ProcessGroup, process_group
 from workings.training.pretraining import pretrain
 
 CONFIG = replace(SMALL, save_every=3, validate_every=6, validation_documents=3, keep_every=6)
@@ -45,19 +45,20 @@ from torch import nn
 from workings.config import from_dict
 from workings.experiment import run_experiment
 from workings.text.corpus import Corpus
-from workings.training.parallel import spread, synchronising, world
-from workings.training.pretraining import PretrainConfig, pretrain
+from workings.training.parallel import distributed, process_group, synchronising
+from workings.training.pretraining import pretrain
+from workings.training.recipes import PretrainConfig
 
 given = json.loads(sys.argv[1])
 folder, out, config = Path(given["corpus"]), Path(given["out"]), from_dict(PretrainConfig, given["config"])
 sharded = replace(config, parallel="fsdp")
-with world("cpu") as where:
+with process_group("cpu") as group:
     told = {}
 
     def train(name, config, **options):
         lines = told[name] = []
         log = lambda step, **metrics: lines.append({"step": step} | metrics)
-        pretrain(config, Corpus.open(folder), out / name.split()[0], log, where=where, **options)
+        pretrain(config, Corpus.open(folder), out / name.split()[0], log, group=group, **options)
 
     train("ddp", config)
     train("fsdp", sharded)
@@ -67,8 +68,8 @@ with world("cpu") as where:
     train("other again", sharded, resume=True)
 
     torch.manual_seed(0)
-    module = spread(nn.Linear(3, 1, bias=False), [], "ddp", where)
-    inputs = torch.arange(3.0) + where.rank
+    module = distributed(nn.Linear(3, 1, bias=False), [], "ddp", group)
+    inputs = torch.arange(3.0) + group.rank
 
     def gradients(last):
         with synchronising(module, last):
@@ -79,8 +80,8 @@ with world("cpu") as where:
         return bool(torch.equal(summed, 2 * gradient))
 
     told["same gradients"] = [gradients(last=False), gradients(last=True)]
-    told["agreed"] = where.agreed({"from": where.rank})
-    if where.writes:
+    told["agreed"] = group.agreed({"from": group.rank})
+    if group.writes:
         (out / "told.json").write_text(json.dumps(told))
     else:
         assert not told["ddp"] and not told["fsdp"], "only rank 0 tells"
@@ -88,7 +89,7 @@ with world("cpu") as where:
     overrides = [f"training.{name}={value}" for name, value in given["settings"].items()] + [f"corpus={folder}"]
     for name, arm, options in (("pretrain-gpt2", "mini", overrides), ("fact-tokens", "facts", ["device=cpu"])):
         records = run_experiment(name, [arm], "smoke", [0], options, root=out / "runs", quiet=True)
-        assert len(records) == where.writes, "rank 0 keeps the record"
+        assert len(records) == group.writes, "rank 0 keeps the record"
 """
 
 
@@ -120,7 +121,7 @@ def two(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, Path]:
     """The same training in this process: all rows of a step in as many passes."""
     told, folder = Told(), tmp_path_factory.mktemp("alone")
-    pretrain(CONFIG, corpus, folder, told, where=World(0, 1, "cpu"))
+    pretrain(CONFIG, corpus, folder, told, group=ProcessGroup(0, 1, "cpu"))
     return told, folder
 
 
@@ -166,7 +167,7 @@ def test_two_processes_write_one_run(two):
 
 def test_alone_there_is_nothing_to_join(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
-    with world("cpu") as where:
-        assert where == World(0, 1, "cpu") and where.writes and rank_here() == 0
-        assert where.agreed("this") == "this"
-        assert where.mean(torch.tensor(2.0)) == 2.0
+    with process_group("cpu") as group:
+        assert group == ProcessGroup(0, 1, "cpu") and group.writes and rank_here() == 0
+        assert group.agreed("this") == "this"
+        assert group.mean(torch.tensor(2.0)) == 2.0

@@ -21,21 +21,20 @@ from workings.errors import BadInput, Failed
 from workings.models.checkpoint import load_gpt2
 from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
+from workings.run import Run
 from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus
 from workings.text.manifest import Split
+from workings.training import loop, trackers
 from workings.training.budget import peak_flops, planned
-from workings.training.echo import echoing
-from workings.training.journal import Journal, rewind
-from workings.training.parallel import World
+from workings.training.monitor import LossLimits, LossMonitor, StepNumbers
+from workings.training.parallel import ProcessGroup
 from workings.training.pretraining import live_bias, pretrain
-from workings.training.recipes import PRESETS, PretrainConfig, Shape, rows_of, shape_of
-from workings.training.schedule import Schedule
-from workings.training.trainer import Trainer
-from workings.training.watch import Band, Watch
+from workings.training.recipes import PRETRAIN_PRESETS, ModelShape, PretrainConfig, rows_of, shape_of
+from workings.training.resuming import SAMPLES, rewind
 
-HERE = World(0, 1, "cpu")
+HERE = ProcessGroup(0, 1, "cpu")
 SMALL = PretrainConfig(
-    shape=Shape(2, 2, 16, 24),
+    shape=ModelShape(2, 2, 16, 24),
     steps=6,
     tokens_per_step=4 * 24 * 2,
     pass_rows=2,
@@ -60,7 +59,7 @@ class Told(list):
 def train(config, corpus, folder, **options):
     """The model, and what it told."""
     told = Told()
-    return pretrain(config, corpus, folder, told, where=HERE, **options), told
+    return pretrain(config, corpus, folder, told, group=HERE, **options), told
 
 
 def same_weights(a: GPT2, b: GPT2) -> bool:
@@ -79,7 +78,6 @@ def plainly(config: PretrainConfig, corpus: Corpus, n_steps: int, seed: int) -> 
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=False, foreach=False)
-    schedule = Schedule(config.learning_rate, config.final_learning_rate, config.warmup_steps, config.steps)
     dead = torch.ones(model.config.vocab, dtype=torch.bool)
     for ids in corpus.tokenizer.live:
         dead[list(ids)] = False
@@ -87,7 +85,7 @@ def plainly(config: PretrainConfig, corpus: Corpus, n_steps: int, seed: int) -> 
     batches = corpus.batches(seed, rows=rows, length=config.shape.block)
     for step, batch in zip(range(n_steps), batches, strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = schedule.learning_rate(step)
+            group["lr"] = config.schedule.learning_rate(step)
         documents = torch.from_numpy(batch.documents) if config.document_mask else None
         logits = model(torch.from_numpy(batch.inputs), documents).masked_fill(dead, -torch.inf)
         loss = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.targets).flatten())
@@ -134,8 +132,7 @@ def test_the_first_loss_is_that_of_guessing_among_live_ids(corpus, tmp_path):
 def test_dead_rows_are_outside_the_softmax_and_only_decay(corpus, tmp_path):
     model, _ = train(SMALL, corpus, tmp_path, seed=1)
     before = GPT2(shape_of(SMALL, corpus.tokenizer)).init(1).wte.weight
-    schedule = Schedule(SMALL.learning_rate, SMALL.final_learning_rate, SMALL.warmup_steps, SMALL.steps)
-    left = math.prod(1 - schedule.learning_rate(step) * SMALL.weight_decay for step in range(6))
+    left = math.prod(1 - SMALL.schedule.learning_rate(step) * SMALL.weight_decay for step in range(6))
     bias = live_bias(corpus.tokenizer, model.config.vocab)
     dead, live = torch.isinf(bias), bias == 0
     assert dead.sum() + live.sum() == len(bias) and int(live.sum()) == sum(map(len, corpus.tokenizer.live))
@@ -200,7 +197,7 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_143(corpus, tmp_path):
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stopped:
-        pretrain(SMALL, corpus, tmp_path / "broken", log, where=HERE)
+        pretrain(SMALL, corpus, tmp_path / "broken", log, group=HERE)
     assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
     assert [line["step"] for line in heard] == [1, 2], "the step that was on is the last"
     resumed, second = train(SMALL, corpus, tmp_path / "broken", resume=True)
@@ -211,13 +208,16 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_143(corpus, tmp_path):
 KILLED = """
 import os, signal, sys
 from workings.experiment import run_experiment
-from workings.experiments import pretrain_gpt2
+from workings.run import Run
 
-def die(step, n_steps, text):
+log = Run.log
+
+def log_and_die(run, step, **metrics):
+    log(run, step, **metrics)
     if step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-pretrain_gpt2._progress = die
+Run.log = log_and_die
 run_experiment("pretrain-gpt2", ["mini"], "smoke", [0], sys.argv[2:], root=sys.argv[1], quiet=True)
 """
 
@@ -269,7 +269,9 @@ def test_a_kept_model_is_the_model_of_its_step(corpus, tmp_path):
 
 
 def test_bits_per_byte_are_the_documents_nats_over_their_raw_bytes(corpus, tmp_path):
-    config = replace(SMALL, shape=Shape(2, 2, 16, 200), tokens_per_step=400, validate_every=6, validation_documents=4)
+    config = replace(
+        SMALL, shape=ModelShape(2, 2, 16, 200), tokens_per_step=400, validate_every=6, validation_documents=4
+    )
     model, told = train(config, corpus, tmp_path)
     documents = [document for _, document in zip(range(4), corpus.validation(), strict=False)]
     bias, nats = live_bias(corpus.tokenizer, model.config.vocab), 0.0
@@ -284,20 +286,23 @@ def test_bits_per_byte_are_the_documents_nats_over_their_raw_bytes(corpus, tmp_p
 
 
 def test_judges_and_samples_come_when_they_are_due_and_change_nothing(corpus, tmp_path):
-    asked, sampled = [], []
+    asked = []
 
     def judge(language, step):
         torch.rand(3)  # a judge may draw
         asked.append((step, language.encode("6*9")))
         return {"right": step}
 
-    journal = Journal(sample=lambda step, **said: sampled.append((step, said["prompt"])))
     config = replace(SMALL, evaluate_every=4, sample_every=5, sample_prompts=("The", "6*9=54"), validate_every=3)
-    model, told = train(config, corpus, tmp_path / "a", evaluations=[judge], journal=journal)
+    with Run.start(tmp_path / "runs", "toy", "arm", 0, config) as run:
+        model, told = train(config, corpus, tmp_path / "a", evaluations=[judge], run=run)
+    sampled = [json.loads(line) for line in (run.path / SAMPLES).read_text().splitlines()]
     plain, _ = train(SMALL, corpus, tmp_path / "b")
     assert same_weights(model, plain)
     assert [step for step, _ in asked] == [0, 4, 6] and [line["right"] for line in told if "right" in line] == [0, 4, 6]
-    assert sampled == [(step, prompt) for step in (0, 5, 6) for prompt in ("The", "6*9=54")]
+    assert [(one["step"], one["prompt"]) for one in sampled] == [
+        (step, prompt) for step in (0, 5, 6) for prompt in ("The", "6*9=54")
+    ]
 
 
 def test_speed_is_stated_as_a_share_of_a_given_peak_and_not_of_an_unknown_one(corpus, tmp_path):
@@ -315,7 +320,7 @@ def test_speed_is_stated_as_a_share_of_a_given_peak_and_not_of_an_unknown_one(co
 def test_a_missing_tracker_is_named(tmp_path):
     with (
         pytest.raises(BadInput, match=r"no_such_tracker is not installed: pip install 'workings\[track\]'"),
-        echoing(["no_such_tracker"], "p", "n", tmp_path, {}),  # ty: ignore[invalid-argument-type]
+        trackers.opened(["no_such_tracker"], "p", "n", tmp_path, {}),  # ty: ignore[invalid-argument-type]
     ):
         pass
 
@@ -324,7 +329,7 @@ def test_a_missing_tracker_is_named(tmp_path):
 
 
 class TenBillion:
-    """The seeds' corpus as its manifest would be: what a budget asks of a corpus."""
+    """The seeds' corpus as its manifest would be: what a budget asks of a corpus of 50,349 ids."""
 
     folder: ClassVar = Path("/corpora/ten-billion")
     n_tokens: ClassVar = 1_066_686_441
@@ -335,11 +340,11 @@ class TenBillion:
 
 
 def test_the_seeds_recipe_costs_what_it_did_and_its_repetition_is_called_one():
-    config, shape = PRESETS["124M-10B"], GPT2Config(vocab=50_349)
+    config, shape = PRETRAIN_PRESETS["124M-10B"], GPT2Config(vocab=50_349)
     rows = rows_of(config, TenBillion(), 1024, n_processes=4)  # ty: ignore[invalid-argument-type]
-    budget = planned(shape, rows, TenBillion.train, config)
+    budget = planned(config, TenBillion(), 4, shape)  # ty: ignore[invalid-argument-type]
     assert budget.parameters == 124_510_464 and rows.passes(0) == [32] * 4
-    assert budget.matched()["tokens"] == 9_999_745_024 and budget.steps == 19_073
+    assert budget.cost.tokens == 9_999_745_024 and budget.steps == 19_073
     assert budget.epochs == pytest.approx(9.37, abs=0.01)
     assert budget.flops == pytest.approx(8.5e18, rel=0.05)
     said = "\n".join(budget.lines(4 * 0.4 * 989e12, "40 % of the peak"))
@@ -362,8 +367,7 @@ def test_the_memory_of_activations_is_what_a_pass_keeps(corpus, tmp_path):
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = sum(size for pointer, size in storages.items() if pointer not in weights)
     config = replace(SMALL, tokens_per_step=512, pass_rows=8)
-    rows = rows_of(config, corpus, 64, 1)
-    budget = planned(shape, rows, corpus.train, config)
+    budget = planned(config, corpus, 1, shape)
     estimate = budget.memory - 16 * budget.parameters
     assert 0.7 < estimate / kept < 1.5
 
@@ -398,7 +402,7 @@ def test_what_does_not_fit_is_refused_before_a_step_is_made(corpus, tmp_path):
     with pytest.raises(BadInput, match="the nearest that fit: 192 or 240"):
         train(replace(SMALL, tokens_per_step=200), corpus, tmp_path)
     with pytest.raises(BadInput, match="not one row of"):
-        train(replace(SMALL, shape=Shape(1, 2, 8, 1_000_000), tokens_per_step=2_000_000), corpus, tmp_path)
+        train(replace(SMALL, shape=ModelShape(1, 2, 8, 1_000_000), tokens_per_step=2_000_000), corpus, tmp_path)
     narrow = GPT2(GPT2Config(n_layers=1, n_heads=2, d_model=8, block=24, vocab=100)).init(0)
     with pytest.raises(BadInput, match=r"ids up to 2,092 and the model 100 rows"):
         train(SMALL, corpus, tmp_path, start=narrow)
@@ -436,15 +440,18 @@ def test_a_loss_that_leaves_its_band_ends_the_training_and_keeps_the_last_good_w
 
 
 def watched(losses, norms=None):
-    watch = Watch(Band(ceiling=9.0, jump=2.0, from_step=3), lambda: "nothing is saved")
+    monitor = LossMonitor(LossLimits(ceiling=9.0, jump=2.0, from_step=3), Path("nowhere"))
     for step, loss in enumerate(losses, start=1):
-        watch.saw(step, torch.tensor([loss, (norms or {}).get(step, 1.0), 0.0]))
-    return watch
+        values = torch.tensor([loss, (norms or {}).get(step, 1.0), 0.0])
+        monitor.saw(step, StepNumbers(("loss", "grad_norm", "stop"), values))
+    return monitor
 
 
 def test_a_loss_is_watched_from_the_end_of_warm_up_on():
     assert watched([11.0, 10.0, 8.0, 7.0]).means() == {"loss": 9.0, "grad_norm": 1.0}
-    with pytest.raises(Failed, match=r"step 3: the loss 9\.50 is above 9\.00, worse than guessing\. nothing is saved"):
+    with pytest.raises(
+        Failed, match=r"step 3: the loss 9\.50 is above 9\.00, worse than guessing\. no resume point had"
+    ):
         watched([11.0, 10.0, 9.5])
     with pytest.raises(Failed, match=r"step 5: the loss jumped to 6\.50 from a running mean of 4\.00"):
         watched([11.0, 10.0, 4.0, 4.0, 6.5])
@@ -455,10 +462,10 @@ def test_a_loss_is_watched_from_the_end_of_warm_up_on():
 
 
 def test_a_full_gpu_is_called_one(corpus, tmp_path, monkeypatch):
-    def full(self, feed, stop):
+    def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.07 GiB")
 
-    monkeypatch.setattr(Trainer, "advance", full)
+    monkeypatch.setattr(loop, "train_step", full)
     with pytest.raises(Failed, match=r"the memory of cpu is full: .* fewer than 2 rows a pass .* no resume point"):
         train(SMALL, corpus, tmp_path)
 
@@ -469,7 +476,7 @@ def test_a_resume_point_that_the_system_refuses_halfway_is_explained(corpus, tmp
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
-        with pytest.raises(BadInput, match=r"cannot write to .*state: File too large"):
+        with pytest.raises(Failed, match=r"the disk is full at .*state"):
             train(SMALL, corpus, tmp_path, resume=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

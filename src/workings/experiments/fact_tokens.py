@@ -17,7 +17,6 @@ steps is fixed beforehand; the last weights are judged; nothing is selected.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -26,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from workings import models
+from workings import models, training
 from workings.arithmetic.drills import DrillSpec
 from workings.config import changed, fixed, nuisance, scientific, to_dict
 from workings.evals.settings import Settings
 from workings.launch import processes_here
 from workings.run import Run
 from workings.text.tokenizer import Mode, Vocabulary
-from workings.training.recipes import PRESETS, PretrainConfig
+from workings.training.recipes import PRETRAIN_PRESETS, PretrainConfig
 
 if TYPE_CHECKING:
     from workings.evals import TaskResult
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from workings.models.causal import LanguageModel
     from workings.models.gpt2 import GPT2
     from workings.text.corpus import Corpus, CorpusConfig
-    from workings.training.parallel import World
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Config:
     text: Text = fixed(Text(), "raw documents, the same in every arm")
     training: PretrainConfig = fixed(
         replace(
-            PRESETS["mini"],
+            PRETRAIN_PRESETS["mini"],
             steps=1200,
             raw_bytes=6_000_000,
             pass_rows=8,
@@ -136,7 +134,7 @@ SCALES: dict[str, dict[str, Any]] = {
         },
         "hellaswag": "Rowan/hellaswag",
         "gsm8k": "openai/gsm8k:main",
-        "training": to_dict(replace(PRESETS["124M-10B"], raw_bytes=45_000_000_000)),
+        "training": to_dict(replace(PRETRAIN_PRESETS["124M-10B"], raw_bytes=45_000_000_000)),
     },
 }
 
@@ -153,10 +151,10 @@ def run_arm(config: Config, run: Run) -> None:
     from workings.evals import evaluate, load_items
     from workings.models.own import Language
 
-    _limit_threads(config)
+    training.limit_threads(config.threads)
     corpus = corpus_of(config, run)
     cost = budget(config, corpus)
-    run.results("budget", cost.matched())
+    run.results("budget", cost.cost)
     seen = facts_in(corpus) * cost.epochs
     run.results("text", TextRead(cost.epochs, seen / len(corpus.tokenizer.facts)))
     model = trained(config, corpus, run)
@@ -169,53 +167,37 @@ def run_arm(config: Config, run: Run) -> None:
 
 def trained(config: Config, corpus: Corpus, run: Run) -> GPT2:
     """The model, kept in the run; a run that was killed after its training is not trained again."""
-    from workings.models.checkpoint import load_gpt2
-    from workings.training.measures import keep_model
-    from workings.training.parallel import world
-    from workings.training.trainer import RESUME_POINT
-
-    folder = run.folder("checkpoint")
-    resume = (folder / "state" / RESUME_POINT).exists()
-    done = (folder / "model").exists() and not resume
-    with world(config.device) as where:
-        where.agreed(None if done else (str(corpus.folder), str(folder), resume))
-        if not done:
-            keep_model(train(config, corpus, folder, where, resume, run), corpus.tokenizer, folder / "model")
-            shutil.rmtree(folder / "state", ignore_errors=True)
-    model, _ = load_gpt2(folder / "model", where.device)
+    with training.lead(run, config.device, str(corpus.folder)) as session:
+        if session is not None:
+            training.keep_model(train(config, corpus, session, run), corpus.tokenizer, session.folder / "model")
+            training.drop_resume_point(session.folder)
+    model, _ = models.load_gpt2(run.folder("checkpoint") / "model", models.device_of(config.device))
     return model
 
 
 def follow(config: Config) -> None:
     """What every process but rank 0 does: wait for the corpus, and take part in the training."""
     from workings.text.corpus import Corpus
-    from workings.training.parallel import world
 
-    _limit_threads(config)
-    with world(config.device) as where:
-        told = where.agreed(None)
-        if told is not None:
-            corpus, folder, resume = told
-            train(config, Corpus.open(corpus), Path(folder), where, resume, None)
+    training.limit_threads(config.threads)
+    with training.join(config.device) as session:
+        if session is not None:
+            train(config, Corpus.open(session.message), session, None)
 
 
-def train(config: Config, corpus: Corpus, folder: Path, where: World, resume: bool, run: Run | None) -> GPT2:
+def train(config: Config, corpus: Corpus, session: training.Session, run: Run | None) -> GPT2:
     """This process's part of the training; `run` is rank 0's, which alone judges and writes."""
-    from workings.training.distillation import progress_line
-    from workings.training.journal import Journal
-    from workings.training.pretraining import pretrain, tell_nobody
-
-    told: dict[str, Any] = {"resume": resume, "seed": config.seed, "where": where}
-    if run is not None:
-        told |= {"evaluations": [table_accuracy(config)], "journal": Journal.of(run, progress_line)}
-    return pretrain(config.training, corpus, folder, tell_nobody if run is None else run.log, **told)
-
-
-def _limit_threads(config: Config) -> None:
-    import torch
-
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    return training.pretrain(
+        config.training,
+        corpus,
+        session.folder,
+        training.no_log if run is None else run.log,
+        seed=config.seed,
+        evaluations=[] if run is None else [table_accuracy(config)],
+        group=session.group,
+        run=run,
+        resume=session.resume,
+    )
 
 
 def corpus_of(config: Config, run: Run) -> Corpus:
@@ -263,14 +245,9 @@ def facts_in(corpus: Corpus) -> int:
     return corpus.train.n_facts_arm_facts
 
 
-def budget(config: Config, corpus: Corpus) -> Any:
+def budget(config: Config, corpus: Corpus) -> training.Budget:
     """What the arm costs; `compare` refuses arms that differ in parameters, steps or raw bytes."""
-    from workings.training.budget import planned
-    from workings.training.recipes import rows_of, shape_of
-
-    shape = shape_of(config.training, corpus.tokenizer)
-    rows = rows_of(config.training, corpus, shape.block, processes_here())
-    return planned(shape, rows, corpus.train, config.training)
+    return training.planned(config.training, corpus, processes_here())
 
 
 def tasks_of(config: Config) -> list[str]:

@@ -10,7 +10,7 @@ from workings.experiments.default_report import cost_table, curves, one_seed, pr
 from workings.judging.comparison import Cost
 from workings.report import Axis, Column, Conclusion, Estimate, Report, Row, Table, Text, write_report
 from workings.run import RunRecord
-from workings.training.journal import SAMPLES
+from workings.training.resuming import SAMPLES
 
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:

@@ -16,17 +16,21 @@ written in words (the positive control). Stop rule: the number of steps is fixed
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from workings import judging, models, training
 from workings.arithmetic.generator import PRESETS, ProblemSpec, generate, vocabulary
 from workings.arithmetic.problems import Problem
 from workings.config import fixed, nuisance, scientific
 from workings.run import Run
-from workings.training.distillation import DistilConfig, distil, progress_line
-from workings.training.objectives import examples_of
+from workings.text.words import word_tokenizer
+from workings.training.recipes import DistilConfig
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -83,34 +87,53 @@ def inputs(config: Config) -> dict[str, str]:
 
 
 def run_arm(config: Config, run: Run) -> None:
-    """Generate, train, judge on fresh problems, save the checkpoint with its card."""
-    import torch
+    """Generate, train, judge on fresh problems, save the checkpoint with its card. Under torchrun the others `follow`."""
+    with training.lead(run, "cpu") as session:
+        if session is not None:  # else it was killed after it had written everything
+            validation, test = held_out(config)
+            _finish(config, train(config, session, validation, run), validation, test, run)
 
-    from workings.judging.ablation import CONDITIONS, accuracy, cell, judge
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    validation, test = held_out(config)
-    model = untrained(config)
-    training = replace(config.training, seed=config.seed)
-    state = run.path / "checkpoint" / "state"
-    resume = (state / "training.pt").exists()
-    distil(
-        model, training_problems(config), validation, training, state, run.log, resume=resume, progress=progress_line
+def follow(config: Config) -> None:
+    """What every process but rank 0 does: take part in the training."""
+    with training.join("cpu") as session:
+        if session is not None:
+            train(config, session, [], None)
+
+
+def train(config: Config, session: training.Session, validation: Sequence[Problem], run: Run | None) -> models.CODI:
+    """This process's part of the training; `run` is rank 0's, which alone validates and writes."""
+    training.limit_threads(config.threads)
+    recipe = replace(config.training, seed=config.seed)
+    log = training.no_log if run is None else run.log
+    return training.distil(
+        untrained(config),
+        training_problems(config),
+        validation,
+        recipe,
+        session.folder,
+        log,
+        group=session.group,
+        run=run,
+        resume=session.resume,
     )
-    run.spend(tokens=round(training.epochs * sum(e.n_tokens for e in examples_of(training_problems(config), model))))
-    outcomes = judge(model, test, validation, seed=config.seed)
+
+
+def _finish(
+    config: Config, model: models.CODI, validation: Sequence[Problem], test: Sequence[Problem], run: Run
+) -> None:
+    """Outcomes on the test problems; the checkpoint; at the very last the resume point goes."""
+    outcomes = judging.ablation.judge(model, test, validation, seed=config.seed)
     run.outcomes("answers", outcomes)
-    table = accuracy(outcomes)
+    table = judging.ablation.accuracy(outcomes)
     longest = max(config.problems.n_steps)
-    run.results(
-        "headline", {f"{c}, {longest} steps": round(cell(table, longest, c)["accuracy"], 4) for c in CONDITIONS}
-    )
+    shown = {c: judging.ablation.cell(table, longest, c)["accuracy"] for c in judging.ablation.CONDITIONS}
+    run.results("headline", {f"{c}, {longest} steps": round(share, 4) for c, share in shown.items()})
     folder = model.save(run.folder("checkpoint") / "model", card(config, table, model))
     shutil.copy(run.path / "config.yaml", folder / "recipe.yaml")
-    shutil.rmtree(state)
     if config.bundle:
         shutil.copytree(folder, config.bundle, dirs_exist_ok=True)
+    training.drop_resume_point(run.folder("checkpoint"))
 
 
 def training_problems(config: Config) -> Iterator[Problem]:
@@ -129,27 +152,11 @@ def held_out(config: Config) -> tuple[list[Problem], list[Problem]]:
     return validation, test
 
 
-def untrained(config: Config) -> Any:
+def untrained(config: Config) -> models.CODI:
     """A GPT-2 of the config's size with a word tokenizer, wrapped as a CODI; shared weights are equal in both arms."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    from workings import seeds
-    from workings.models.codi import CODI
-    from workings.text.words import word_tokenizer
-
     tokenizer = word_tokenizer(sorted({*vocabulary(config.problems), "The", "answer", "is", ":"}))
-    torch.manual_seed(seeds.derive("init", config.seed))
-    base = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=len(tokenizer), n_embd=config.width, n_layer=config.n_layers, n_head=config.n_heads, n_positions=256,
-            activation_function="gelu_pytorch_tanh", embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0,
-            bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=None,
-        )
-    )  # fmt: skip
-    base.set_attn_implementation("eager")  # on a CPU twice as fast as sdpa at this size (LOG 2026-11-21)
-    return CODI.wrap(
-        base,
+    return models.CODI.wrap(
+        training.new_base(tokenizer, config.n_layers, config.width, config.n_heads, config.seed),
         tokenizer,
         seed=config.seed,
         n_thoughts=config.n_thoughts,
@@ -160,18 +167,16 @@ def untrained(config: Config) -> Any:
     )
 
 
-def card(config: Config, table: Any, model: Any) -> str:
+def card(config: Config, table: pl.DataFrame, model: models.CODI) -> str:
     """The model card: what it is, how to make it again, and what it can do, with intervals."""
-    from workings.judging.ablation import IN_WORDS
-    from workings.models.anatomy import count_parameters
-
+    in_words, n_parameters = judging.ablation.IN_WORDS, models.count_parameters(model)
     fed = (
         "the projected state of the one before" if config.recurrence == "state" else "one learned vector at every step"
     )
     lines = [
         f"# workings: {'a small CODI model' if config.recurrence == 'state' else 'the matched control without recurrence'}",
         "",
-        f"{count_parameters(model):,} parameters; GPT-2 of {config.n_layers} blocks, width {config.width}, trained from scratch on",
+        f"{n_parameters:,} parameters; GPT-2 of {config.n_layers} blocks, width {config.width}, trained from scratch on",
         f"{config.n_train:,} generated word problems of {min(config.problems.n_steps)} to {max(config.problems.n_steps)} steps.",
         f"It thinks in {config.n_thoughts} continuous vectors, each {fed}; its answer sees "
         + ("the thoughts only, not the question." if config.answer_sees == "thoughts" else "everything before it."),
@@ -179,11 +184,11 @@ def card(config: Config, table: Any, model: Any) -> str:
         f"Accuracy on fresh problems, percent with 95 % Wilson interval (n = {config.n_test:,} of each length; one training seed",
         f"({config.seed}): the intervals are over items only and say nothing about other seeds).",
         "",
-        "| " + " | ".join(["steps", *IN_WORDS.values()]) + " |",
-        "|" + "---|" * (1 + len(IN_WORDS)),
+        "| " + " | ".join(["steps", *in_words.values()]) + " |",
+        "|" + "---|" * (1 + len(in_words)),
     ]
     for k in sorted(set(config.problems.n_steps)):
-        lines.append("| " + " | ".join([str(k), *(_percent(table, k, c) for c in IN_WORDS)]) + " |")
+        lines.append("| " + " | ".join([str(k), *(_percent(table, k, c) for c in in_words)]) + " |")
     arm = next(name for name, arm in ARMS.items() if arm.recurrence == config.recurrence)
     lines += [
         "",
@@ -203,9 +208,7 @@ def card(config: Config, table: Any, model: Any) -> str:
     return "\n".join(lines)
 
 
-def _percent(table: Any, n_steps: int, condition: str, measure: str = "accuracy") -> str:
-    from workings.judging.ablation import cell
-
-    row = cell(table, n_steps, condition)
+def _percent(table: pl.DataFrame, n_steps: int, condition: str, measure: str = "accuracy") -> str:
+    row = judging.ablation.cell(table, n_steps, condition)
     prefix = "" if measure == "accuracy" else f"{measure}_"
     return f"{100 * row[measure]:.1f} [{100 * row[prefix + 'low']:.1f}, {100 * row[prefix + 'high']:.1f}]"

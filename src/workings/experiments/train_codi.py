@@ -10,15 +10,20 @@ Wilson intervals. Stop rule: the number of epochs. Nothing is selected on valida
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from workings import judging, models, training
+from workings.arithmetic.problems import Problem
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput
 from workings.run import Run
-from workings.training.distillation import RECIPES, DistilConfig, distil, progress_line
+from workings.text.datasets import load_problems
+from workings.training.recipes import DISTIL_PRESETS, DistilConfig
+
+EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,9 @@ class Thinking:
 class Config:
     """Base, problems, recipe."""
 
-    base: str | None = fixed(None, "language model to start from: a path, a .gguf file or a hub id")
+    base: str | None = fixed(
+        None, "language model to start from: a path, a .gguf file or a hub id; embedded: a new, small GPT-2"
+    )
     from_scratch: bool = fixed(False, "keep only the base's architecture and tokenizer, with random weights")
     problems: str = fixed("generated", "training problems: generated[:preset], a file, or a hub id")
     problem_split: str = fixed("train", "dataset split of the training problems, for hub data sets")
@@ -60,51 +67,93 @@ class Config:
     n_validation: int = fixed(500, "number of validation problems")
     limit: int | None = fixed(None, "maximum number of training problems")
     thinking: Thinking = fixed(Thinking(), "recurrence and prompt of the model")
-    training: DistilConfig = fixed(RECIPES["small"], "recipe of the training")
+    training: DistilConfig = fixed(DISTIL_PRESETS["small"], "recipe of the training")
     device: str = fixed("auto", "device: auto, cpu, cuda or mps")
     seed: int = nuisance(0, "random seed for initial weights and order")
 
 
-ARMS = {name: Config(training=recipe) for name, recipe in RECIPES.items()}
+ARMS = {name: Config(training=recipe) for name, recipe in DISTIL_PRESETS.items()}
 SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"limit": 300, "n_validation": 20, "training": {"batch_size": 16, "micro_batch_size": 16}},
+    "smoke": {
+        "base": EMBEDDED,
+        "limit": 300,
+        "n_validation": 20,
+        "training": {"batch_size": 16, "micro_batch_size": 16},
+    },
     "mini": {},
     "full": {},
 }
 
 
+@dataclass(frozen=True)
+class Problems:
+    """results/problems.json: how many problems there were, and the rows that were none."""
+
+    n_train: int
+    n_validation: int
+    malformed: list[str]
+
+
 def inputs(config: Config) -> dict[str, str | Path]:
     """Base and problems, by content where they are local."""
     if config.base is None:
-        raise BadInput("no base: name the language model to train (--base path, .gguf file or hub id)")
+        raise BadInput(
+            "no base: name the language model to train (--base path, .gguf file or hub id), or take --base embedded"
+        )
     named = {"base": config.base, "problems": config.problems, "validation": config.validation}
     return {k: Path(v).expanduser() if Path(v).expanduser().exists() else v for k, v in named.items() if v is not None}
 
 
 def run_arm(config: Config, run: Run) -> None:
-    """Wrap, train, judge on validation, save."""
-    from workings.judging.ablation import judge
+    """Wrap, train, judge on validation, save. Under torchrun this is rank 0; the others `follow`."""
+    with training.lead(run, config.device) as session:
+        if session is None:  # it was killed after it had written everything
+            return
+        train, validation, about = _problems(config)
+        run.results("problems", about)
+        model = _wrapped(config, session)
+        print(_shown_example(train[0], model), flush=True)
+        _trained(config, model, train, validation, session, run)
+        _finish(config, model, validation, run)
 
-    train, validation = _problems(config, run)
-    model = _wrapped(config)
-    training = replace(config.training, seed=config.seed)
-    state = run.path / "checkpoint" / "state"
-    print(_shown_example(train[0], model), flush=True)
-    resume = (state / "training.pt").exists()
-    distil(model, train, validation, training, state, run.log, resume=resume, progress=progress_line)
+
+def follow(config: Config) -> None:
+    """What every process but rank 0 does: take part in the training."""
+    with training.join(config.device) as session:
+        if session is not None:
+            train, _, _ = _problems(config)
+            _trained(config, _wrapped(config, session), train, [], session, None)
+
+
+def _trained(
+    config: Config,
+    model: models.CODI,
+    train: Sequence[Problem],
+    validation: Sequence[Problem],
+    session: training.Session,
+    run: Run | None,
+) -> models.CODI:
+    """This process's part of the training; `run` is rank 0's, which alone validates and writes."""
+    recipe, log = replace(config.training, seed=config.seed), training.no_log if run is None else run.log
+    return training.distil(
+        model, train, validation, recipe, session.folder, log, group=session.group, run=run, resume=session.resume
+    )
+
+
+def _finish(config: Config, model: models.CODI, validation: Sequence[Problem], run: Run) -> None:
+    """Outcomes on half of the validation problems; the checkpoint; at the very last the resume point goes."""
     half = len(validation) // 2
-    outcomes = judge(model, validation[half:], validation[:half], config.seed, max_new_tokens=64)
+    outcomes = judging.ablation.judge(model, validation[half:], validation[:half], config.seed, max_new_tokens=64)
     run.outcomes("answers", outcomes)
     of = {name: frame for (name,), frame in outcomes.group_by("condition")}
     accuracy = {name: int(frame["correct"].sum()) / len(frame) for name, frame in of.items()}
     run.results("headline", {"n": len(of["own"]), "thoughts": accuracy["own"], "written chain": accuracy["written"]})
     model.save(run.folder("checkpoint") / "model", _card(config, accuracy, len(of["own"])))
-    shutil.rmtree(state)
+    training.drop_resume_point(run.folder("checkpoint"))
 
 
-def _problems(config: Config, run: Run) -> tuple[list[Any], list[Any]]:
-    from workings.text.datasets import load_problems
-
+def _problems(config: Config) -> tuple[list[Problem], list[Problem], Problems]:
+    """Training and validation problems, none in both, and what is recorded of them."""
     read = load_problems(config.problems, split=config.problem_split, limit=config.limit, seed=config.seed)
     problems = list({p.id: p for p in read.problems}.values())
     if config.validation is not None:
@@ -115,29 +164,21 @@ def _problems(config: Config, run: Run) -> tuple[list[Any], list[Any]]:
     train = [p for p in problems if p.id not in ids]
     if len(held) < 2 or not train:
         raise BadInput(f"{len(train)} training and {len(held)} validation problems are too few; give more problems")
-    run.results("problems", {"malformed": list(map(str, read.malformed)), "train": len(train), "validation": len(held)})
-    return train, held
+    return train, held, Problems(len(train), len(held), list(map(str, read.malformed)))
 
 
-def _wrapped(config: Config) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from workings import seeds
-    from workings.models.checkpoint import load_base
-    from workings.models.codi import CODI
-    from workings.models.device import device_of
-
-    base, tokenizer = load_base(config.base or "")
+def _wrapped(config: Config, session: training.Session) -> models.CODI:
+    """The base with its projection and embedding rows, untrained, on this process's device."""
+    new = config.base == EMBEDDED
+    base, tokenizer = training.embedded_base(config.seed) if new else models.load_base(config.base or "")
     if config.from_scratch:
-        torch.manual_seed(seeds.derive("init", config.seed))
-        base = AutoModelForCausalLM.from_config(base.config)
-    fields = {name: getattr(config.thinking, name) for name in Thinking.__dataclass_fields__}
+        base = training.reinitialised(base, config.seed)
+    fields = asdict(config.thinking)
     fields["projection_width"] = fields["projection_width"] or base.config.hidden_size
-    return CODI.wrap(base, tokenizer, seed=config.seed, **fields).to(device_of(config.device))
+    return models.CODI.wrap(base, tokenizer, seed=config.seed, **fields).to(session.group.device)
 
 
-def _shown_example(problem: Any, model: Any) -> str:
+def _shown_example(problem: Problem, model: models.CODI) -> str:
     """One training example as the model will see it: the first thing to look at when a training goes wrong."""
     thoughts = " ".join(f"[t{k}]" for k in range(1, model.n_thoughts + 1))
     return (

@@ -1,3 +1,4 @@
+from . import ablation as ablation
 from .comparison import Arms as Arms
 from .comparison import PairedDifference as PairedDifference
 from .comparison import between_conditions as between_conditions
@@ -7,4 +8,7 @@ from .comparison import with_holm as with_holm
 from .readings import readings_beside_controls as readings_beside_controls
 from .scores import score as score
 from .scores import skill as skill
+from .statistics import Measure as Measure
+from .statistics import ProblemSums as ProblemSums
+from .statistics import percentile as percentile
 from .verdict import verdict as verdict

@@ -1,4 +1,5 @@
 from .anatomy import count_parameters as count_parameters
+from .checkpoint import checkpoint_in as checkpoint_in
 from .checkpoint import load_base as load_base
 from .checkpoint import load_gpt2 as load_gpt2
 from .checkpoint import save_gpt2 as save_gpt2

@@ -8,16 +8,18 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 
 from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
 from workings.models.nats import ROWS_ON_GPU
-from workings.text.manifest import Split
-from workings.training.recipes import PretrainConfig
-from workings.training.schedule import Rows
+from workings.training.recipes import Precision, PretrainConfig, Rows, rows_of, shape_of
+
+if TYPE_CHECKING:
+    from workings.text.corpus import Corpus
+    from workings.text.manifest import Split
 
 ASSUMED_MFU = 0.4
 _GB = 1e9
@@ -35,6 +37,17 @@ _PEAKS: tuple[tuple[str, float, float], ...] = (
     ("RTX 4090", 165.2e12, 82.6e12),
     ("RTX 3090", 71e12, 35.6e12),
 )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a fair comparison asks about; `results/budget.json` of a run."""
+
+    parameters: int
+    steps: int
+    raw_bytes: int
+    tokens: int
+    flops: int
 
 
 @dataclass(frozen=True)
@@ -56,9 +69,10 @@ class Budget:
         """How often the corpus is read."""
         return self.tokens / self.unique_tokens
 
-    def matched(self) -> dict[str, int]:
-        """What a fair comparison asks about; `results/budget.json` of a run."""
-        return {name: getattr(self, name) for name in ("parameters", "steps", "raw_bytes", "tokens", "flops")}
+    @property
+    def cost(self) -> Cost:
+        """The part that is recorded."""
+        return Cost(self.parameters, self.steps, self.raw_bytes, self.tokens, self.flops)
 
     def lines(self, flops_per_second: float, assumption: str) -> list[str]:
         """For people: one line each, the last ones warnings."""
@@ -96,10 +110,12 @@ def budget_of(model: GPT2, rows: Rows, train: Split, config: PretrainConfig) -> 
     )
 
 
-def planned(shape: GPT2Config, rows: Rows, train: Split, config: PretrainConfig) -> Budget:
-    """As `budget_of`, without making the model."""
+def planned(config: PretrainConfig, corpus: Corpus, n_processes: int = 1, shape: GPT2Config | None = None) -> Budget:
+    """As `budget_of`, without making the model. `shape`: that of the model to go on from, where there is one."""
+    shape = shape or shape_of(config, corpus.tokenizer)
+    rows = rows_of(config, corpus, shape.block, n_processes)
     with torch.device("meta"):
-        return budget_of(GPT2(shape), rows, train, config)
+        return budget_of(GPT2(shape), rows, corpus.train, config)
 
 
 def _memory(shape: GPT2Config, n_parameters: int, rows: Rows, config: PretrainConfig) -> int:
@@ -119,13 +135,13 @@ def _memory(shape: GPT2Config, n_parameters: int, rows: Rows, config: PretrainCo
     return states + (2 * n_parameters if bf16 else 0) + tokens * kept + head
 
 
-def peak_flops(device: str, precision: str) -> float | None:
+def peak_flops(device: str, precision: Precision) -> float | None:
     """Peak FLOP/s of a device by its name; None for one that is not in the list."""
     found = next(((bf16, fp32) for name, bf16, fp32 in _PEAKS if re.search(rf"\b{name}\b", device)), None)
     return None if found is None else found[0 if precision == "bf16" else 1]
 
 
-def rate_here(device: str, name: str, precision: Literal["fp32", "bf16"]) -> tuple[float, str]:
+def rate_here(device: str, name: str, precision: Precision) -> tuple[float, str]:
     """FLOP/s that a training here can count on, and in words what that rests on: a share of the known or measured peak."""
     peak = peak_flops(name, precision)
     if peak is not None:

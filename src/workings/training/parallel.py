@@ -1,6 +1,7 @@
 """One process, or several that torchrun started → the same training: DDP (copies) or FSDP2 (shards), over NCCL or gloo.
 
-Rank 0 alone writes. Every process reads its own rows; gradients are averaged in the last pass of a step only.
+Rank 0 alone writes. Every process reads its own rows or examples; gradients are averaged in the last pass of a step only.
+A run is trained by a `Session` on every process: rank 0 begins it with `lead`, the others `join` it (docs/decisions/0008).
 """
 
 from __future__ import annotations
@@ -10,23 +11,29 @@ from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from workings.errors import BadInput
 from workings.models.device import device_of
+from workings.run import Run
+from workings.training.recipes import Parallel
 
-Parallel = Literal["ddp", "fsdp"]
 # Rank 0 judges and saves alone while the others wait at the next step.
 PATIENCE = timedelta(hours=2)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """The processes of one training, seen from one of them."""
 
     rank: int
@@ -35,7 +42,7 @@ class World:
 
     @property
     def writes(self) -> bool:
-        """Whether this process keeps the record: rank 0."""
+        """True on rank 0, which alone keeps the record."""
         return self.rank == 0
 
     @property
@@ -45,7 +52,7 @@ class World:
 
     @property
     def gpus(self) -> list[str]:
-        """The one that this process computes on, or none: no other may be touched."""
+        """The GPU that this process computes on, if there is one: no other may be touched."""
         return [self.device] if self.kind == "cuda" else []
 
     @property
@@ -60,7 +67,7 @@ class World:
             value /= self.size
         return value
 
-    def agreed(self, value: Any) -> Any:
+    def agreed(self, value: T) -> T:
         """Rank 0's value, on every process (anything that pickles; the processes are our own)."""
         if self.size == 1:
             return value
@@ -70,14 +77,14 @@ class World:
 
 
 @contextmanager
-def world(device: str = "auto") -> Generator[World]:
-    """Join the processes that torchrun started, and leave them at the end; alone, a world of one.
+def process_group(device: str = "auto") -> Generator[ProcessGroup]:
+    """Join the processes that torchrun started, and leave them at the end; alone, a group of one.
 
     A group that somebody else has joined already is used, and left alone.
     """
     found = device_of(device)
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield World(0, 1, found)
+        yield ProcessGroup(0, 1, found)
         return
     if found == "cuda":
         found = _own_gpu()
@@ -86,7 +93,7 @@ def world(device: str = "auto") -> Generator[World]:
         backend = "nccl" if found.startswith("cuda") else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), found)
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), found)
     finally:
         if joined:
             dist.destroy_process_group()
@@ -103,29 +110,31 @@ def _own_gpu() -> str:
     return f"cuda:{number}"
 
 
-def spread(objective: nn.Module, blocks: Sequence[nn.Module], how: Parallel, where: World) -> nn.Module:
+def limit_threads(n: int) -> None:
+    """Compute with n CPU threads from now on; 0 leaves it to torch."""
+    if n:
+        torch.set_num_threads(n)
+
+
+# ── gradients ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def distributed(objective: nn.Module, blocks: Sequence[nn.Module], how: Parallel, group: ProcessGroup) -> nn.Module:
     """The module to call instead of `objective`: its gradients are means over all processes. FSDP shards it in place."""
-    if where.size == 1:
+    if group.size == 1:
         return objective
     if how == "ddp":
-        from torch.nn.parallel import DistributedDataParallel
-
-        ids = [torch.device(where.device)] if where.kind == "cuda" else None
+        ids = [torch.device(group.device)] if group.kind == "cuda" else None
         return DistributedDataParallel(objective, device_ids=ids, gradient_as_bucket_view=True)
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = dist.init_device_mesh(where.kind, (where.size,))
+    mesh = dist.init_device_mesh(group.kind, (group.size,))
     for block in blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(objective, mesh=mesh)
     return objective
 
 
-def synchronising(module: nn.Module, last: bool) -> AbstractContextManager[Any]:
+def synchronising(module: nn.Module, last: bool) -> AbstractContextManager[None]:
     """Around one pass, forward and backward: only the last of a step exchanges gradients."""
-    from torch.distributed.fsdp import FSDPModule
-    from torch.nn.parallel import DistributedDataParallel
-
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(last)
     elif isinstance(module, DistributedDataParallel) and not last:
@@ -136,3 +145,53 @@ def synchronising(module: nn.Module, last: bool) -> AbstractContextManager[Any]:
 def whole(value: Tensor) -> Tensor:
     """A norm of sharded gradients as an ordinary tensor; others as they are."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+# ── a run that several processes train ───────────────────────────────────────────────────────────────────────────────
+
+
+def resume_point(folder: Path) -> Path:
+    """Where a training that keeps its models in `folder` saves what it resumes from."""
+    return folder / "state" / "training.pt"
+
+
+@dataclass(frozen=True)
+class Session:
+    """The training of one run, as one of its processes takes part in it.
+
+    Attributes:
+        group: The processes that take part.
+        folder: The run's checkpoint folder: kept models, and the resume point.
+        resume: Training goes on from the resume point.
+        message: What else rank 0 tells the others, such as the folder of the corpus it built.
+    """
+
+    group: ProcessGroup
+    folder: Path
+    resume: bool
+    message: str = ""
+
+
+@contextmanager
+def lead(run: Run, device: str, message: str = "") -> Generator[Session | None]:
+    """Begin the training of a run as rank 0, and tell the processes that `join`; None where it is done already.
+
+    It is done when `checkpoint/model` is there and the resume point is not: whoever keeps the model drops the resume
+    point afterwards, as the last thing. All processes go by what rank 0 saw, because two that look at the same folder a
+    second apart may see different things.
+    """
+    with process_group(device) as group:
+        folder = run.folder("checkpoint")
+        resume = resume_point(folder).exists()
+        done = (folder / "model").exists() and not resume
+        told = None if done else (str(folder), resume, message)
+        group.agreed(told)
+        yield None if told is None else Session(group, folder, resume, message)
+
+
+@contextmanager
+def join(device: str) -> Generator[Session | None]:
+    """Take part in the training that rank 0 `lead`s; None where it is done already."""
+    with process_group(device) as group:
+        told: tuple[str, bool, str] | None = group.agreed(None)
+        yield None if told is None else Session(group, Path(told[0]), *told[1:])

@@ -1,8 +1,4 @@
-"""Corpus → a GPT-2 trained on it: one loop, exact resume, one line of metrics for every logged step.
-
-Which rows a step reads, and at what learning rate, are pure functions of seed and step; weights, optimizers, step and
-random state are saved together, after the step's update. So a training that was killed goes on as if it had not been: bit for
-bit on a CPU, and on a GPU as far as its kernels give the same sums twice.
+"""Corpus → a GPT-2 trained on it: the passes of every step, the objective, and what is measured on the way.
 
 Validation is in bits per byte of the raw text, which any two vocabularies have in common: Σ nats over documents / (ln 2 ·
 Σ raw bytes), for each source and for all. How long documents are read is the convention of `bits_per_byte`.
@@ -12,249 +8,183 @@ from __future__ import annotations
 
 import math
 import shutil
-import signal
-import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import polars as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 
 from workings import seeds
 from workings.config import leaves
-from workings.errors import BadInput, Failed
+from workings.errors import BadInput
 from workings.files import sha256_of
+from workings.models.checkpoint import save_gpt2
 from workings.models.device import device_of
 from workings.models.gpt2 import GPT2
 from workings.models.own import Language
-from workings.training.budget import budget_of, peak_flops
-from workings.training.feed import Feed
-from workings.training.journal import Journal
-from workings.training.measures import keep_model, samples, validation
-from workings.training.parallel import World
-from workings.training.recipes import PRESETS, PretrainConfig, rows_of, shape_of
-from workings.training.stopping import asked_to_stop
-from workings.training.trainer import trainer_of
-from workings.training.watch import Band, Watch
+from workings.models.scoring import bits_per_byte
+from workings.run import Run
+from workings.training.budget import Budget, budget_of, peak_flops
+from workings.training.loop import Log, Measurement, MicroBatch, Task, adamw_and_muon, autocast, fit, no_log
+from workings.training.monitor import LossLimits
+from workings.training.parallel import ProcessGroup, distributed
+from workings.training.recipes import PretrainConfig, Rows, rows_of, shape_of
+from workings.training.resuming import append_sample
 
 if TYPE_CHECKING:
     from workings.models.language import LanguageModel
     from workings.text.corpus import Corpus
     from workings.text.tokenizer import Tokenizer
 
-__all__ = ["PRESETS", "Evaluation", "Journal", "PretrainConfig", "pretrain", "tell_nobody"]
-
-Log = Callable[..., None]
-Evaluation = Callable[["LanguageModel", int], dict[str, Any]]
+Evaluation = Callable[["LanguageModel", int], Mapping[str, Any]]
 
 
 def pretrain(
     config: PretrainConfig,
     corpus: Corpus,
     folder: Path,
-    log: Log,
+    log: Log = no_log,
     *,
-    resume: bool = False,
-    evaluations: Sequence[Evaluation] = (),
     seed: int = 0,
-    where: World | None = None,
     start: GPT2 | None = None,
-    journal: Journal | None = None,
+    evaluations: Sequence[Evaluation] = (),
+    group: ProcessGroup | None = None,
+    run: Run | None = None,
+    resume: bool = False,
     max_steps: int | None = None,
 ) -> GPT2:
-    """Train and return the model (`start`: from these weights). `log(step, **metrics)` receives every measurement.
+    """Train a GPT-2 on a corpus, and return it.
 
-    `folder/state` holds the resume point; with `resume=True` training goes on exactly where that stands. `folder/step_002000` …
-    are kept models. `max_steps` ends early without changing the schedule. Asked to stop (SIGTERM), it finishes the step, saves
-    and exits with 143. BadInput where corpus and model do not fit; Failed where the loss leaves its band, the last good resume
-    point kept.
+    Args:
+        config: The recipe.
+        corpus: What is read.
+        folder: Gets the resume point (`state`) and the models that are kept (`step_002000`, …).
+        log: Receives every measurement, as `log(step, **metrics)`.
+        seed: Of initial weights and order.
+        start: Go on from these weights instead of new ones.
+        evaluations: Asked of the model every `evaluate_every` steps and after the last; what they return is logged.
+        group: The processes that take part; by default this one alone.
+        run: Gets samples and what was spent.
+        resume: Go on exactly where the resume point stands.
+        max_steps: End early without changing the schedule.
+
+    Raises:
+        BadInput: Corpus and model do not fit, or the resume point belongs to another training.
+        Failed, SystemExit: See `fit`.
     """
-    loop = _Loop(
-        config,
-        corpus,
-        folder,
-        log,
-        seed,
-        where or World(0, 1, device_of("auto")),
-        start,
-        journal or Journal(),
-        evaluations,
+    group = group or ProcessGroup(0, 1, device_of("auto"))
+    model = _model(config, corpus.tokenizer, start, seed).to(group.device)
+    rows = rows_of(config, corpus, model.config.block, group.size)
+    budget = budget_of(model, rows, corpus.train, config)
+    objective = LanguageModelling(model, live_bias(corpus.tokenizer, model.config.vocab).to(group.device))
+    task = Task(
+        model=model,
+        objective=prepared(objective, config, group),
+        optimizers=optimizers_of(model, config),
+        micro_batches=lambda step: passes(corpus, rows, group, seed, config.document_mask, step),
+        schedule=config.schedule,
+        clip=config.clip,
+        precision=config.precision,
+        limits=LossLimits(_guessing(corpus.tokenizer) + config.loss_margin, config.loss_jump, config.warmup_steps),
+        log_every=config.log_every,
+        save_every=config.save_every,
+        seed=seed,
+        identity=_identity(config, corpus, model, seed),
+        throughput=_throughput(config, rows, budget, group, run),
+        if_memory_is_full=f"fewer than {rows.pass_rows} rows a pass (pass_rows; more passes then make a step)",
+        measurements=_measurements(config, corpus, folder, log, evaluations, group, run),
+        whole_model=lambda: gathered(model, group),
     )
-    loop.begin(resume)
-    loop.run(config.steps if max_steps is None else min(max_steps, config.steps))
-    return loop.trainer.copy().eval()
+    torch.manual_seed(seeds.derive("training", seed))
+    fit(task, folder, log, group, run=run, resume=resume, max_steps=max_steps)
+    return gathered(model, group).eval()
 
 
-def tell_nobody(step: int, **metrics: Any) -> None:
-    """The log of every process but the first."""
+# ── what is minimised ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Loop:
-    """A trainer, and what is due after its steps."""
+class LanguageModelling(nn.Module):
+    """The mean loss over the tokens of a pass, over live ids only. `live_bias` [vocab] is added to the logits."""
 
-    def __init__(
-        self,
-        config: PretrainConfig,
-        corpus: Corpus,
-        folder: Path,
-        log: Log,
-        seed: int,
-        where: World,
-        start: GPT2 | None,
-        journal: Journal,
-        evaluations: Sequence[Evaluation],
-    ) -> None:
-        self.config, self.corpus, self.folder, self.seed, self.where = config, corpus, folder, seed, where
-        self.log, self.journal = (log, journal) if where.writes else (tell_nobody, Journal())
-        self.evaluations = evaluations
-        model = _model(config, corpus.tokenizer, start, seed).to(where.device)
-        self.rows = rows_of(config, corpus, model.config.block, where.size)
-        self.budget = budget_of(model, self.rows, corpus.train, config)
-        self.trainer = trainer_of(config, model, live_bias(corpus.tokenizer, model.config.vocab), where)
-        band = Band(math.log(_n_live(corpus.tokenizer)) + config.loss_margin, config.loss_jump, config.warmup_steps)
-        self.watch = Watch(band, self._last_good)
-        self.meter = _Meter(self)
+    def __init__(self, model: GPT2, live_bias: Tensor | None) -> None:
+        super().__init__()
+        self.model = model
+        self.live_bias = live_bias
 
-    # ── from where, and how far ──────────────────────────────────────────────────────────────────────────────────────
-
-    def begin(self, resume: bool) -> None:
-        """Untrained, or at the resume point; whatever was told about later steps is taken back."""
-        if self.where.writes:
-            for left in self.folder.glob(".*.partial"):  # a model that was being kept when the process was killed
-                shutil.rmtree(left, ignore_errors=True)
-        torch.manual_seed(seeds.derive("training", self.seed))
-        if resume:
-            self.watch.restore(self.trainer.restore(self.folder / "state", self._identity()))
-        self.journal.rewind(self.trainer.step if resume else -1)
-        self.feed = Feed(self.corpus, self.rows, self.where, self.seed, self.config.document_mask, self.trainer.step)
-        if not resume:
-            self._measure()
-
-    def run(self, last: int) -> None:
-        """Steps up to `last`, each with what is due after it."""
-        with asked_to_stop() as stop, self._memory_in_words():
-            self.meter.restart()
-            while self.trainer.step < last:
-                numbers = self.trainer.advance(self.feed, stop.asked)
-                step = self.trainer.step
-                self.watch.saw(step, numbers)
-                self._after(step, last)
-
-    @contextmanager
-    def _memory_in_words(self) -> Generator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise Failed(
-                f"the memory of {self.where.device_name} is full: start again with fewer than {self.rows.pass_rows} rows a "
-                f"pass (pass_rows; more passes then make a step). {self._last_good()}"
-            ) from error
-
-    def _after(self, step: int, last: int) -> None:
-        if self._due(self.config.log_every):
-            self.meter.tell()
-        self._measure()
-        stopping = self.watch.stop and step < last
-        if stopping or self._due(self.config.save_every) or step == last:
-            self.save()
-        if stopping:
-            raise SystemExit(128 + signal.SIGTERM)
-
-    def _due(self, every: int) -> bool:
-        """Whether what happens every so many steps (0: never) happens now; the last step is never left out."""
-        step = self.trainer.step
-        return every > 0 and (step % every == 0 or step == self.config.steps)
-
-    def _measure(self) -> None:
-        """What the model is asked for now: validation, evaluations, samples, a kept copy. The meter's clock stands still."""
-        config, step = self.config, self.trainer.step
-        keep = config.keep_every > 0 and step > 0 and step % config.keep_every == 0
-        asked = any(map(self._due, (config.validate_every, config.evaluate_every, config.sample_every)))
-        if not (keep or asked or step == config.steps):
-            return
-        self.watch.settle()
-        with self.meter.standing_still():
-            model = self.trainer.copy()
-            if not self.where.writes:
-                return
-            with torch.random.fork_rng(self.where.gpus), self.trainer.computing():
-                self._judge(Language.of(model, self.corpus.tokenizer))
-            if keep:
-                keep_model(model, self.corpus.tokenizer, self.folder / f"step_{step:06d}")
-
-    def _judge(self, language: LanguageModel) -> None:
-        config, step = self.config, self.trainer.step
-        if self._due(config.validate_every):
-            self.log(step, **validation(language, self.corpus, config.validation_documents))
-        for evaluation in self.evaluations if step == config.steps or self._due(config.evaluate_every) else ():
-            self.log(step, **evaluation(language, step))
-        if self._due(config.sample_every):
-            for line in samples(language, config.sample_prompts, config.sample_tokens):
-                self.journal.sample(step, **line)
-
-    # ── what lasts ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def save(self) -> None:
-        """The resume point; only after the numbers of every step up to here were found sound."""
-        self.watch.settle()
-        self.trainer.save(self.folder / "state", self._identity(), self.watch.state())
-
-    def _identity(self) -> dict[str, Any]:
-        """What decides the weights: recipe, text, shape, seed. Not how many processes share the work, nor how."""
-        about = {name: value for name, value in leaves(self.config).items() if name != "parallel"} | {"seed": self.seed}
-        about |= {f"model.{name}": value for name, value in leaves(self.trainer.model.config).items()}
-        return about | {"corpus": sha256_of(self.corpus.folder / "manifest.json")}
-
-    def _last_good(self) -> str:
-        path = self.folder / "state" / "training.pt"
-        return f"the last good resume point is {path}" if path.exists() else "no resume point had been saved yet"
+    def forward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None) -> dict[str, Tensor]:
+        """Long [B, T] each → nats a token."""
+        return {"loss": self.model.loss(inputs, targets, documents, self.live_bias)}
 
 
-class _Meter:
-    """Metrics of the steps since they were last told: means, speed, share of the device's peak."""
-
-    def __init__(self, loop: _Loop) -> None:
-        self.loop = loop
-        self.peak = loop.config.peak_flops or peak_flops(loop.where.device_name, loop.config.precision)
-        self.restart()
-
-    def restart(self) -> None:
-        """The clock begins now."""
-        self.step, self.since, self.stood = self.loop.trainer.step, time.perf_counter(), 0.0
-
-    @contextmanager
-    def standing_still(self) -> Generator[None]:
-        """What is done inside is not training."""
-        began = time.perf_counter()
-        yield
-        self.stood += time.perf_counter() - began
-
-    def tell(self) -> None:
-        """One line of metrics."""
-        loop, step = self.loop, self.loop.trainer.step
-        means = loop.watch.means()  # reads the last step's numbers, so the device has finished it
-        seconds = time.perf_counter() - self.since - self.stood
-        tokens = loop.rows.tokens_before(step) - loop.rows.tokens_before(self.step)
-        speed = tokens / seconds
-        flops = speed * loop.budget.flops_per_token
-        loop.log(
-            step,
-            **means,
-            lr=loop.trainer.schedule.learning_rate(step - 1),
-            tokens=loop.rows.tokens_before(step),
-            tokens_per_second=round(speed, 1),
-            mfu=round(flops / (self.peak * loop.where.size), 4) if self.peak else None,
-        )
-        loop.journal.spend(
-            tokens=tokens, flops=tokens * loop.budget.flops_per_token, bytes=round(tokens * loop.budget.bytes_per_token)
-        )
-        loop.journal.progress(step, loop.config.steps, f"loss {means['loss']:.3f} {speed:,.0f} tokens/s")
-        self.restart()
+def live_bias(tokenizer: Tokenizer, rows: int) -> Tensor:
+    """What is added to the logits [rows]: 0 for ids that may be predicted, -inf for those that are out of the softmax."""
+    bias = torch.full((rows,), -torch.inf)
+    for ids in tokenizer.live:
+        bias[ids.start : ids.stop] = 0.0
+    return bias
 
 
-# ── what a training begins with ──────────────────────────────────────────────────────────────────────────────────────
+def prepared(objective: LanguageModelling, config: PretrainConfig, group: ProcessGroup) -> nn.Module:
+    """The objective as the recipe wants it computed: compiled, copied or sharded. Before optimizers are made."""
+    blocks = list(objective.model.h)
+    if config.compile:
+        for module in blocks if group.size > 1 and config.parallel == "fsdp" else [objective]:
+            module.compile()
+    return distributed(objective, blocks, config.parallel, group)
+
+
+def optimizers_of(model: GPT2, config: PretrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, with Muon for the matrices of the blocks if asked."""
+    matrices = [p for block in model.h for p in block.parameters() if p.ndim == 2]
+    return adamw_and_muon(
+        list(model.decayed().values()),
+        list(model.not_decayed().values()),
+        matrices if config.optimizer == "muon" else (),
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=config.betas,
+    )
+
+
+def passes(
+    corpus: Corpus, rows: Rows, group: ProcessGroup, seed: int, documents: bool, step: int
+) -> Iterator[list[MicroBatch]]:
+    """This process's passes of each step from `step` on: inputs, targets and documents, Long [B, T] each (or None).
+
+    The rows are those that `Corpus.batches` gives to (seed, number of the row), the same whichever step is asked for first.
+    """
+    # Full passes are read whole; where steps differ in size, row by row.
+    granule = rows.pass_rows if rows.even else 1
+    batches = corpus.batches(
+        seed,
+        rows=granule,
+        length=rows.length,
+        rank=group.rank,
+        world=group.size,
+        start=rows.before(step) // granule,
+    )
+    while True:
+        sizes, found = rows.passes(step), []
+        for size in sizes:
+            read = [next(batches) for _ in range(size // granule)]
+            inputs, targets = (_tensor([getattr(b, name) for b in read], group) for name in ("inputs", "targets"))
+            of_documents = _tensor([b.documents for b in read], group) if documents else None
+            found.append(MicroBatch((inputs, targets, of_documents), size / sum(sizes)))
+        yield found
+        step += 1
+
+
+def _tensor(parts: list[np.ndarray], group: ProcessGroup) -> Tensor:
+    tensor = torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+    if group.kind == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(group.device, non_blocking=True)
 
 
 def _model(config: PretrainConfig, tokenizer: Tokenizer, start: GPT2 | None, seed: int) -> GPT2:
@@ -268,13 +198,118 @@ def _model(config: PretrainConfig, tokenizer: Tokenizer, start: GPT2 | None, see
     return model
 
 
-def live_bias(tokenizer: Tokenizer, rows: int) -> Tensor:
-    """What is added to the logits [rows]: 0 for ids that may be predicted, -inf for those that are out of the softmax."""
-    bias = torch.full((rows,), -torch.inf)
-    for ids in tokenizer.live:
-        bias[ids.start : ids.stop] = 0.0
-    return bias
+def _guessing(tokenizer: Tokenizer) -> float:
+    """The loss, in nats, of who knows only which ids are live."""
+    return math.log(sum(map(len, tokenizer.live)))
 
 
-def _n_live(tokenizer: Tokenizer) -> int:
-    return sum(map(len, tokenizer.live))
+def _identity(config: PretrainConfig, corpus: Corpus, model: GPT2, seed: int) -> dict[str, Any]:
+    """What decides the weights: recipe, text, shape, seed. Not how many processes share the work, nor how."""
+    about = {name: value for name, value in leaves(config).items() if name != "parallel"} | {"seed": seed}
+    about |= {f"model.{name}": value for name, value in leaves(model.config).items()}
+    return about | {"corpus": sha256_of(corpus.folder / "manifest.json")}
+
+
+# ── what is measured ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _throughput(
+    config: PretrainConfig, rows: Rows, budget: Budget, group: ProcessGroup, run: Run | None
+) -> Callable[[int, int, float], dict[str, float | None]]:
+    """Steps and seconds → tokens read, their speed, and the share of the device's peak (MFU); the run counts what was spent."""
+    peak = config.peak_flops or peak_flops(group.device_name, config.precision)
+
+    def throughput(first: int, last: int, seconds: float) -> dict[str, float | None]:
+        tokens = rows.tokens_before(last) - rows.tokens_before(first)
+        flops = tokens * budget.flops_per_token
+        if run is not None:
+            run.spend(tokens=tokens, flops=flops, bytes=round(tokens * budget.bytes_per_token))
+        return {
+            "tokens": rows.tokens_before(last),
+            "tokens_per_second": round(tokens / seconds, 1),
+            "mfu": round(flops / seconds / (peak * group.size), 4) if peak else None,
+        }
+
+    return throughput
+
+
+def _measurements(
+    config: PretrainConfig,
+    corpus: Corpus,
+    folder: Path,
+    log: Log,
+    evaluations: Sequence[Evaluation],
+    group: ProcessGroup,
+    run: Run | None,
+) -> list[Measurement[GPT2]]:
+    """What the recipe asks for on the way: validation, evaluations, samples, kept models."""
+
+    def validate(model: GPT2, step: int) -> None:
+        with autocast(config.precision, group):
+            log(step, **validation(Language.of(model, corpus.tokenizer), corpus, config.validation_documents))
+
+    def evaluate(model: GPT2, step: int) -> None:
+        with autocast(config.precision, group):
+            for evaluation in evaluations:
+                log(step, **evaluation(Language.of(model, corpus.tokenizer), step))
+
+    def sample(model: GPT2, step: int) -> None:
+        if run is None:
+            return
+        with autocast(config.precision, group):
+            found = samples(Language.of(model, corpus.tokenizer), config.sample_prompts, config.sample_tokens)
+        for one in found:
+            append_sample(run, step, **one)
+
+    def keep(model: GPT2, step: int) -> None:
+        keep_model(model, corpus.tokenizer, folder / f"step_{step:06d}")
+
+    return [
+        Measurement(validate, config.validate_every, at_start=True, at_end=config.validate_every > 0),
+        Measurement(evaluate, config.evaluate_every, at_start=True),
+        Measurement(sample, config.sample_every, at_start=True, at_end=config.sample_every > 0),
+        Measurement(keep, config.keep_every, at_end=False),
+    ]
+
+
+def validation(language: LanguageModel, corpus: Corpus, limit: int) -> dict[str, float]:
+    """Bits per byte of the first `limit` validation documents of each source, and of all; `validation_loss` in nats a token."""
+    documents = [one for source in corpus.sources for one in islice(corpus.validation(source), limit)]
+    if not documents:
+        return {}
+    read = bits_per_byte(language, documents)
+    by_source = {f"bits_per_byte.{name}": _bits(part) for (name,), part in read.group_by("source", maintain_order=True)}
+    return {
+        "bits_per_byte": _bits(read),
+        **by_source,
+        "validation_loss": float(read["nats"].sum()) / int(read["tokens"].sum()),
+        "n_validation": len(read),
+    }
+
+
+def _bits(read: pl.DataFrame) -> float:
+    return float(read["nats"].sum()) / (math.log(2) * int(read["bytes"].sum()))
+
+
+def samples(language: LanguageModel, prompts: Sequence[str], n_tokens: int) -> list[dict[str, Any]]:
+    """Greedy continuations, so that two steps, or two arms, can be laid side by side; no longer than half the positions."""
+    ids = [language.encode(language.prepare(prompt)) for prompt in prompts]
+    written = language.generate(ids, min(n_tokens, max(1, language.context // 2)))
+    return [{"prompt": p, "text": g.text, "ended": g.ended} for p, g in zip(prompts, written, strict=True)]
+
+
+def keep_model(model: GPT2, tokenizer: Tokenizer, folder: Path) -> Path:
+    """A checkpoint folder that appears whole; what a training that was killed had kept there gives way."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return save_gpt2(model, tokenizer, folder)
+
+
+def gathered(model: GPT2, group: ProcessGroup) -> GPT2:
+    """The model as one process has it: the model itself, or a gathered copy of its shards. Every process must call it."""
+    if not any(isinstance(p, DTensor) for p in model.parameters()):
+        return model
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    found = GPT2(model.config)
+    if group.writes:
+        found.load_state_dict(weights)
+    return found.to(group.device)

@@ -1,24 +1,73 @@
-"""Every switch of pretraining, the named recipes, and what follows from one for a given corpus."""
+"""Every setting of a training, the named recipes, and what follows from one: learning rates, and rows of a corpus.
+
+Nothing here imports torch, so that an experiment's `Config` may hold these. Learning rates and rows are pure functions of
+the step: a resumed run knows them without a memory.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from workings.config import fixed, nuisance
+from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput
 from workings.models.configs import GPT2_SIZES, GPT2Config
-from workings.training.parallel import Parallel
-from workings.training.schedule import Rows, rows_of_bytes, rows_of_tokens
 
 if TYPE_CHECKING:
     from workings.text.corpus import Corpus
     from workings.text.tokenizer import Tokenizer
 
+Parallel = Literal["ddp", "fsdp"]
+Precision = Literal["fp32", "bf16"]
+
+# ── schedule ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
 
 @dataclass(frozen=True)
-class Shape:
-    """The model. It gets as many rows as the tokenizer asks for."""
+class Schedule:
+    """Linear warm-up to `peak`, then half a cosine down to `floor`; steps count from 0."""
+
+    peak: float
+    floor: float
+    warmup_steps: int
+    n_steps: int
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the update that turns the weights of `step` into those of `step + 1`."""
+        if step < self.warmup_steps:
+            return self.peak * (step + 1) / self.warmup_steps
+        done = min(1.0, (step - self.warmup_steps) / max(1, self.n_steps - self.warmup_steps))
+        return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+# ── what a recipe may say ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _at_least(config: PretrainConfig | DistilConfig, least: int, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) >= least:  # so written, NaN is refused
+            raise ValueError(f"{name} is {getattr(config, name)}, and must be at least {least}")
+
+
+def _above_0(config: PretrainConfig | DistilConfig, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) is not None and not getattr(config, name) > 0:
+            raise ValueError(f"{name} is {getattr(config, name)}, and must be above 0")
+
+
+def _are_betas(betas: Iterable[float]) -> None:
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas are {betas}, and must be at least 0 and below 1")
+
+
+# ── pretraining ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The size of a GPT-2 to train. Its embedding gets as many rows as the tokenizer asks for."""
 
     n_layers: int = fixed(4, "number of transformer blocks")
     n_heads: int = fixed(4, "number of attention heads per block")
@@ -26,15 +75,16 @@ class Shape:
     block: int = fixed(256, "maximum number of positions in a row")
 
     @classmethod
-    def of(cls, shape: GPT2Config) -> Shape:
+    def of(cls, shape: GPT2Config) -> ModelShape:
+        """The size of a model, without its vocabulary."""
         return cls(shape.n_layers, shape.n_heads, shape.d_model, shape.block)
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """A recipe; `PRESETS` has the named ones. Counts of steps are of optimizer updates, 0 means never."""
+    """A recipe; `PRETRAIN_PRESETS` has the named ones. Counts of steps are of optimizer updates, 0 means never."""
 
-    shape: Shape = fixed(Shape(), "shape of the model")
+    shape: ModelShape = fixed(ModelShape(), "shape of the model")
     steps: int = fixed(1000, "number of optimizer updates")
     tokens_per_step: int = fixed(
         8192, "number of tokens per optimizer update, over all processes; the number of accumulated passes follows"
@@ -55,9 +105,7 @@ class PretrainConfig:
     weight_decay: float = fixed(0.1, "weight decay of matrices and tables, the embedding included")
     betas: tuple[float, float] = fixed((0.9, 0.95), "AdamW's decay rates of the gradient's first and second moment")
     clip: float = fixed(1.0, "largest norm of the gradient; a longer one is scaled down")
-    precision: Literal["fp32", "bf16"] = fixed(
-        "fp32", "floating-point format of the training; bf16 is autocast with fp32 weights"
-    )
+    precision: Precision = fixed("fp32", "floating-point format of the training; bf16 is autocast with fp32 weights")
     compile: bool = fixed(False, "whether the model goes through torch.compile")
     document_mask: bool = fixed(False, "whether a token attends to its own document only")
     parallel: Parallel = fixed("ddp", "parallelism under torchrun: ddp copies the model, fsdp shards it")
@@ -81,25 +129,24 @@ class PretrainConfig:
     peak_flops: float | None = fixed(None, "peak FLOPs per second of one device, to compute MFU; known for common GPUs")
 
     def __post_init__(self) -> None:
-        at_least_one = ("steps", "tokens_per_step", "pass_rows", "sample_tokens")
-        never_negative = ["length", "warmup_steps", "final_learning_rate", "weight_decay", "validation_documents"]
-        never_negative += [name for name in self.__dataclass_fields__ if name.endswith("_every")]
-        for name in (*at_least_one, *never_negative):
-            least = 1 if name in at_least_one else 0
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} is {getattr(self, name)}, and must be at least {least}")
-        for name in ("learning_rate", "clip", "loss_margin", "loss_jump", "raw_bytes", "peak_flops"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, and must be above 0")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas are {self.betas}, and must be at least 0 and below 1")
+        never_negative = [name for name in self.__dataclass_fields__ if name.endswith("_every")]
+        never_negative += ["length", "warmup_steps", "final_learning_rate", "weight_decay", "validation_documents"]
+        _at_least(self, 1, "steps", "tokens_per_step", "pass_rows", "sample_tokens")
+        _at_least(self, 0, *never_negative)
+        _above_0(self, "learning_rate", "clip", "loss_margin", "loss_jump", "raw_bytes", "peak_flops")
+        _are_betas(self.betas)
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps = {self.warmup_steps} is more than steps = {self.steps}")
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rate of every step."""
+        return Schedule(self.learning_rate, self.final_learning_rate, self.warmup_steps, self.steps)
 
 
 # The seeds' recipe: 19,073 × 524,288 = 9,999,745,024 tokens, on build-nanogpt's schedule.
 TEN_BILLION = PretrainConfig(
-    shape=Shape.of(GPT2_SIZES["124M"]),
+    shape=ModelShape.of(GPT2_SIZES["124M"]),
     steps=19_073,
     tokens_per_step=524_288,
     learning_rate=6e-4,
@@ -116,14 +163,174 @@ TEN_BILLION = PretrainConfig(
     keep_every=2000,
 )
 
-PRESETS = {
+PRETRAIN_PRESETS = {
     "mini": PretrainConfig(),
     "124M-10B": TEN_BILLION,
     # the learning rate that GPT-3's authors took at this size; the same tokens as 124M
     "350M-10B": replace(
-        TEN_BILLION, shape=Shape.of(GPT2_SIZES["350M"]), learning_rate=3e-4, final_learning_rate=3e-5, pass_rows=16
+        TEN_BILLION, shape=ModelShape.of(GPT2_SIZES["350M"]), learning_rate=3e-4, final_learning_rate=3e-5, pass_rows=16
     ),
 }
+
+# ── distillation ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class DistilConfig:
+    """A recipe of CODI training; the defaults suit a small model from scratch, `DISTIL_PRESETS` has the released ones."""
+
+    optimizer: Literal["adamw", "muon"] = fixed(
+        "adamw", "optimizer; muon applies to the matrices of the blocks and adamw to the rest"
+    )
+    learning_rate: float = nuisance(1e-3, "peak learning rate, reached after the warm-up")
+    epochs: float = fixed(1.0, "number of passes over the training examples; fractions are allowed")
+    batch_size: int = fixed(256, "number of examples per optimizer step, over all processes")
+    micro_batch_size: int = fixed(
+        256, "number of examples per forward pass; gradients are accumulated up to batch_size"
+    )
+    warmup_fraction: float = fixed(0.03, "share of the steps during which the learning rate rises")
+    weight_decay: float = fixed(0.1, "weight decay")
+    betas: tuple[float, float] = fixed((0.9, 0.999), "AdamW's decay rates of the gradient's first and second moment")
+    clip: float = fixed(2.0, "largest norm of the gradient; a longer one is scaled down")
+    distil_weight: float = scientific(1.0, "weight of the distillation loss at the answer's colon")
+    distil_loss: Literal["smooth_l1", "l2"] = fixed(
+        "smooth_l1", "distance between the student's and the teacher's hidden states"
+    )
+    distil_normalise: bool = fixed(
+        True, "divide the distance at each layer by the standard deviation of the teacher's states"
+    )
+    teacher_weight: float = scientific(1.0, "weight of the teacher's loss on the written chain and answer")
+    lora_rank: int = fixed(0, "rank of the LoRA adapters; 0 trains all weights")
+    lora_alpha: float = fixed(32.0, "scale of the LoRA adapters: their product is multiplied by lora_alpha / lora_rank")
+    lora_dropout: float = fixed(0.1, "dropout probability before the LoRA adapters")
+    precision: Precision = fixed(
+        "bf16", "floating-point format of the training; bf16 is autocast with fp32 master weights"
+    )
+    max_tokens: int = fixed(256, "maximum number of tokens per example; longer examples are left out and counted")
+    log_every: int = fixed(50, "number of steps between two log lines")
+    validate_every: int = fixed(500, "number of steps between two validations; the last step is always validated")
+    validation_problems: int = fixed(500, "number of validation problems answered at each validation")
+    save_every: int = fixed(500, "number of steps between two resume points")
+    seed: int = nuisance(0, "random seed for initial weights, order and dropout")
+    loss_margin: float = fixed(
+        2.0, "nats above the loss of guessing at which a training is given up, after the warm-up"
+    )
+    loss_jump: float = fixed(3.0, "nats above the running mean of the loss at which a training is given up")
+
+    def __post_init__(self) -> None:
+        never_negative = [name for name in self.__dataclass_fields__ if name.endswith("_every")]
+        never_negative += ["warmup_fraction", "weight_decay", "lora_rank", "validation_problems"]
+        _at_least(self, 1, "batch_size", "micro_batch_size", "max_tokens")
+        _at_least(self, 0, *never_negative, "distil_weight", "teacher_weight")
+        _above_0(self, "learning_rate", "epochs", "clip", "loss_margin", "loss_jump")
+        _are_betas(self.betas)
+
+    def schedule(self, n_examples: int) -> Schedule:
+        """The learning rate of every step: warm-up, then a cosine to 0. An epoch is as many whole batches as there are."""
+        n_steps = max(1, round(self.epochs * (n_examples // self.batch_size)))
+        return Schedule(self.learning_rate, 0.0, max(1, round(self.warmup_fraction * n_steps)), n_steps)
+
+
+DISTIL_PRESETS = {
+    "small": DistilConfig(),
+    "gpt2": DistilConfig(
+        learning_rate=3e-3,
+        epochs=40,
+        batch_size=128,
+        micro_batch_size=64,
+        lora_rank=128,
+        distil_weight=1.0,
+        max_tokens=1000,
+    ),
+    "llama-1b": DistilConfig(
+        learning_rate=8e-4,
+        epochs=10,
+        batch_size=128,
+        micro_batch_size=32,
+        lora_rank=128,
+        distil_weight=20.0,
+        max_tokens=200,
+    ),
+}
+
+
+# ── rows of a corpus ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows each step reads. A row is a window of `length` tokens; `n_processes` read side by side, equally many each.
+
+    `total` rows a process over the whole run are spread evenly: a step takes `total / n_steps` of them, rounded so that no
+    remainder is lost. `pass_rows` go through the model at once.
+    """
+
+    n_steps: int
+    total: int
+    pass_rows: int
+    length: int
+    n_processes: int
+
+    def before(self, step: int) -> int:
+        """Rows that one process has read when `step` begins."""
+        return step * self.total // self.n_steps
+
+    def tokens_before(self, step: int) -> int:
+        """Tokens that all processes have read when `step` begins."""
+        return self.before(step) * self.n_processes * self.length
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the whole run."""
+        return self.tokens_before(self.n_steps)
+
+    @property
+    def even(self) -> bool:
+        """Whether every step is the same number of full passes."""
+        return self.total % (self.n_steps * self.pass_rows) == 0
+
+    def passes(self, step: int) -> list[int]:
+        """Rows of each pass of one process in `step`; only the last may be short."""
+        left = self.before(step + 1) - self.before(step)
+        return [min(self.pass_rows, left - at) for at in range(0, left, self.pass_rows)]
+
+
+def rows_of_tokens(tokens_per_step: int, n_steps: int, length: int, pass_rows: int, n_processes: int) -> Rows:
+    """Every step reads exactly `tokens_per_step` in full passes; BadInput names the nearest numbers that divide."""
+    at_once = length * pass_rows * n_processes
+    if tokens_per_step < 1 or tokens_per_step % at_once:
+        below = tokens_per_step // at_once * at_once
+        fits = " or ".join(f"{n:,}" for n in (below, below + at_once) if n)
+        raise BadInput(
+            f"tokens_per_step = {tokens_per_step:,} is no multiple of {at_once:,} = {pass_rows} rows a pass × {length} tokens × "
+            f"{n_processes} {'processes' if n_processes > 1 else 'process'}; the nearest that fit: {fits}"
+            + _smaller_pass(tokens_per_step, length, pass_rows, n_processes)
+        )
+    return Rows(n_steps, n_steps * tokens_per_step // (length * n_processes), pass_rows, length, n_processes)
+
+
+def rows_of_bytes(
+    raw_bytes: int, bytes_per_token: float, n_steps: int, length: int, pass_rows: int, n_processes: int
+) -> Rows:
+    """`raw_bytes` of text over `n_steps` steps, exact to half a row a process, whatever a tokenizer makes of it.
+
+    This is how arms that cut the same text into different tokens read equally much of it in equally many steps.
+    """
+    total = round(raw_bytes / (bytes_per_token * length * n_processes))
+    if total < n_steps:
+        raise BadInput(
+            f"raw_bytes = {raw_bytes:,} is about {total:,} rows of {length} tokens a process, too few for {n_steps:,} steps; "
+            "take more bytes or fewer steps"
+        )
+    return Rows(n_steps, total, pass_rows, length, n_processes)
+
+
+def _smaller_pass(tokens_per_step: int, length: int, pass_rows: int, n_processes: int) -> str:
+    """A hint where fewer rows a pass would do."""
+    rows, remainder = divmod(tokens_per_step, length * n_processes)
+    if remainder or not rows:
+        return ""
+    return f"; or pass_rows = {max(n for n in range(1, min(pass_rows, rows) + 1) if rows % n == 0)}"
 
 
 def shape_of(config: PretrainConfig, tokenizer: Tokenizer) -> GPT2Config:

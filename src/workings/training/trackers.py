@@ -24,7 +24,7 @@ def check_installed(trackers: Sequence[Tracker]) -> None:
 
 
 @contextmanager
-def echoing(
+def opened(
     trackers: Sequence[Tracker], project: str, name: str, folder: Path, config: Any
 ) -> Generator[Callable[..., None]]:
     """A `log(step, **metrics)` that sends the numbers among the metrics to each tracker, and ends their runs at the end.

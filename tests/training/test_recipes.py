@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workings.errors import BadInput
-from workings.training.schedule import Rows, Schedule, rows_of_bytes, rows_of_tokens
+from workings.training.recipes import Rows, Schedule, rows_of_bytes, rows_of_tokens
 
 TEN_BILLION = Schedule(6e-4, 6e-5, 715, 19_073)
 
