@@ -26,7 +26,7 @@ from workings.run import Run, RunRecord
 if TYPE_CHECKING:
     from workings.models.language import LanguageModel
 
-I = TypeVar("I")  # noqa: E741 (an item)
+ItemT = TypeVar("ItemT")
 Summary = GSM8KMeasures | dict[str, HellaSwagMeasures] | dict[str, ProbeMeasures]
 _CHUNK = 500  # items between two steps of the progress display; chunks decide nothing
 
@@ -70,14 +70,14 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
-class Task(Generic[I]):
+class Task(Generic[ItemT]):
     """The functions of a benchmark's module, which all have the same signatures."""
 
-    load_items: Callable[[Settings], list[I]]
-    judge_items: Callable[[LanguageModel, Sequence[I], Settings], pl.DataFrame]
+    load_items: Callable[[Settings], list[ItemT]]
+    judge_items: Callable[[LanguageModel, Sequence[ItemT], Settings], pl.DataFrame]
     summarize: Callable[[pl.DataFrame], Summary]
-    lm_eval_tasks: Callable[[Sequence[I], pl.DataFrame, int, Settings], list[LmEvalTask]]
-    source: Callable[[Sequence[I], Settings], str]
+    lm_eval_tasks: Callable[[Sequence[ItemT], pl.DataFrame, int, Settings], list[LmEvalTask]]
+    source: Callable[[Sequence[ItemT], Settings], str]
     notes: Callable[[LanguageModel, pl.DataFrame, Settings], list[str]] = lambda *_: []
     other_outcomes: Callable[[pl.DataFrame], dict[str, pl.DataFrame]] = lambda _: {}
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -94,23 +94,25 @@ def examples_for(reference: str | Path, n_items: int, n_fewshot: int) -> list[tu
 
 # ---- judged ------------------------------------------------------------------------------------------------------
 
-_SCHEMA: dict[str, Any] = {
-    "id": pl.String,
-    "correct": pl.Boolean,
-    "strict": pl.Boolean,
-    "flexible": pl.Boolean,
-    "gold": pl.String,
-    "prediction": pl.String,
-    "strict_prediction": pl.String,
-    "flexible_prediction": pl.String,
-    "response": pl.String,
-    "prompt": pl.String,
-    "n_tokens": pl.Int64,
-    "n_facts": pl.Int64,
-    "ended": pl.String,
-    "truncated": pl.Boolean,
-    "cut": pl.Int64,
-}
+_SCHEMA = pl.Schema(
+    {
+        "id": pl.String,
+        "correct": pl.Boolean,
+        "strict": pl.Boolean,
+        "flexible": pl.Boolean,
+        "gold": pl.String,
+        "prediction": pl.String,
+        "strict_prediction": pl.String,
+        "flexible_prediction": pl.String,
+        "response": pl.String,
+        "prompt": pl.String,
+        "n_tokens": pl.Int64,
+        "n_facts": pl.Int64,
+        "ended": pl.String,
+        "truncated": pl.Boolean,
+        "cut": pl.Int64,
+    }
+)
 
 
 def judge_items(model: LanguageModel, items: Sequence[Item], settings: Settings) -> pl.DataFrame:
@@ -129,7 +131,7 @@ def judge_items(model: LanguageModel, items: Sequence[Item], settings: Settings)
     return pl.DataFrame(rows, schema=_SCHEMA)
 
 
-def _outcome(model: LanguageModel, item: Item, prompt: str, answer: Generation) -> dict[str, Any]:
+def _outcome(model: LanguageModel, item: Item, prompt: str, answer: Generation) -> dict[str, object]:
     value = answer_in(answer.text)
     strict, flexible = strict_match(answer.text), flexible_extract(answer.text)
     return {
@@ -239,8 +241,13 @@ def is_same_text(prediction: str, answer: str) -> bool:
 
 
 def _read(reference: str | Path, split: str, seed: int = 0) -> list[Item]:
-    """The items of a split; `seed` is that of generated problems."""
-    if _has_rows(reference, split):
+    """The items of a split; `seed` is that of generated problems.
+
+    Rows are read as they are. Files of other formats and generated problems have no answer in writing, so it is made.
+    """
+    is_generated = str(reference).partition(":")[0] == "generated"
+    path = None if is_generated else local_file(reference, split)
+    if not is_generated and (path is None or path.name.endswith((".jsonl", ".jsonl.gz"))):
         rows = [_parts(row, place) for place, row in rows_of(reference, split)]
     else:
         problems = load_problems(reference, split=split, seed=seed, strict=True).problems
@@ -249,15 +256,8 @@ def _read(reference: str | Path, split: str, seed: int = 0) -> list[Item]:
     return [Item(id, *row) for id, row in zip(ids, rows, strict=True)]
 
 
-def _has_rows(reference: str | Path, split: str) -> bool:
-    """Whether answers are written there; files of other formats and generated problems have none."""
-    if str(reference).partition(":")[0] == "generated":
-        return False
-    path = local_file(reference, split)
-    return path is None or path.name.endswith((".jsonl", ".jsonl.gz"))
-
-
 def _parts(row: Row, place: str) -> tuple[str, str, Fraction]:
+    """Question, written answer and its number in a row."""
     try:
         problem = problem_of_row(row)
         gold = problem.value

@@ -96,17 +96,19 @@ def tidied(text: str) -> str:
 
 # ---- judged ------------------------------------------------------------------------------------------------------
 
-_SCHEMA: dict[str, Any] = {
-    "id": pl.String,
-    "condition": pl.String,
-    "correct": pl.Boolean,
-    "label": pl.Int64,
-    **{f"by_{length}": pl.Int64 for length in LENGTHS},
-    "totals": pl.List(pl.Float64),
-    "greedy": pl.List(pl.Boolean),
-    "n_tokens": pl.List(pl.Int64),
-    "cut": pl.Int64,
-}
+_SCHEMA = pl.Schema(
+    {
+        "id": pl.String,
+        "condition": pl.String,
+        "correct": pl.Boolean,
+        "label": pl.Int64,
+        **{f"by_{length}": pl.Int64 for length in LENGTHS},
+        "totals": pl.List(pl.Float64),
+        "greedy": pl.List(pl.Boolean),
+        "n_tokens": pl.List(pl.Int64),
+        "cut": pl.Int64,
+    }
+)
 
 
 def judge_items(model: LanguageModel, items: Sequence[Item], settings: Settings) -> pl.DataFrame:
@@ -141,7 +143,7 @@ def _encoded(model: LanguageModel, item: Item, convention: Convention) -> tuple[
     return opening_ids(model) + read, [encode_raw(model, f"{context} {ending}")[len(read) :] for ending in endings]
 
 
-def _outcome(item: Item, convention: Convention, scored: Sequence[Scored]) -> dict[str, Any]:
+def _outcome(item: Item, convention: Convention, scored: Sequence[Scored]) -> dict[str, object]:
     _, endings = item.text(convention)
     totals = np.array([one.total for one in scored])
     lengths: dict[Length, list[int]] = {

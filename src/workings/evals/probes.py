@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -83,31 +83,38 @@ def load_items(settings: Settings) -> list[Probe]:
     return probes(settings.drills, seed=settings.probe_seed)
 
 
-_SCHEMA: dict[str, Any] = {
-    "id": pl.String,
-    "condition": pl.String,
-    "correct": pl.Boolean,
-    "held_out": pl.Boolean,
-    "question": pl.String,
-    "answer": pl.Int64,
-    "prediction": pl.String,
-    "response": pl.String,
-    "n_facts": pl.Int64,
-    "worked": pl.Boolean,
-    "worked_prediction": pl.String,
-    "worked_response": pl.String,
-    "worked_facts": pl.Int64,
-    "worked_truncated": pl.Boolean,
-    "probability": pl.Float64,
-    "rank": pl.Int64,
-    "fact_probability": pl.Float64,
-    "fact_rank": pl.Int64,
-    **{
-        f"{choice}_{column}": kind
-        for choice in ("value", "equation")
-        for column, kind in {"correct": pl.Boolean, "choice": pl.String, "rank": pl.Int64, "share": pl.Float64}.items()
-    },
-}
+_SCHEMA = pl.Schema(
+    {
+        "id": pl.String,
+        "condition": pl.String,
+        "correct": pl.Boolean,
+        "held_out": pl.Boolean,
+        "question": pl.String,
+        "answer": pl.Int64,
+        "prediction": pl.String,
+        "response": pl.String,
+        "n_facts": pl.Int64,
+        "worked": pl.Boolean,
+        "worked_prediction": pl.String,
+        "worked_response": pl.String,
+        "worked_facts": pl.Int64,
+        "worked_truncated": pl.Boolean,
+        "probability": pl.Float64,
+        "rank": pl.Int64,
+        "fact_probability": pl.Float64,
+        "fact_rank": pl.Int64,
+        **{
+            f"{choice}_{column}": kind
+            for choice in ("value", "equation")
+            for column, kind in {
+                "correct": pl.Boolean,
+                "choice": pl.String,
+                "rank": pl.Int64,
+                "share": pl.Float64,
+            }.items()
+        },
+    }
+)
 
 
 def judge_items(model: LanguageModel, items: Sequence[Probe], settings: Settings, choices: bool = True) -> pl.DataFrame:
@@ -141,7 +148,7 @@ def first_answer(text: str) -> Fraction | None:
     return answer_in(f"#### {_SENTENCE_END.split(text.lstrip(), maxsplit=1)[0]}")
 
 
-def _answers(model: LanguageModel, probe: Probe, direct: Generation, worked: Generation) -> dict[str, Any]:
+def _answers(model: LanguageModel, probe: Probe, direct: Generation, worked: Generation) -> dict[str, object]:
     first, whole = first_answer(direct.text), answer_in(worked.text)
     return {
         "id": probe.id,
@@ -166,12 +173,14 @@ def _answers(model: LanguageModel, probe: Probe, direct: Generation, worked: Gen
 
 def _forced(
     model: LanguageModel, items: Sequence[Probe], forced: Sequence[list[int]], batch_tokens: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, object]]:
     """Probability and rank of the right value, and of the right fact token, for each probe."""
     spellings = [_spellings(model, probe.answer) for probe in items]
     scored = model.logprobs(forced, spellings, batch_tokens)
     ranks = _ranks(model, forced, [ways[0][0] for ways in spellings], batch_tokens)
-    facts = [_own_fact(model, probe) for probe in items]
+    asked = [Fact.of(*probe.operands, family=_FAMILIES.get(probe.kind, "MUL")) for probe in items]
+    vocabulary = model.vocabulary or ()
+    facts = [model.encode(f" {fact.token}") if fact in vocabulary else None for fact in asked]
     behind = [prompt + (fact[:-1] if fact else []) for prompt, fact in zip(forced, facts, strict=True)]
     fact_ranks = _ranks(model, behind, [fact[-1] if fact else None for fact in facts], batch_tokens)
     for ways, one, rank, fact, fact_rank in zip(spellings, scored, ranks, facts, fact_ranks, strict=True):
@@ -188,12 +197,6 @@ def _spellings(model: LanguageModel, value: int) -> list[list[int]]:
     """Ids of the ways to write a value after `is`: in digits first, then each fact token of that value."""
     facts = [fact for fact in model.vocabulary or () if fact.value == value]
     return [model.encode(f" {value}"), *(model.encode(f" {fact.token}") for fact in facts)]
-
-
-def _own_fact(model: LanguageModel, probe: Probe) -> list[int] | None:
-    """Ids of the fact that a probe asks for; None where this model has no token for it."""
-    fact = Fact.of(*probe.operands, family=_FAMILIES.get(probe.kind, "MUL"))
-    return model.encode(f" {fact.token}") if model.vocabulary is not None and fact in model.vocabulary else None
 
 
 def _ranks(
@@ -218,21 +221,28 @@ def _choices(
     free: Sequence[list[int]],
     forced: Sequence[list[int]],
     batch_tokens: int,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """The value and the fact likeliest among all of the times tables, for the probes whose answer is a fact."""
-    rows: list[dict[str, Any]] = [{} for _ in items]
+    rows: list[dict[str, object]] = [{} for _ in items]
     places = [i for i, probe in enumerate(items) if probe.kind in CHOSEN_AMONG]
     if not places:
         return rows
     values = sorted({fact.value for fact in GPT2_MUL})
-    for choice, prompts, options in (
-        ("value", forced, {str(value): _spellings(model, value) for value in values}),
-        ("equation", free, {fact.equation: _equations(model, fact) for fact in GPT2_MUL}),
-    ):
-        likely = _likely(model, [prompts[i] for i in places], options, batch_tokens)
-        for i, logs in zip(places, likely, strict=True):
-            right = str(items[i].answer) if choice == "value" else Fact.of(*items[i].operands).equation
-            rows[i] |= _chosen(choice, list(options), logs, right)
+    by_value = {str(value): _spellings(model, value) for value in values}
+    by_equation = {fact.equation: _equations(model, fact) for fact in GPT2_MUL}
+    for choice, prompts, options in (("value", forced, by_value), ("equation", free, by_equation)):
+        names, ways = list(options), [way for spellings in options.values() for way in spellings]
+        starts = np.cumsum([0, *map(len, options.values())])[:-1]
+        scored = model.logprobs([prompts[i] for i in places], [ways] * len(places), batch_tokens)
+        for i, row in zip(places, scored, strict=True):
+            logs = np.logaddexp.reduceat([one.total for one in row], starts)  # over all spellings of an option
+            right = names.index(str(items[i].answer) if choice == "value" else Fact.of(*items[i].operands).equation)
+            rows[i] |= {
+                f"{choice}_correct": bool(logs.argmax() == right),
+                f"{choice}_choice": names[int(logs.argmax())],
+                f"{choice}_rank": 1 + int((logs > logs[right]).sum()),
+                f"{choice}_share": float(np.exp(logs[right] - np.logaddexp.reduce(logs))),
+            }
     return rows
 
 
@@ -242,26 +252,6 @@ def _equations(model: LanguageModel, fact: Fact) -> list[list[int]]:
         return [model.encode(f" {fact.token}")]
     a, b = fact.operands
     return [model.encode(f" {one}*{other}={fact.value}") for one, other in dict.fromkeys([(a, b), (b, a)])]
-
-
-def _likely(
-    model: LanguageModel, prompts: Sequence[list[int]], options: dict[str, list[list[int]]], batch_tokens: int
-) -> list[np.ndarray]:
-    """Log of the summed probability of each option's spellings after each prompt [options]."""
-    ways = [way for spellings in options.values() for way in spellings]
-    starts = np.cumsum([0, *(len(spellings) for spellings in options.values())])[:-1]
-    scored = model.logprobs(prompts, [ways] * len(prompts), batch_tokens)
-    return [np.logaddexp.reduceat([one.total for one in row], starts) for row in scored]
-
-
-def _chosen(choice: str, options: list[str], logs: np.ndarray, right: str) -> dict[str, Any]:
-    at = options.index(right)
-    return {
-        f"{choice}_correct": bool(logs.argmax() == at),
-        f"{choice}_choice": options[int(logs.argmax())],
-        f"{choice}_rank": 1 + int((logs > logs[at]).sum()),
-        f"{choice}_share": float(np.exp(logs[at] - np.logaddexp.reduce(logs))),
-    }
 
 
 # ---- measures ----------------------------------------------------------------------------------------------------
