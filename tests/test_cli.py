@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import pytest
 
-from workings.cli import VERBS, main
-from workings.cli import program as commands
+from workings.cli import VERBS, main, program
+from workings.cli.options import Command, Given, config_fields, option, positional
+from workings.cli.program import FAILURE, INTERRUPTED, MISTAKE, Program
+from workings.config import fixed
+from workings.progress import is_quiet
 from workings.run import RunRecord
 
 HEAVY = ("torch", "transformers", "polars", "matplotlib", "numpy", "pandas", "scipy", "datasets", "pyarrow", "rich")
@@ -50,17 +54,20 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
         (["runn"], "there is no verb 'runn' (did you mean 'run'?)"),
         (["wxyz"], "there is no verb 'wxyz'; there are demo, list, run"),
         (["run"], "required: experiment (see workings run --help)"),
-        (["run", "toy_question.py", "--seed", "1"], "run has no option --seed (did you mean '--seeds'?)"),
-        (["run", "toy_question.py", "--qqqq"], "run has no option --qqqq; it has --experiment"),
-        (["run", "toy_question.py", "--limit", "few"], "--limit must be a whole number, not 'few'"),
+        (["run", "toy_question.py", "--seedss", "1"], "run has no option --seedss (did you mean '--seeds'?)"),
+        (["run", "toy_question.py", "--qqqq"], "run has no option --qqqq; it has --aim, --n,"),
+        (["run", "toy_question.py", "--n", "few"], "--n must be a whole number, not 'few'"),
         (["run", "toy_question.py", "--scale", "big"], "--scale must be one of smoke, mini, full, not 'big'"),
         (["run", "toy_question.py", "--seeds", "1", "x"], "--seeds: invalid int value: 'x'"),
-        (["run", "toy_question.py", "--model", "gpt2"], "unknown field 'model' in Config"),
-        (["run", "toy_question.py", "--batch-size", "3"], "unknown field 'batch_size' in Config"),
+        (["run", "toy_question.py", "--model", "gpt2"], "run has no option --model"),
+        (["run", "toy_question.py", "--batch-size", "3"], "run has no option --batch-size"),
+        (["run", "toy_question.py", "--set", "model=gpt2"], "unknown field 'model' in Config"),
         (["run", "toy_question.py", "--set", "optim.lrr=3"], "(did you mean 'optim.lr'?)"),
         (["run", "toy_question.py", "--config", "none.yaml"], "cannot read the config none.yaml"),
         (["run", "toy_question.py", "--resume", "x", "--arm", "steady"], "leave the other settings out"),
         (["run", "no-such-thing"], "no experiment 'no-such-thing'"),
+        (["run", "no-such-thing", "--model", "gpt2"], "no experiment 'no-such-thing'"),
+        (["run", "--scale", "mini"], "required: experiment (see workings run --help)"),
         (["show", "nothing"], "no run 'nothing'"),
         (["show", "."], ". is not a run: it has no manifest.json"),
         (["list", "extra"], "extra"),
@@ -70,7 +77,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_mistake_is_one_plain_message_and_exit_code_2(
     toy: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(words) == commands.MISTAKE
+    assert main(words) == MISTAKE
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.err.startswith("workings: ")
@@ -80,7 +87,7 @@ def test_a_mistake_is_one_plain_message_and_exit_code_2(
 
 
 def test_no_words_at_all_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == commands.MISTAKE
+    assert main([]) == MISTAKE
     assert "demo" in capsys.readouterr().out
 
 
@@ -128,77 +135,164 @@ def test_a_broken_manifest_does_not_hide_the_other_runs(toy: Path, capsys: pytes
 
 
 def test_only_finished_runs_of_one_experiment_are_compared(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "toy_question.py", "--arm", "shaky", "--set", "trouble=mistake"]) == commands.MISTAKE
+    assert main(["run", "toy_question.py", "--arm", "shaky", "--set", "trouble=mistake"]) == MISTAKE
     failed = next(Path("runs").glob("*/*/manifest.json")).parent
     error = capsys.readouterr().err
     assert "the shaky arm was given nonsense" in error
     assert str(failed) in error
-    assert main(["report", str(failed)]) == commands.MISTAKE
+    assert main(["report", str(failed)]) == MISTAKE
     assert "is failed, not finished" in capsys.readouterr().err
 
 
 def test_a_bug_shows_its_traceback_and_where_the_run_is(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "toy_question.py", "--arm", "shaky", "--set", "trouble=bug"]) == commands.FAILURE
+    assert main(["run", "toy_question.py", "--arm", "shaky", "--set", "trouble=bug"]) == FAILURE
     error = capsys.readouterr().err
     assert "Traceback" in error
     assert "the run is in runs/toy-question/" in error
 
 
 def test_an_interrupted_run_is_resumed(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "toy_question.py", "--arm", "shaky", "--set", "trouble=bug"]) == commands.FAILURE
+    assert main(["run", "toy_question.py", "--arm", "shaky", "--set", "trouble=bug"]) == FAILURE
     failed = next(Path("runs").glob("*/*/manifest.json")).parent
     (failed / "config.yaml").write_text((failed / "config.yaml").read_text().replace("bug", "''"))
     assert main(["run", "toy_question.py", "--resume", failed.name]) == 0
     assert RunRecord(failed).status == "finished"
 
 
-def test_verbs_in_groups_switches_and_lists() -> None:
-    calls = []
+# ── verbs of this test's own ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def train(base: Annotated[str, "base"], /, *, set_: Annotated[list[str] | None, "fields"] = None) -> None:
-        """Train."""
-        calls.append((base, set_))
+calls: list[object] = []
 
-    def stop(*, now: Annotated[bool, "now"] = False) -> int:
-        """Stop."""
-        calls.append(now)
+
+@dataclass(frozen=True)
+class Model:
+    n_layers: int = fixed(2, "number of layers")
+    compile: bool = fixed(True, "whether to compile")
+    steps: tuple[int, ...] = fixed((1, 2), "numbers of steps")
+
+
+@dataclass(frozen=True)
+class Config:
+    model: Model = fixed(Model(), "shape of the model")
+    name: str | None = fixed(None, "name")
+    width: int = fixed(8, "width in 100 % of cases")
+    set: int = fixed(0, "hidden by the verb's own --set")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Command):
+    """Train."""
+
+    base: str = positional(help="base")
+    set: tuple[str, ...] = option((), "fields")
+    track: tuple[Literal["here", "there"], ...] = option((), "where to")
+    fast: bool = option(False, "fast")
+    n: int | None = option(None, "number of things")
+
+    def __call__(self) -> None:
+        calls.append((self.base, self.set, self.track, self.fast, self.n, is_quiet()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Some(Command):
+    """Some fields."""
+
+    given: Given = config_fields(lambda words: Config, "name", "model.n_layers", "model.compile", n="width")
+
+    def __call__(self) -> int:
+        calls.append(dict(self.given))
         return 7
 
-    verbs = {"codi train": train, "stop": stop}
-    execute = lambda *words: commands.execute("p", "1", verbs, {"": "All.", "codi": "One family."}, words)
+
+@dataclass(frozen=True, kw_only=True)
+class Every(Command):
+    """Every field."""
+
+    set: tuple[str, ...] = option((), "fields")
+    given: Given = config_fields(lambda words: Config)
+
+    def __call__(self) -> None:
+        calls.append((self.given.settings, self.set))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait(Command):
+    """Wait."""
+
+    def __call__(self) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def execute(monkeypatch: pytest.MonkeyPatch):
+    """Carries out words with the verbs above."""
+    calls.clear()
+    verbs = {name: program.Verb(f"{verb.__name__}", "") for name, verb in OWN.items()}
+    monkeypatch.setattr(program.Verb, "load", lambda verb: globals()[verb.place])
+    return lambda *words: Program("p", "1", verbs, {"": "All.", "codi": "One family."}).execute(words)
+
+
+OWN = {"codi train": Train, "some": Some, "every": Every, "wait": Wait}
+
+
+def test_verbs_in_groups_switches_and_lists(execute) -> None:
     assert execute("codi", "train", "gpt2", "--set", "a=1", "b=2", "--set", "c=3") == 0
-    assert execute("stop", "--now") == 7
-    assert execute("codi", "trian") == execute("codi") == execute("codi", "train", "--now") == commands.MISTAKE
-    assert calls == [("gpt2", ["a=1", "b=2", "c=3"]), True]
+    assert execute("codi", "train", "x", "--fast", "--n", "3", "--track", "here", "there", "--track", "here") == 0
+    assert execute("codi", "trian") == execute("codi") == execute("codi", "train", "--now") == MISTAKE
+    assert calls == [
+        ("gpt2", ("a=1", "b=2", "c=3"), (), False, None, False),
+        ("x", (), ("here", "there", "here"), True, 3, False),
+    ]
 
 
-def test_a_list_of_choices_takes_each_of_them_and_a_switch_has_the_default_that_it_declares(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    calls = []
-
-    def train(
-        *,
-        track: Annotated[list[Literal["here", "there"]] | None, "where to"] = None,
-        compile: Annotated[bool | None, "as the recipe says, unless asked for"] = None,
-    ) -> None:
-        """Train."""
-        calls.append((track, compile))
-
-    execute = lambda *words: commands.execute("p", "1", {"train": train}, {"": "All."}, words)
-    assert execute("train") == execute("train", "--compile", "--track", "here", "there", "--track", "here") == 0
-    assert calls == [(None, None), (["here", "there", "here"], True)]
-    assert execute("train", "--track", "nowhere") == commands.MISTAKE
+def test_a_choice_in_a_list_is_checked(execute, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute("codi", "train", "x", "--track", "nowhere") == MISTAKE
     assert "--track: invalid choice: 'nowhere' (choose from 'here', 'there')" in capsys.readouterr().err
 
 
-def test_an_interruption_is_one_line_and_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    def wait() -> None:
-        """Wait."""
-        raise KeyboardInterrupt
+def test_every_verb_can_be_quiet_and_the_next_is_not(execute) -> None:
+    assert execute("codi", "train", "x", "--quiet") == execute("codi", "train", "x") == 0
+    assert [call[-1] for call in calls] == [True, False]
 
-    assert commands.execute("p", "1", {"wait": wait}, {"": "All."}, ["wait"]) == commands.INTERRUPTED
+
+def test_a_flag_stands_for_a_config_field_and_only_what_is_typed_is_given(execute) -> None:
+    assert execute("some") == execute("some", "--n-layers", "3", "--no-compile", "--n", "4") == 7
+    assert calls == [{}, {"model.n_layers": 3, "model.compile": False, "width": 4}]
+    assert execute("some", "--width", "4") == execute("some", "--no-name", "x") == MISTAKE
+
+
+def test_all_fields_outside_groups_are_flags_and_the_verbs_own_come_first(execute, capsys) -> None:
+    assert execute("every", "--name", "a: 'b'", "--width", "3", "--set", "model.steps=[3]") == 0
+    assert calls == [(["name=\"a: 'b'\"", "width=3"], ("model.steps=[3]",))]
+    assert execute("every", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "width in 100 % of cases; default 8 (type: int)" in shown
+    assert "model.steps: numbers of steps; default 1 2" in shown
+
+
+def test_an_interruption_is_one_line_and_its_own_exit_code(execute, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute("wait") == INTERRUPTED
     assert capsys.readouterr().err == "\np: interrupted\n"
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_the_line_that_lists_a_verb_is_the_first_of_its_help(name: str) -> None:
+    verb = VERBS[name].load()
+    assert (verb.__doc__ or "").partition("\n")[0] == VERBS[name].summary
+
+
+def test_a_flag_of_an_experiment_is_a_field_of_its_config(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "toy_question.py", "--arm", "steady", "--n", "6", "--data", "a b", "--quiet"]) == 0
+    page = Path(capsys.readouterr().out.splitlines()[-1])
+    assert {"n=6", "data=a b"} <= set(RunRecord(page.parent).manifest.overrides)
+    assert main(["run", "toy_question.py", "--help"]) == 0
+    assert "optim.lr: ; default 0.1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["run", "read-thoughts", "--help"], ["pretrain", "--help"], ["eval", "--help"]])
+def test_help_on_a_configs_fields_needs_no_torch(words: list[str]) -> None:
+    code = f"import sys, workings.cli\nworkings.cli.main({words})\nprint('torch' in sys.modules)"
+    assert python(code).splitlines()[-1] == "False"
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:

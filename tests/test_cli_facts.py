@@ -9,15 +9,11 @@ import sys
 
 import pytest
 
-from workings.cli import facts
-from workings.cli import program as commands
-
-VERBS = {"facts table": facts.table, "facts rewrite": facts.rewrite, "facts expand": facts.expand}
-GROUPS = {"": "", "facts": "facts as tokens"}
+from workings.cli import main
 
 
 def run(*words: str) -> int:
-    return commands.execute("workings", "0", VERBS, GROUPS, ["facts", *words])
+    return main(["facts", *words])
 
 
 @pytest.fixture

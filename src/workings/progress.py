@@ -10,9 +10,10 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 SECONDS_BETWEEN_LINES = 10.0  # where stderr is a file: a log of a night should be readable in the morning
 
@@ -91,6 +92,10 @@ def track(description: str, n_total: float | None = None) -> Generator[Tracker]:
     if _quiet or not sys.stderr.isatty():
         yield Tracker(description, n_total, None, None)
         return
+    # imported here, where a bar is shown: 0.1 s that every command would wait for
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield Tracker(description, n_total, bar, bar.add_task(description, total=n_total))

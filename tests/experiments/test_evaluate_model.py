@@ -11,9 +11,7 @@ import pytest
 
 from tests.evals import test_gsm8k, test_hellaswag
 from tests.evals.tiny import save_tiny, write_rows
-from workings.cli import evaluate as verbs
-from workings.cli import program as commands
-from workings.cli import runs
+from workings.cli import main
 from workings.config import changed, from_dict
 from workings.errors import BadInput
 from workings.evals import hellaswag
@@ -65,8 +63,7 @@ def records(place) -> list[RunRecord]:
 
 
 def execute(*words: str) -> int:
-    known = {"eval": verbs.evaluate, "compare": runs.compare, "report": runs.report}
-    return commands.execute("workings", "0", known, {"": "judges"}, list(words))
+    return main(list(words))
 
 
 # ---- one model ---------------------------------------------------------------------------------------------------

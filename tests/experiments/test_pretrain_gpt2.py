@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from workings.cli import pretrain as verbs
-from workings.cli import program as commands
+from workings.cli import main
 from workings.config import from_dict
 from workings.errors import BadInput, Failed
 from workings.experiment import report_runs, resume_run, run_experiment
@@ -48,9 +47,7 @@ def run(corpus: Corpus, root: Path, *more: str, **training):
 
 
 def verb(*words: object) -> int:
-    return commands.execute(
-        "workings", "0", {"pretrain": verbs.pretrain}, {"": "tests"}, ["pretrain", *map(str, words)]
-    )
+    return main(["pretrain", *map(str, words)])
 
 
 def hellaswag_file(folder: Path) -> Path:

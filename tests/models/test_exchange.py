@@ -16,8 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 from transformers import GPT2Config as TheirConfig
 
-from workings.cli import exchange as verbs
-from workings.cli import program as commands
+from workings.cli import main
 from workings.errors import BadInput, Failed
 from workings.files import digests_in
 from workings.models import exchange, importing
@@ -555,8 +554,7 @@ def test_a_download_that_is_not_what_was_exported_is_refused(hub_cache: Path, tm
 
 
 def run(*words: object) -> int:
-    named = {"export": verbs.export, "import-gpt2": verbs.import_gpt2, "pull": verbs.pull}
-    return commands.execute("workings", "0", named, {"": "test"}, [str(word) for word in words])
+    return main([str(word) for word in words])
 
 
 def test_the_verbs_go_there_and_back(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -19,8 +19,7 @@ import pytest
 
 from workings import files
 from workings.arithmetic.facts import Fact
-from workings.cli import corpus as verbs
-from workings.cli import program as commands
+from workings.cli import main
 from workings.config import to_yaml
 from workings.errors import BadInput, Failed
 from workings.text import journal, mixing
@@ -437,8 +436,7 @@ def test_harm_to_a_corpus_is_found(arms, tmp_path, harm, complaint):
 
 
 def typed(capsys, *words: str) -> tuple[int, str, str]:
-    table = {"corpus build": verbs.corpus_build, "corpus show": verbs.corpus_show}
-    code = commands.execute("workings", "0", table, {"": "", "corpus": ""}, words)
+    code = main(list(words))
     said = capsys.readouterr()
     return code, said.out, said.err
 
@@ -462,9 +460,9 @@ def test_build_show_and_verify_from_the_command_line(data, tmp_path, capsys):
     assert (code, out, err) == (0, f"{tmp_path / 'c'}\n", "")
     code, out, _ = typed(capsys, "corpus", "show", str(tmp_path / "c"))
     assert code == 0 and "drills" in out and "2.0000%" in out
-    assert verbs.verify_corpus(str(tmp_path / "c")) == 0
+    assert main(["verify", str(tmp_path / "c")]) == 0
     flip(tmp_path / "c" / "train_000000.bin")
-    assert verbs.verify_corpus(str(tmp_path / "c")) == 1
+    assert main(["verify", str(tmp_path / "c")]) == 1
     assert "train_000000.bin is not what was written" in capsys.readouterr().out
 
 

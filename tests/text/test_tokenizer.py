@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2Config
 
+import workings
 from workings.arithmetic.facts import Fact, FactVocabulary
-from workings.cli import program as commands
-from workings.cli import tokenizer as verbs
+from workings.cli import main
 from workings.errors import BadInput
 from workings.text.bpe import END_OF_TEXT, open_bpe, tiktoken_ranks, train_bpe
 from workings.text.tokenizer import PREPARATION, VOCABULARIES, Tokenizer
 
 GPT2 = Path(__file__).resolve().parents[3] / "shared" / "tokenizers" / "gpt2"
-EMBEDDED = Path(verbs.__file__).parents[1] / "bundled" / "bpe" / "tokenizer.json"
+EMBEDDED = Path(workings.__file__).parent / "bundled" / "bpe" / "tokenizer.json"
 NAMES = ("<|endoftext|>", "<|padding_0|>", "<|padding_3|>", "<|padding_46|>", "<|endoftext|")
 TOKENS = ("<MUL_6_9_54>", "<MUL_1_1_1>", "<MUL_9_9_81>")
 NO_TOKENS = (
@@ -488,8 +488,7 @@ def test_what_is_prepared_stays_as_it_is(vocabulary, shared_data):
 
 
 def run(*words: str) -> int:
-    named = {f"tokenizer {name}": getattr(verbs, name) for name in ("build", "show", "train")}
-    return commands.execute("workings", "0", named, {"": "", "tokenizer": ""}, ["tokenizer", *map(str, words)])
+    return main(["tokenizer", *map(str, words)])
 
 
 def test_a_tokenizer_is_built_and_shown(tmp_path, capsys):

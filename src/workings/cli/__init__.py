@@ -1,8 +1,6 @@
-"""Arguments in, calls out: one function a verb. Only what a verb needs is imported, and only when it runs.
+"""The program `workings`: its verbs by name, place and one-line summary. The module of a verb is imported when the verb is called.
 
-To add one: write a function in the module of its subject (positional parameters before `/`, options after `*`, each
-`Annotated[type, "help"]`), import inside its body, return an exit code or nothing, and name it in VERBS; GROUPS describes
-the words of a group. The function's docstring is its help.
+To add one: write a frozen dataclass that derives from `options.Command` in the module of its subject, and name it here.
 """
 
 from __future__ import annotations
@@ -10,49 +8,49 @@ from __future__ import annotations
 import sys
 
 from workings import __version__
-from workings.cli import corpus, evaluate, exchange, facts, pretrain, runs, thoughts, tokenizer
-from workings.cli import program as commands
+from workings.cli.program import Program, Verb
 
-VERBS: dict[str, commands.Verb] = {
-    "demo": runs.demo,
-    "list": runs.list_all,
-    "run": runs.run,
-    "show": runs.show,
-    "compare": runs.compare,
-    "report": runs.report,
-    "verify": runs.verify,
-    "codi train": thoughts.codi_train,
-    "codi import": thoughts.codi_import,
-    "codi answer": thoughts.codi_answer,
-    "thoughts collect": thoughts.thoughts_collect,
-    "lens fit": thoughts.lens_fit,
-    "lens score": thoughts.lens_score,
-    "facts table": facts.table,
-    "facts rewrite": facts.rewrite,
-    "facts expand": facts.expand,
-    "tokenizer build": tokenizer.build,
-    "tokenizer show": tokenizer.show,
-    "tokenizer train": tokenizer.train,
-    "corpus build": corpus.corpus_build,
-    "corpus show": corpus.corpus_show,
-    "pretrain": pretrain.pretrain,
-    "export": exchange.export,
-    "import-gpt2": exchange.import_gpt2,
-    "pull": exchange.pull,
-    "eval": evaluate.evaluate,
+VERBS = {
+    "demo": Verb("runs:Demo", "Read the thoughts of the bundled model, and judge the reading."),
+    "list": Verb("runs:ListAll", "List the experiments, each with its question, and the runs so far."),
+    "run": Verb("runs:RunExperiment", "Run an experiment's arms, one run for each arm and seed."),
+    "new": Verb("runs:New", "Write a small experiment that runs at once, to start yours from."),
+    "show": Verb("runs:Show", "Show what a run was and what came out of it."),
+    "compare": Verb("runs:Compare", "Compare finished runs of one experiment, paired by example."),
+    "report": Verb("runs:Report", "Write the report on finished runs of one experiment again."),
+    "verify": Verb("runs:Verify", "Check that every file of a run, or of a corpus, is unchanged."),
+    "codi train": Verb("thoughts:CodiTrain", "Train a language model to think in continuous vectors."),
+    "codi import": Verb("thoughts:CodiImport", "Turn a released CODI checkpoint into a folder of ours."),
+    "codi answer": Verb("thoughts:CodiAnswer", "Answer questions by thinking (or in words); one line each."),
+    "thoughts collect": Verb("thoughts:Collect", "Think about problems and store every hidden state."),
+    "lens fit": Verb("thoughts:LensFit", "Fit a tuned lens on a store's training problems."),
+    "lens score": Verb("thoughts:LensScore", "Judge a lens on a store's test problems, beside controls."),
+    "facts table": Verb("corpora:FactsTable", "List the facts of a vocabulary with their token ids."),
+    "facts rewrite": Verb("corpora:FactsRewrite", "Write equations as fact tokens."),
+    "facts expand": Verb("corpora:FactsExpand", "Write fact tokens as equations: `$<MUL_6_9_54>` is `6*9=$54`."),
+    "tokenizer build": Verb("corpora:TokenizerBuild", "Build a tokenizer with fact tokens."),
+    "tokenizer show": Verb("corpora:TokenizerShow", "Rewrite a text as a vocabulary would, and print its tokens."),
+    "tokenizer train": Verb("corpora:TokenizerTrain", "Train a byte-level BPE on documents."),
+    "corpus build": Verb("corpora:CorpusBuild", "Turn documents into shards of token ids."),
+    "corpus show": Verb("corpora:CorpusShow", "Show what a corpus is made of, by split and source."),
+    "pretrain": Verb("language:Pretrain", "Train a GPT-2 on a corpus."),
+    "export": Verb("language:Export", "Write a checkpoint as a folder that Hugging Face loads."),
+    "import-gpt2": Verb("language:ImportGPT2", "Turn a GPT-2 from elsewhere into a checkpoint of ours."),
+    "pull": Verb("language:Pull", "Download a repository of the hub into a folder."),
+    "eval": Verb("language:Evaluate", "Evaluate a model, or all checkpoints of trainings, item by item."),
 }
 
 GROUPS = {
     "": "Find out where a small language model keeps its arithmetic, and whether the finding is one.",
     "codi": "models that think in continuous vectors: train, import, answer",
     "thoughts": "hidden states of thoughts: collect",
+    "lens": "lenses on stored thoughts: fit, score",
     "facts": "6*9=54 as <MUL_6_9_54>: table, rewrite, expand",
     "tokenizer": "vocabularies with and without facts: build, show, train a BPE",
     "corpus": "documents as shards of token ids: build, show",
-    "lens": "lenses on stored thoughts: fit, score",
 }
 
 
 def main(words: list[str] | None = None) -> int:
-    """The program `workings`; the exit code."""
-    return commands.execute("workings", __version__, VERBS, GROUPS, sys.argv[1:] if words is None else words)
+    """Carry out a command line (by default this process's own); the exit code."""
+    return Program("workings", __version__, VERBS, GROUPS).execute(sys.argv[1:] if words is None else words)

@@ -3,177 +3,164 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any, Literal
 
-from workings.cli.options import AsJson, Quiet, Root, refuse_beside_resume
+from workings import judging, text
+from workings.cli.options import (
+    Command,
+    Given,
+    Printing,
+    Running,
+    config_fields,
+    option,
+    positional,
+    refuse_beside_resume,
+)
 from workings.errors import BadInput
+from workings.experiment import (
+    Scale,
+    available,
+    experiment_of,
+    finished,
+    load,
+    new_experiment,
+    report_runs,
+    run_experiment,
+)
 from workings.files import plain, to_json
-
-if TYPE_CHECKING:
-    from workings.run import RunRecord
-
-
-def demo(*, out: Annotated[str, "the folder that the run goes into"] = "runs", quiet: Quiet = False) -> None:
-    """Read the thoughts of the bundled model and judge the reading; the last line is the path of report.html."""
-    from workings.experiment import report_runs, run_experiment
-
-    records = run_experiment("read-thoughts", scale="mini", root=out, quiet=quiet)
-    print(report_runs(records))
+from workings.launch import job_settings
+from workings.run import RunRecord, question_of
 
 
-def list_all(*, root: Root = "runs", json_: AsJson = False) -> None:
-    """List the experiments there are, each with its question, and the runs so far."""
-    from workings.experiment import available
-    from workings.run import question_of
+@dataclass(frozen=True, kw_only=True)
+class Demo(Command):
+    """Read the thoughts of the bundled model, and judge the reading.
 
-    experiments = {name: question_of(file) for name, file in available().items()}
-    runs = {str(path.parent): _status(path.parent) for path in sorted(Path(root).glob("*/*/manifest.json"))}
-    if json_:
-        print(json.dumps({"experiments": experiments, "runs": runs}, indent=1))
-        return
-    for title, lines in (("experiments", experiments), (f"runs in {root}/", runs)):
-        width = max(map(len, lines), default=0)
-        print(title if lines else f"{title}: none")
-        for name, about in lines.items():
-            print(f"  {name:{width}}  {about}")
+    The last line printed is the path of report.html.
+    """
+
+    out: str = option("runs", "folder that the run goes into")
+
+    def __call__(self) -> None:
+        print(report_runs(run_experiment("read-thoughts", scale="mini", root=self.out)))
 
 
-def run(
-    experiment: Annotated[str, "a name (see list), or the path of a .py file"],
-    /,
-    *,
-    arm: Annotated[list[str] | None, "the arms to run, instead of all"] = None,
-    scale: Annotated[Literal["smoke", "mini", "full"], "seconds, minutes, or the seed's own numbers"] = "mini",
-    seeds: Annotated[list[int] | None, "one run a seed, instead of the config's own"] = None,
-    set_: Annotated[list[str] | None, "field=value, dotted for groups: optim.lr=3e-4"] = None,
-    config: Annotated[str | None, "a YAML file of fields, such as the config.yaml of a run"] = None,
-    model: Annotated[str | None, "the same as --set model=…: bundled, a path, or a hub id"] = None,
-    problems: Annotated[str | None, "the same as --set problems=…: generated, a path, or a hub id"] = None,
-    limit: Annotated[int | None, "the same as --set limit=…"] = None,
-    device: Annotated[str | None, "the same as --set device=…: auto, cpu, cuda or mps"] = None,
-    precision: Annotated[str | None, "the same as --set precision=…: fp32 or bf16"] = None,
-    batch_size: Annotated[int | None, "the same as --set batch_size=…"] = None,
-    out: Annotated[str, "the folder that runs go into"] = "runs",
-    resume: Annotated[str | None, "go on with this unfinished run, as it was configured"] = None,
-    jobs: Annotated[int, "so many runs at once, each in a process of its own"] = 1,
-    launcher: Annotated[Literal["local", "slurm"], "where runs are carried out"] = "local",
-    slurm: Annotated[list[str] | None, "of each job: timeout_min=240 gpus_per_node=1 slurm_partition=gpu"] = None,
-    dry_run: Annotated[bool, "print the resolved configs and inputs, run nothing"] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Run an experiment's arms, one run for each arm and seed, and write its report; prints the path of report.html.
+def _config_in(words: Sequence[str]) -> type | None:
+    """The Config of the experiment that is named among the words behind `run`."""
+    known = available()
+    named = [word for word in words if word in known or word.endswith(".py")] or [*words[:1]]
+    return load(named[0]).module.Config if named and not named[0].startswith("-") else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunExperiment(Running):
+    """Run an experiment's arms, one run for each arm and seed.
+
+    Prints the path of the report. Every field of the experiment's Config that lies in no group is a flag:
+    workings run EXPERIMENT --help lists them.
 
     One run on several devices: torchrun --nproc-per-node N -m workings run fact-tokens --arm facts --seeds 0 …
     """
-    from workings.experiment import report_runs, resume_run, run_experiment
-    from workings.launch import job_settings, rank_here
 
-    shortcuts = {
-        "model": model,
-        "problems": problems,
-        "limit": limit,
-        "device": device,
-        "precision": precision,
-        "batch_size": batch_size,
-    }
-    overrides = [f"{field}={value}" for field, value in shortcuts.items() if value is not None] + (set_ or [])
-    if resume:
-        refuse_beside_resume(arm, seeds, config, overrides)
-        records = [resume_run(resume, out, quiet, experiment)]
-    else:
-        job = job_settings(slurm or [])
-        records = run_experiment(
-            experiment, arm, scale, seeds, overrides, config, out, dry_run, quiet, launcher, jobs, job
+    experiment: str = positional(help="experiment: a name (see list), or the path of a .py file")
+    arm: tuple[str, ...] = option((), "arms to run; by default all")
+    scale: Scale = option("mini", "scale: smoke takes seconds, mini minutes, full gives the seed's own numbers")
+    seeds: tuple[int, ...] = option((), "train with each of these seeds; by default the config's seed")
+    jobs: int = option(1, "number of runs at once, each in a process of its own")
+    launcher: Literal["local", "slurm"] = option("local", "where runs are carried out")
+    slurm: tuple[str, ...] = option((), "settings of each job: timeout_min=240 gpus_per_node=1 slurm_partition=gpu")
+    given: Given = config_fields(_config_in)
+
+    def __call__(self) -> None:
+        if self.resume:
+            refuse_beside_resume(self.arm, self.seeds, self.config, self.given, self.set)
+        self.print_report(
+            self.runs(
+                self.experiment,
+                self.given,
+                self.arm,
+                scale=self.scale,
+                seeds=self.seeds,
+                launcher=self.launcher,
+                jobs=self.jobs,
+                slurm=job_settings(self.slurm),
+            )
         )
-    if records and not rank_here():
-        print(report_runs(records))
 
 
-def show(
-    run: Annotated[str, "the path of a run, or a part of its name"],
-    /,
-    *,
-    root: Root = "runs",
-    json_: AsJson = False,
-) -> None:
-    """Show what a run was and what came out of it."""
-    record = _record(run, root)
-    about = _about(record)
-    if json_:
-        print(to_json(about | {"manifest": record.manifest}), end="")
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+@dataclass(frozen=True, kw_only=True)
+class New(Command):
+    """Write a small experiment that runs at once, to start yours from.
 
-    table = Table(title=record.path.name, show_header=False, title_justify="left")
-    for name, value in about.items():
-        for key, item in value.items() if isinstance(value, dict) else [("", value)]:
-            table.add_row(f"{name} {key}".strip(), Text(item if isinstance(item, str) else json.dumps(item)))
-    Console().print(table)
+    Prints its path.
+    """
+
+    name: str = positional(help="name of the experiment, as in longer-chains; the file is longer_chains.py")
+    folder: str = option(".", "folder to write the file into")
+
+    def __call__(self) -> None:
+        print(new_experiment(self.name, self.folder))
 
 
-def report(
-    runs: Annotated[list[str], "finished runs of one experiment"],
-    /,
-    *,
-    out: Annotated[str | None, "the folder to write into, instead of the run's own"] = None,
-    root: Root = "runs",
-) -> None:
-    """Write the experiment's report on finished runs again; prints the path of report.html."""
-    from workings.experiment import report_runs
+@dataclass(frozen=True, kw_only=True)
+class InRuns(Command):
+    """Where runs are looked for."""
 
-    print(report_runs([_record(run, root) for run in runs], out))
+    root: str = option("runs", "folder that runs are in")
 
 
-def compare(runs: Annotated[list[str], "two finished runs or more"], /, *, root: Root = "runs") -> None:
-    """Compare finished runs, paired by example; refuses what cannot be compared."""
-    from workings.experiment import experiment_of, finished
-    from workings.judging.comparison import compare as compare_records
+@dataclass(frozen=True, kw_only=True)
+class ListAll(InRuns, Printing):
+    """List the experiments, each with its question, and the runs so far."""
 
-    records = [_record(run, root) for run in runs]
-    finished(records)
-    print(compare_records(records, experiment_of(records[0]).module.Config).text())
-
-
-def verify(
-    run: Annotated[str, "the path of a run, a part of its name, or the folder of a corpus"],
-    /,
-    *,
-    root: Root = "runs",
-) -> int:
-    """Check that every file of a run, or of a corpus, is as it was when it was finished; exit code 1 if any is not."""
-    from workings.cli.corpus import is_corpus, verify_corpus
-
-    if is_corpus(Path(run)):
-        return verify_corpus(run)
-    record = _record(run, root)
-    differences = record.verify()
-    for line in differences:
-        print(line)
-    if not differences:
-        print(f"{record.path}: all {len(record.manifest.artifacts)} files are as they were")
-    return 1 if differences else 0
-
-
-def _record(path_or_prefix: str, root: str) -> RunRecord:
-    from workings.run import RunRecord
-
-    return RunRecord.find(path_or_prefix, root)
+    def __call__(self) -> None:
+        experiments = {name: question_of(file) for name, file in available().items()}
+        runs = {str(path.parent): _status(path.parent) for path in sorted(Path(self.root).glob("*/*/manifest.json"))}
+        if self.json:
+            print(json.dumps({"experiments": experiments, "runs": runs}, indent=1))
+            return
+        _print_pairs("experiments", experiments)
+        _print_pairs(f"runs in {self.root}/", runs)
 
 
 def _status(path: Path) -> str:
-    from workings.run import RunRecord
-
     try:
         return RunRecord(path).status
     except BadInput:
         return "unreadable"
 
 
+def _print_pairs(title: str, lines: Mapping[str, str]) -> None:
+    width = max(map(len, lines), default=0)
+    print(title if lines else f"{title}: none")
+    for name, about in lines.items():
+        print(f"  {name:{width}}  {about}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show(InRuns, Printing):
+    """Show what a run was and what came out of it."""
+
+    run: str = positional(help="path of a run, or an unambiguous part of its name")
+
+    def __call__(self) -> None:
+        record = RunRecord.find(self.run, self.root)
+        about = _about(record)
+        if self.json:
+            print(to_json(about | {"manifest": record.manifest}), end="")
+            return
+        lines: dict[str, str] = {}
+        for name, value in about.items():
+            for key, item in value.items() if isinstance(value, dict) else [("", value)]:
+                lines[f"{name} {key}".strip()] = item if isinstance(item, str) else json.dumps(item)
+        _print_pairs(record.path.name, lines)
+
+
 def _about(record: RunRecord) -> dict[str, Any]:
-    """What `show` prints, in its order."""
+    """The lines of `show`, in their order."""
     manifest = record.manifest
     about: dict[str, Any] = {"experiment": manifest.experiment, "status": record.status}
     if record.question:
@@ -187,3 +174,62 @@ def _about(record: RunRecord) -> dict[str, Any]:
         headline = record.result("headline")
         about["result"] = headline if isinstance(headline, dict) else {"": headline}
     return about
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(InRuns):
+    """Write the report on finished runs of one experiment again.
+
+    Prints the path of report.html.
+    """
+
+    runs: tuple[str, ...] = positional(help="finished runs of one experiment: paths, or unambiguous parts of names")
+    out: str | None = option(None, "folder to write the report into; by default the run's own")
+
+    def __call__(self) -> None:
+        print(report_runs([RunRecord.find(run, self.root) for run in self.runs], self.out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(InRuns):
+    """Compare finished runs of one experiment, paired by example.
+
+    Refuses what cannot be compared.
+    """
+
+    runs: tuple[str, ...] = positional(help="two or more finished runs: paths, or unambiguous parts of names")
+
+    def __call__(self) -> None:
+        records = [RunRecord.find(run, self.root) for run in self.runs]
+        finished(records)
+        print(judging.compare(records, experiment_of(records[0]).module.Config).text())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(InRuns):
+    """Check that every file of a run, or of a corpus, is unchanged.
+
+    The exit code is 1 if any file has changed.
+    """
+
+    run: str = positional(help="path of a run, an unambiguous part of its name, or the folder of a corpus")
+
+    def __call__(self) -> int:
+        if _is_corpus(Path(self.run)):
+            differences = text.corpus.verify(self.run)
+            unchanged = f"{self.run}: every shard is as it was written, and holds what the manifest says"
+        else:
+            record = RunRecord.find(self.run, self.root)
+            differences = record.verify()
+            unchanged = f"{record.path}: all {len(record.manifest.artifacts)} files are as they were"
+        print("\n".join(differences) or unchanged)
+        return 1 if differences else 0
+
+
+def _is_corpus(folder: Path) -> bool:
+    """Whether the folder says that it is a corpus, complete or not, of whichever version."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and str(manifest.get("format", "")).startswith("workings corpus")

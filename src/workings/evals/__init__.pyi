@@ -9,3 +9,4 @@ from .evaluation import load_items as load_items
 from .evaluation import name_at as name_at
 from .evaluation import results_of as results_of
 from .settings import Settings as Settings
+from .settings import checked_tasks as checked_tasks

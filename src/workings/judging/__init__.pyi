@@ -6,6 +6,7 @@ from .comparison import compare as compare
 from .comparison import paired_difference as paired_difference
 from .comparison import with_holm as with_holm
 from .readings import readings_beside_controls as readings_beside_controls
+from .scores import at_one_layer as at_one_layer
 from .scores import score as score
 from .scores import skill as skill
 from .statistics import Measure as Measure

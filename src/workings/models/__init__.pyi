@@ -10,7 +10,11 @@ from .configs import CodiConfig as CodiConfig
 from .configs import GPT2Config as GPT2Config
 from .device import device_of as device_of
 from .device import dtype_of as dtype_of
+from .exchange import export_hf as export_hf
+from .exchange import pull as pull
+from .exchange import push as push
 from .gpt2 import GPT2 as GPT2
+from .importing import import_gpt2 as import_gpt2
 from .language import LanguageModel as LanguageModel
 from .language import open_language as open_language
 from .own import Language as Language

@@ -1,0 +1,173 @@
+"""Language models: pretrain them, evaluate them, take them to and from Hugging Face, nanoGPT and the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from workings import evals, models
+from workings.cli.options import (
+    Command,
+    Given,
+    Printing,
+    Running,
+    config_fields,
+    option,
+    positional,
+    refuse_beside_resume,
+)
+from workings.config import changed
+from workings.errors import BadInput
+from workings.experiment import load, plan, report_runs, resume_run
+from workings.run import RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Running):
+    """Train a GPT-2 on a corpus.
+
+    Prints the path of report.html. On several devices: torchrun --nproc-per-node N -m workings pretrain …
+    """
+
+    preset: Literal["mini", "124M-10B", "350M-10B"] = option("mini", "recipe: shape, steps, schedule")
+    processes: int = option(1, "number of processes that torchrun will start, for a dry run")
+    flops_per_second: float | None = option(None, "FLOPs per second of all processes together, for a dry run's hours")
+    given: Given = config_fields(
+        "pretrain-gpt2",
+        *("corpus", "start", "hellaswag", "probes", "verify", "track", "device", "seed"),
+        *("training.steps", "training.tokens_per_step", "training.pass_rows"),
+        *("training.precision", "training.compile", "training.parallel"),
+    )
+
+    def __call__(self) -> None:
+        if self.resume:
+            refuse_beside_resume(self.given, self.set, self.config, self.preset != "mini", self.dry_run)
+        self.print_report(self.runs("pretrain-gpt2", self.given, [self.preset]))
+        if self.dry_run:
+            experiment, settings = load("pretrain-gpt2"), [*self.given.settings, *self.set]
+            [planned] = plan(experiment, [self.preset], overrides=settings, config_path=self.config)
+            lines = experiment.module.described_budget(planned.config, self.processes, self.flops_per_second)
+            print("\n".join(lines))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Printing):
+    """Evaluate a model, or all checkpoints of trainings, item by item.
+
+    Prints the path of report.html.
+    """
+
+    tasks: tuple[str, ...] = positional(help="benchmarks: hellaswag, gsm8k, probes, one or several")
+    checkpoints: tuple[str, ...] = option((), "run directories of trainings, whose kept models are all evaluated")
+    data: tuple[str, ...] = option((), "data of the benchmark: a hub id or path; for several gsm8k=… hellaswag=…")
+    custom: Literal["both", "karpathy", "lm-eval"] = option("both", "HellaSwag scoring convention")
+    out: str = option("runs", "folder that runs go into")
+    resume: str | None = option(None, "unfinished run to resume")
+    given: Given = config_fields(
+        "evaluate-model",
+        *("model", "seed", "device", "precision", "settings.limit", "settings.num_fewshot", "settings.prompt"),
+        *("settings.batch_size", "settings.max_new_tokens"),
+    )
+
+    def __call__(self) -> None:
+        experiment = load("evaluate-model").module
+        tasks = evals.checked_tasks(self.tasks)
+        fields = self.given | _data(self.data, tasks)
+        if self.custom != "both":
+            fields["settings.conventions"] = [self.custom]
+        config = changed(experiment.Config(), {"tasks": tasks, **fields})
+        if self.resume:
+            refuse_beside_resume(fields, self.checkpoints)
+            before = RunRecord.find(self.resume, self.out).config(experiment.Config).tasks
+            if set(tasks) != set(before):
+                raise BadInput(f"--resume: that run judges {' '.join(before)}; name these tasks")
+            records = [resume_run(self.resume, self.out, name="evaluate-model")]
+        else:
+            if self.checkpoints and config.model:
+                raise BadInput("name a model or checkpoints, not both: they would be two evaluations")
+            places = [{"checkpoints": one} for one in self.checkpoints] or [{}]
+            records = [experiment.evaluate_model(changed(config, place), self.out) for place in places]
+        page = report_runs(records)
+        if self.json:
+            files = [(record, file) for record in records for file in sorted((record.path / "results").glob("*"))]
+            results = [record.result(file.stem) for record, file in files]
+            print(json.dumps({"report": str(page), "results": results}, ensure_ascii=False))
+        else:
+            print(page)
+
+
+def _data(given: Sequence[str], tasks: Sequence[str]) -> dict[str, object]:
+    """`--data PATH` for the one task that reads data, `--data gsm8k=PATH hellaswag=PATH` for several."""
+    readers = [task for task in tasks if task != "probes"]
+    found: dict[str, object] = {}
+    for one in given:
+        name, equals, place = one.partition("=")
+        if not equals or Path(one).exists():
+            if len(readers) != 1:
+                raise BadInput(f"--data {one}: say for which task, as in --data {(readers or ['gsm8k'])[0]}={one}")
+            name, place = readers[0], one
+        if name not in readers:
+            raise BadInput(
+                f"--data {one}: '{name}' is none of the tasks asked for that read data ({', '.join(readers) or 'none'})"
+            )
+        found[f"settings.{name}_data"] = place
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Command):
+    """Write a checkpoint as a folder that Hugging Face loads.
+
+    AutoModelForCausalLM and AutoTokenizer load the folder; its logits are compared with ours first.
+    """
+
+    checkpoint: str = positional(help="checkpoint folder of ours, or a run that has one")
+    to: str = option(help="folder to write")
+    push: str | None = option(None, "repository of the hub to upload it to: owner/name")
+    private: bool = option(False, "make that repository private, if it is new")
+
+    def __call__(self) -> None:
+        print(models.export_hf(models.checkpoint_in(self.checkpoint), self.to))
+        if self.push:
+            print(models.push(self.to, self.push, self.private))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportGPT2(Command):
+    """Turn a GPT-2 from elsewhere into a checkpoint of ours.
+
+    No code in its files is run.
+    """
+
+    source: str = positional(help="a .pt file of nanoGPT or its kin, a Hugging Face folder, or a hub id")
+    to: str = option(help="checkpoint folder to write")
+    heads: int | None = option(None, "number of attention heads per block, where the source does not say")
+    tokenizer: str | None = option(
+        None, "tokenizer folder of ours, or the BPE it is built on; by default the source's own, or gpt2"
+    )
+    vocabulary: Literal["digits", "facts", "shuffled", "reserved"] | None = option(
+        None, "vocabulary that the model was trained to read"
+    )
+
+    def __call__(self) -> None:
+        path = models.import_gpt2(
+            self.source, self.to, n_heads=self.heads, tokenizer=self.tokenizer, vocabulary=self.vocabulary
+        )
+        print(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull(Command):
+    """Download a repository of the hub into a folder.
+
+    The folder is checked against the manifest of its export.
+    """
+
+    repository: str = positional(help="repository of the hub: owner/name or owner/name@revision")
+    to: str = option(help="folder to write")
+
+    def __call__(self) -> None:
+        print(models.pull(self.repository, self.to))

@@ -1,0 +1,11 @@
+from . import corpus as corpus
+from . import estimate as estimate
+from .bpe import train_bpe as train_bpe
+from .build import n_processors as n_processors
+from .corpus import Corpus as Corpus
+from .corpus import build_corpus as build_corpus
+from .datasets import load_problems as load_problems
+from .documents import Document as Document
+from .documents import open_documents as open_documents
+from .manifest import CorpusConfig as CorpusConfig
+from .tokenizer import Tokenizer as Tokenizer
