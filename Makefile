@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.setup-stamp
 OLDER  := "workings needs Python 3.11 or newer, and $(PYTHON) is not: install one and name it, as in 'make setup PYTHON=python3.12'."
 PYTHON ?= python3
 
-.PHONY: setup setup-real setup-eval demo test test-slow mutants check
+.PHONY: setup setup-real setup-eval demo test test-slow test-smoke mutants check
 
 setup: $(STAMP)
 
@@ -34,7 +34,7 @@ demo: setup
 	@$(BIN)/workings demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not smoke"
 
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
@@ -42,6 +42,10 @@ test-slow: setup
 # Bugs put into a copy of the source, each of which must fail a test.
 mutants: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m mutants
+
+# Every experiment, by the command line, at its smallest: about five minutes on two cores.
+test-smoke: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m smoke
 
 check: setup
 	$(BIN)/ruff check .

@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from workings.arithmetic.drills import DrillSpec
-from workings.experiments.fact_tokens import SCALES, Config, Text, follow, inputs, run_arm
+from workings.experiments import fact_tokens
+from workings.experiments.fact_tokens import Config, Text, follow, inputs, run_arm
 
 __all__ = ["ARMS", "RATES", "SCALES", "Config", "follow", "inputs", "run_arm"]
 
@@ -29,3 +30,5 @@ ARMS = {
     for name, rate in RATES.items()
     for vocabulary in ("digits", "facts")
 }
+# The least text in which the lowest rate is one document of drills.
+SCALES = fact_tokens.SCALES | {"smoke": fact_tokens.SCALES["smoke"] | {"text": {"bytes_limit": 1_200_000}}}
