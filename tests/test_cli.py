@@ -289,15 +289,12 @@ def test_a_flag_of_an_experiment_is_a_field_of_its_config(toy: Path, capsys: pyt
     assert "optim.lr: ; default 0.1" in capsys.readouterr().out
 
 
-AFTER_THE_RECIPES = pytest.mark.xfail(strict=False, reason="training/recipes.py is being made free of torch")
-
-
 @pytest.mark.parametrize(
     "words",
     [
         ["run", "read-thoughts", "--help"],
         ["codi", "train", "--help"],
-        pytest.param(["pretrain", "--help"], marks=AFTER_THE_RECIPES),
+        ["pretrain", "--help"],
         ["eval", "--help"],
         ["corpus", "build", "--help"],
     ],

@@ -6,14 +6,15 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 import workings
+from workings import evals, judging, models, reading, text, training
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -59,11 +60,17 @@ def test_everything_that_is_installed_for_the_tests_is_pinned() -> None:
     assert {re.sub(r"[-_.]+", "-", name).lower() for name in wanted} - pinned == set()
 
 
-def test_every_public_name_is_there() -> None:
-    for name, place in workings._PLACES.items():
-        assert getattr(workings, name) is getattr(import_module(place), name)
-    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
-        workings.Nothing  # noqa: B018
+@pytest.mark.parametrize("package", [workings, evals, judging, models, reading, text, training])
+def test_every_public_name_is_there(package: ModuleType) -> None:
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+        assert name in dir(package)
+    with pytest.raises(AttributeError, match="Nothing"):
+        package.Nothing  # noqa: B018
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", workings.__version__)
 
 
 def test_the_wheel_carries_every_file_of_the_package(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def load_problems(
 
     Example:
         >>> [len(problem.steps) for problem in load_problems("generated", limit=3).problems]
-        [2, 3, 3]
+        [5, 4, 2]
     """
     spec = generator_preset(str(reference))
     if spec is not None:

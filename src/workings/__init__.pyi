@@ -1,0 +1,29 @@
+from .arithmetic.answers import answer_in as answer_in
+from .arithmetic.chain import Step as Step
+from .arithmetic.facts import Fact as Fact
+from .arithmetic.facts import FactVocabulary as FactVocabulary
+from .arithmetic.generator import generate as generate
+from .arithmetic.problems import Problem as Problem
+from .arithmetic.problems import read_problems as read_problems
+from .arithmetic.rewrite import expand as expand
+from .arithmetic.rewrite import rewrite as rewrite
+from .errors import BadInput as BadInput
+from .errors import Failed as Failed
+from .experiment import run_experiment as run_experiment
+from .judging.comparison import compare as compare
+from .models.codi import CODI as CODI
+from .models.gpt2 import GPT2 as GPT2
+from .models.language import open_language as open_language
+from .reading.collection import collect as collect
+from .reading.fit import fit_tuned_lens as fit_tuned_lens
+from .reading.lens import LogitLens as LogitLens
+from .reading.lens import TunedLens as TunedLens
+from .reading.store import ThoughtStore as ThoughtStore
+from .reading.targets import Targets as Targets
+from .run import Run as Run
+from .run import RunRecord as RunRecord
+from .text.corpus import Corpus as Corpus
+from .text.corpus import build_corpus as build_corpus
+from .text.tokenizer import Tokenizer as Tokenizer
+
+__version__: str
