@@ -37,7 +37,7 @@ def one_at_a_time(model: CODI, problems: Sequence[Problem]) -> Tensor:
 
 
 def batched(model: CODI, problems: Sequence[Problem], out: Path) -> Tensor:
-    store = collect(model, problems, out, max_new_tokens=MAX_NEW_TOKENS, progress=False)
+    store = collect(model, problems, out, max_new_tokens=MAX_NEW_TOKENS)
     return torch.stack([store.hidden(layer) for layer in store.layers], 2)
 
 

@@ -60,7 +60,7 @@ def synthetic(size: Size, seed: int = 0) -> tuple[TunedLens, StatesInMemory, Tar
         states[f"layer{i}"] = (clean + NOISE * noise) @ turn * d**0.5
         states[f"layer{i}"][..., torch.randperm(d, generator=random)[:3]] += 20 * torch.randn(3, generator=random)
     norm = nn.RMSNorm(d, eps=1e-6)
-    lens = TunedLens.start(Unembedding(norm, weight), tuple(states), "synthetic")
+    lens = TunedLens(Unembedding(norm, weight), tuple(states), "synthetic")
     splits = ["train"] * (n * 3 // 4) + ["val"] * (n // 8)
     splits += ["test"] * (n - len(splits))
     names = tuple(map(str, range(n)))
@@ -141,7 +141,7 @@ def ours(
     print(
         f"  workings: {time.perf_counter() - began:.1f} s; kept epoch {fit.best_epoch}, {fit.validation:.4f} in float32"
     )
-    reached = next((e for e in fit.epochs if e["validation"] <= goal), None)
+    reached = next((e for e in fit.epochs if e.validation <= goal), None)
     if reached is None:
         raise SystemExit(f"the plain loop's {goal:.4f} was not reached: best {fit.validation:.4f}")
     d, vocabulary = lens.unembedding.weight.shape[1], len(lens.unembedding.weight)
@@ -149,7 +149,7 @@ def ours(
     n_train = len(targets.rows("train")) * POSITIONS * len(lens.translated)
     n_val = len(targets.rows("val")) * POSITIONS * len(lens.translated)
     flop = per_state * (n_train + n_val / 2) * (len(fit.epochs) - 1)
-    return Reached(reached["validation"], reached["seconds"], int(reached["epoch"])), flop / fit.epochs[-1]["seconds"]
+    return Reached(reached.validation, reached.seconds, reached.epoch), flop / fit.epochs[-1].seconds
 
 
 def peak(dtype: torch.dtype, n: int = 2048) -> float:

@@ -19,7 +19,13 @@ MODULES = [
 ]
 MET_FIRST = {"read_problems", "generate", "rewrite", "Fact", "FactVocabulary"}
 MET_FIRST |= {"CODI", "collect", "fit_tuned_lens", "compare", "Run"}
-WITHOUT = {"CODI", "collect", "fit_tuned_lens", "compare", "Run"}  # names of MET_FIRST whose example is still to be written
+WITHOUT = {
+    "CODI",
+    "collect",
+    "fit_tuned_lens",
+    "compare",
+    "Run",
+}  # names of MET_FIRST whose example is still to be written
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -16,7 +16,8 @@ from workings.errors import BadInput
 from workings.experiment import report_runs, resume_run, run_experiment
 from workings.experiments import fact_rate, fact_tokens
 from workings.experiments.fact_tokens_report import Contrast, conclusion
-from workings.judging.comparison import PairedDifference, compare, paired_difference
+from workings.judging.comparison import compare
+from workings.judging.paired import PairedDifference, paired_difference
 from workings.judging.statistics import Interval
 from workings.run import RunRecord
 from workings.text.corpus import Corpus

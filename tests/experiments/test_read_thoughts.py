@@ -27,7 +27,7 @@ READERS = {
 @pytest.fixture(scope="module")
 def record(tmp_path_factory) -> RunRecord:
     root = tmp_path_factory.mktemp("runs")
-    settings = ["limit=120", "necessity=20", "samples=2", "fit.max_epochs=2"]
+    settings = ["limit=120", "n_ablated=20", "n_samples=2", "fit.max_epochs=2"]
     return run_experiment("read-thoughts", scale="mini", overrides=settings, root=root, quiet=True)[0]
 
 
@@ -78,10 +78,10 @@ def test_problems_that_cannot_be_read_are_counted(tmp_path):
     ]
     path = tmp_path / "some.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + "\n{broken\n")
-    settings = [f"problems={path}", "necessity=0", "untrained=false", "fit.max_epochs=1", "targets=[step1]"]
+    settings = [f"problems={path}", "n_ablated=0", "untrained=false", "fit.max_epochs=1", "targets=[step1]"]
     record = run_experiment("read-thoughts", overrides=settings, root=tmp_path / "runs", quiet=True)[0]
     counts = record.result("problems")
-    assert counts["used"] == 14 and len(counts["malformed"]) == 1 and ":15:" in counts["malformed"][0]
+    assert counts["n_used"] == 14 and len(counts["malformed"]) == 1 and ":15:" in counts["malformed"][0]
 
 
 def test_a_plain_language_model_is_read_as_an_untrained_codi(words, tmp_path, shared_data):
@@ -93,9 +93,9 @@ def test_a_plain_language_model_is_read_as_an_untrained_codi(words, tmp_path, sh
         f"model={tmp_path / 'lm'}",
         f"problems={shared_data / 'gsm8k' / 'test.jsonl'}",
         "limit=60",
-        "necessity=10",
+        "n_ablated=10",
     ]
-    settings += ["targets=[uniform, step1]", "fit.max_epochs=1", "samples=1", "max_new_tokens=4"]
+    settings += ["targets=[uniform, step1]", "fit.max_epochs=1", "n_samples=1", "max_new_tokens=4"]
     record = run_experiment("read-thoughts", overrides=settings, root=tmp_path / "runs", quiet=True)[0]
     assert record.result("model")["trained"] is False
     assert record.result("headline")["kind"] != "read"

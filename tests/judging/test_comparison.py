@@ -13,7 +13,8 @@ from scipy import stats
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput
 from workings.judging.comparison import ONE_SEED, compare, refuse_unmatched, shares_in_words
-from workings.judging.statistics import holm, mcnemar, seeds_and_items
+from workings.judging.paired import seeds_and_items
+from workings.judging.statistics import holm, mcnemar
 from workings.run import Run, RunRecord
 
 

@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 
 from workings.errors import BadInput
-from workings.judging.controls import Asked, copy_from_question, majority, read_controls, structure_only
+from workings.judging.controls import ControlInputs, copy_from_question, majority, read_controls, structure_only
 
 V = 60
 NUMBERS = range(20, 50)
 
 
-def problems_with(n: int, seed: int = 0, n_positions: int = 3) -> Asked:
+def problems_with(n: int, seed: int = 0, n_positions: int = 3) -> ControlInputs:
     """Position 0 copies the question's second number, position 1 tells the chain's length, position 2 is noise."""
     generator = np.random.default_rng(seed)
     lengths = generator.integers(3, 8, n)
@@ -23,7 +23,7 @@ def problems_with(n: int, seed: int = 0, n_positions: int = 3) -> Asked:
     targets = generator.integers(4, 20, (n, n_positions)) // generator.integers(1, 4, (n, n_positions))
     targets[:, 0] = [question[2] if question[2] in NUMBERS else 5 for question in questions]
     targets[:, 1] = 10 + lengths
-    return Asked(
+    return ControlInputs(
         problems=[f"p{i}" for i in range(n)],
         splits=["train", "train", "val", "test"] * (n // 4) + ["train"] * (n % 4),
         positions=("bot", "t1", "t2")[:n_positions],
@@ -33,12 +33,12 @@ def problems_with(n: int, seed: int = 0, n_positions: int = 3) -> Asked:
         chain_lengths=lengths,
         questions=questions,
         is_number=lambda token: token in NUMBERS,
-        vocabulary_size=V,
+        n_tokens=V,
     )
 
 
 @pytest.fixture(scope="module")
-def asked() -> Asked:
+def inputs() -> ControlInputs:
     return problems_with(401)
 
 
@@ -47,10 +47,10 @@ def top1(readings: pl.DataFrame, reader: str, position: str) -> float:
     return float((rows["rank"] < 1).mean())  # ty: ignore[invalid-argument-type]
 
 
-def whole_distributions(asked: Asked) -> dict[str, list[np.ndarray]]:
-    rows = range(len(asked.target))
-    by_position = majority(asked)
-    structure, copying = structure_only(asked, by_position), copy_from_question(asked, by_position)
+def whole_distributions(inputs: ControlInputs) -> dict[str, list[np.ndarray]]:
+    rows = range(len(inputs.target))
+    by_position = majority(inputs)
+    structure, copying = structure_only(inputs, by_position), copy_from_question(inputs, by_position)
     return {
         "majority": [by_position.distribution(row).written_out() for row in rows],
         "structure only": [structure.distribution(row).written_out() for row in rows],
@@ -58,15 +58,15 @@ def whole_distributions(asked: Asked) -> dict[str, list[np.ndarray]]:
     }
 
 
-def test_every_distribution_sums_to_one(asked: Asked):
-    for distributions in whole_distributions(asked).values():
+def test_every_distribution_sums_to_one(inputs: ControlInputs):
+    for distributions in whole_distributions(inputs).values():
         np.testing.assert_allclose(np.sum(distributions, axis=1), 1, rtol=1e-12)
         assert np.min(distributions) > 0
 
 
-def test_rank_and_nats_are_those_of_the_whole_distribution(asked: Asked):
-    readings = read_controls(asked)
-    for reader, distributions in whole_distributions(asked).items():
+def test_rank_and_nats_are_those_of_the_whole_distribution(inputs: ControlInputs):
+    readings = read_controls(inputs)
+    for reader, distributions in whole_distributions(inputs).items():
         rows = readings.filter(reader=reader)
         p = np.array(distributions)
         own = p[np.arange(len(p)), rows["target"].to_numpy()]
@@ -76,18 +76,18 @@ def test_rank_and_nats_are_those_of_the_whole_distribution(asked: Asked):
         assert ((n_likelier <= rank) & (rank < n_as_likely)).all()
 
 
-def test_every_control_names_one_token_first_and_ranks_each_seen_token_apart(asked: Asked):
+def test_every_control_names_one_token_first_and_ranks_each_seen_token_apart(inputs: ControlInputs):
     """A control that lost its ties would name nothing at all, and be beaten by any lens."""
     everything = np.arange(V)[:, None].repeat(3, axis=1)
     more = replace(
-        asked,
-        problems=[*asked.problems, *(f"more{i}" for i in range(V))],
-        splits=[*asked.splits, *["test"] * V],
-        targets=np.concatenate([asked.targets, everything]),
-        mask=np.concatenate([asked.mask, np.ones((V, 3), bool)]),
-        new_values=np.concatenate([asked.new_values, np.zeros((V, 3), bool)]),
-        chain_lengths=np.append(asked.chain_lengths, [4] * V),
-        questions=[*asked.questions, *[[1, 30, 25, 25, 49]] * V],
+        inputs,
+        problems=[*inputs.problems, *(f"more{i}" for i in range(V))],
+        splits=[*inputs.splits, *["test"] * V],
+        targets=np.concatenate([inputs.targets, everything]),
+        mask=np.concatenate([inputs.mask, np.ones((V, 3), bool)]),
+        new_values=np.concatenate([inputs.new_values, np.zeros((V, 3), bool)]),
+        chain_lengths=np.append(inputs.chain_lengths, [4] * V),
+        questions=[*inputs.questions, *[[1, 30, 25, 25, 49]] * V],
     )
     all_tokens = read_controls(more).filter(pl.col("problem").str.starts_with("more"))
     for _, rows in all_tokens.group_by("reader", "position"):
@@ -97,8 +97,8 @@ def test_every_control_names_one_token_first_and_ranks_each_seen_token_apart(ask
         assert n_unseen < V / 2
 
 
-def test_readings_are_the_asked_slots_of_every_split_in_the_agreed_columns(asked: Asked):
-    readings = read_controls(asked)
+def test_readings_are_the_asked_slots_of_every_split_in_the_agreed_columns(inputs: ControlInputs):
+    readings = read_controls(inputs)
     assert readings.schema == {
         "reader": pl.String,
         "problem": pl.String,
@@ -111,8 +111,8 @@ def test_readings_are_the_asked_slots_of_every_split_in_the_agreed_columns(asked
         "split": pl.String,
     }
     expected = {
-        (asked.problems[i], asked.positions[p], asked.targets[i, p], bool(asked.new_values[i, p]), asked.splits[i])
-        for i, p in zip(*np.nonzero(asked.mask), strict=True)
+        (inputs.problems[i], inputs.positions[p], inputs.targets[i, p], bool(inputs.new_values[i, p]), inputs.splits[i])
+        for i, p in zip(*np.nonzero(inputs.mask), strict=True)
     }
     for _, rows in readings.group_by("reader"):
         found = rows.select("problem", "position", "target", "new_value", "split").rows()
@@ -120,78 +120,78 @@ def test_readings_are_the_asked_slots_of_every_split_in_the_agreed_columns(asked
         assert set(found) == expected
 
 
-def test_each_control_finds_what_it_looks_at(asked: Asked):
-    readings = read_controls(asked)
+def test_each_control_finds_what_it_looks_at(inputs: ControlInputs):
+    readings = read_controls(inputs)
     assert top1(readings, "structure only", "t1") == 1.0
     assert top1(readings, "majority", "t1") < 0.4
     assert top1(readings, "copy from question", "bot") > 0.95
     assert top1(readings, "structure only", "bot") < 0.4
 
 
-def test_the_majority_names_the_commonest_training_token_of_each_position(asked: Asked):
-    by_position = majority(asked)
+def test_the_majority_names_the_commonest_training_token_of_each_position(inputs: ControlInputs):
+    by_position = majority(inputs)
     for row in range(20):
-        here = asked.rows_of("train") & (asked.position == asked.position[row])
-        tokens, counts = np.unique(asked.target[here], return_counts=True)
+        here = inputs.rows_of("train") & (inputs.position == inputs.position[row])
+        tokens, counts = np.unique(inputs.target[here], return_counts=True)
         assert counts[tokens == by_position.distribution(row).written_out().argmax()] == counts.max()
 
 
-def test_test_targets_change_no_prediction(asked: Asked):
-    is_test = np.array(asked.splits) == "test"
-    other = replace(asked, targets=np.where(is_test[:, None], 59, asked.targets))
-    for name, distributions in whole_distributions(asked).items():
+def test_test_targets_change_no_prediction(inputs: ControlInputs):
+    is_test = np.array(inputs.splits) == "test"
+    other = replace(inputs, targets=np.where(is_test[:, None], 59, inputs.targets))
+    for name, distributions in whole_distributions(inputs).items():
         np.testing.assert_array_equal(distributions, whole_distributions(other)[name])
 
 
 def test_an_unseen_token_ties_with_all_unseen_tokens_and_loses():
-    asked = problems_with(400)
-    asked = replace(asked, targets=np.where((np.array(asked.splits) == "test")[:, None], 59, asked.targets))
-    lost = read_controls(asked).filter(pl.col("target") == 59, pl.col("reader") != "copy from question")
+    inputs = problems_with(400)
+    inputs = replace(inputs, targets=np.where((np.array(inputs.splits) == "test")[:, None], 59, inputs.targets))
+    lost = read_controls(inputs).filter(pl.col("target") == 59, pl.col("reader") != "copy from question")
     assert lost["rank"].unique().to_list() == [V - 1]
 
 
 def test_an_unseen_chain_length_is_read_as_the_position():
-    asked = problems_with(400)
-    lengths = np.where(np.array(asked.splits) == "test", 99, asked.chain_lengths)
-    other = replace(asked, chain_lengths=lengths)
+    inputs = problems_with(400)
+    lengths = np.where(np.array(inputs.splits) == "test", 99, inputs.chain_lengths)
+    other = replace(inputs, chain_lengths=lengths)
     structure = structure_only(other, majority(other))
-    rows = np.flatnonzero(asked.rows_of("test"))
+    rows = np.flatnonzero(inputs.rows_of("test"))
     by_position = structure.distribution(rows[0])
-    same = [row for row in rows if asked.position[row] == asked.position[rows[0]]]
+    same = [row for row in rows if inputs.position[row] == inputs.position[rows[0]]]
     assert all(np.array_equal(structure.distribution(row).p, by_position.p) for row in same)
 
 
 def test_what_nothing_depends_on_costs_nothing():
     """On noise the finer controls are smoothed back to the majority, so they do not look worse than it."""
-    asked = problems_with(4000)
-    noise = np.random.default_rng(1).integers(4, 20, asked.targets.shape)
-    nats = read_controls(replace(asked, targets=noise)).filter(split="test").group_by("reader").agg(pl.mean("nll"))
+    inputs = problems_with(4000)
+    noise = np.random.default_rng(1).integers(4, 20, inputs.targets.shape)
+    nats = read_controls(replace(inputs, targets=noise)).filter(split="test").group_by("reader").agg(pl.mean("nll"))
     by_reader = dict(nats.iter_rows())
     assert max(by_reader.values()) < np.log(16) * 1.02
 
 
-def test_questions_without_numbers_and_empty_positions_are_no_trouble(asked: Asked):
-    mask = asked.mask & (np.arange(3) != 2)
-    readings = read_controls(replace(asked, mask=mask, questions=[[1, 2]] * len(asked.problems)))
+def test_questions_without_numbers_and_empty_positions_are_no_trouble(inputs: ControlInputs):
+    mask = inputs.mask & (np.arange(3) != 2)
+    readings = read_controls(replace(inputs, mask=mask, questions=[[1, 2]] * len(inputs.problems)))
     assert "t2" not in readings["position"]
     copied, constant = (readings.filter(reader=name)["rank"].to_list() for name in ("copy from question", "majority"))
     assert copied == constant
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_no_problems_to_fit_or_smooth_on_is_said(asked: Asked, split: str):
+def test_no_problems_to_fit_or_smooth_on_is_said(inputs: ControlInputs, split: str):
     with pytest.raises(BadInput, match=f"no target in split '{split}'"):
-        replace(asked, splits=["test" if each == split else each for each in asked.splits])
+        replace(inputs, splits=["test" if each == split else each for each in inputs.splits])
 
 
 def test_a_large_vocabulary_is_never_written_out():
-    asked = problems_with(2000)
-    large = replace(asked, vocabulary_size=100_000_000)
+    inputs = problems_with(2000)
+    large = replace(inputs, n_tokens=100_000_000)
     assert read_controls(large)["nll"].is_finite().all()
 
 
-def test_validation_targets_that_training_never_showed_are_no_trouble(asked: Asked):
-    is_val = np.array(asked.splits) == "val"
-    targets = np.where(is_val[:, None], asked.vocabulary_size - 1, asked.targets)
-    readings = read_controls(replace(asked, targets=targets))
+def test_validation_targets_that_training_never_showed_are_no_trouble(inputs: ControlInputs):
+    is_val = np.array(inputs.splits) == "val"
+    targets = np.where(is_val[:, None], inputs.n_tokens - 1, inputs.targets)
+    readings = read_controls(replace(inputs, targets=targets))
     assert readings["nll"].is_finite().all()

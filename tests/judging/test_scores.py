@@ -194,7 +194,7 @@ def test_the_layer_is_chosen_on_validation():
 def test_among_layers_that_name_as_many_the_likelier_is_chosen():
     nll = np.array([3.0, 1.0, 2.0, 4.0])[None, :, None]
     table = readings("tuned lens", np.zeros((9, 4, 3), int), LAYERS, "val", nll)
-    assert choose_layer(table) == choose_layer(table, measure="bits") == "block1"
+    assert choose_layer(table) == choose_layer(table, metric="bits") == "block1"
 
 
 def test_readers_of_different_layers_can_be_paired_at_the_best_of_each():

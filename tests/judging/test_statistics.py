@@ -11,25 +11,23 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from workings.errors import BadInput
+from workings.judging.paired import seeds_and_items, sign_flip, t_interval
 from workings.judging.statistics import (
     Interval,
     Measure,
     ProblemSums,
     cluster_bootstrap,
     clustered_wilson,
-    evidence,
     fisher,
     holm,
     mcnemar,
     minimum_detectable_difference,
     newcombe,
+    p_in_words,
     paired_bootstrap,
-    percentile,
+    percentile_intervals,
     required_n,
-    seeds_and_items,
-    sign_flip,
-    simultaneous,
-    t_interval,
+    simultaneous_intervals,
     wilson,
 )
 
@@ -121,14 +119,14 @@ def test_nothing_hit_and_everything_hit_still_have_an_interval_of_n_problems(hit
 
 def test_a_cell_without_rows_has_no_number():
     sums = ProblemSums.of([1.0, 0.0, 1.0], [0, 1, 2], [0, 0, 2])
-    assert np.isnan(simultaneous(sums).estimate[1])
+    assert np.isnan(simultaneous_intervals(sums).estimate[1])
     assert np.isnan(clustered_wilson(sums).low[1])
-    assert np.isnan(percentile(sums, 100).low[1])
+    assert np.isnan(percentile_intervals(sums, 100).low[1])
 
 
 @pytest.mark.parametrize("n_problems", [25, 150])
 def test_bootstrap_intervals_hold_the_truth_in_95_percent(n_problems: int):
-    band = percentile(clustered_hits(n_problems, n_problems, 7, 0.3, N_EXPERIMENTS), n_resamples=600)
+    band = percentile_intervals(clustered_hits(n_problems, n_problems, 7, 0.3, N_EXPERIMENTS), n_resamples=600)
     assert 0.93 <= np.mean((band.low <= 0.3) & (band.high >= 0.3)) <= 0.97
 
 
@@ -144,7 +142,10 @@ def test_simultaneous_intervals_hold_all_the_truths_in_95_percent_where_pointwis
     for at in range(400):
         values = generator.normal(size=shape) + generator.normal(size=(shape[0], 1))  # layers of one problem are alike
         sums = ProblemSums(values, np.ones(shape))
-        for found, band in ((all_hold, simultaneous(sums, 250, seed=at)), (each_holds, percentile(sums, 250, seed=at))):
+        for found, band in (
+            (all_hold, simultaneous_intervals(sums, 250, seed=at)),
+            (each_holds, percentile_intervals(sums, 250, seed=at)),
+        ):
             found.append(((band.low <= 0) & (band.high >= 0)).all())
     assert 0.93 <= np.mean(all_hold) <= 0.97
     assert np.mean(each_holds) < 0.85
@@ -369,8 +370,8 @@ def test_what_is_no_table_of_differences_is_refused(values: list):
 
 
 def test_19_of_500_against_12_of_500_in_words():
-    assert evidence(fisher(19, 500, 12, 500), "the first") == "no evidence of a difference"
-    assert evidence(fisher(60, 500, 12, 500), "the first") == "the first is better"
+    assert p_in_words(fisher(19, 500, 12, 500), "the first") == "no evidence of a difference"
+    assert p_in_words(fisher(60, 500, 12, 500), "the first") == "the first is better"
 
 
 def test_equal_arms_are_told_apart_over_seeds_and_items_at_most_one_time_in_twenty():

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from tests.judging.test_scores import LAYERS, both_splits, readings
-from workings.judging.controls import Asked, read_controls
+from workings.judging.controls import ControlInputs, read_controls
 from workings.judging.scores import score, skill
 from workings.judging.verdict import verdict
 
@@ -44,11 +44,11 @@ def judged(hits: dict[str, float], n: int = 400, nats: dict[str, float] | None =
 
 
 @pytest.fixture(scope="module")
-def planted() -> tuple[Asked, dict[str, np.ndarray]]:
+def planted() -> tuple[ControlInputs, dict[str, np.ndarray]]:
     """States that hold a token each at block1 in known directions, and noise at embed."""
     generator = np.random.default_rng(0)
     held = generator.integers(0, V, (N, 3))
-    asked = Asked(
+    inputs = ControlInputs(
         problems=[f"p{i}" for i in range(N)],
         splits=["train", "val", "test"] * (N // 3),
         positions=("bot", "t1", "t2"),
@@ -58,26 +58,26 @@ def planted() -> tuple[Asked, dict[str, np.ndarray]]:
         chain_lengths=generator.integers(3, 6, N),
         questions=[generator.integers(0, V, 9).tolist() for _ in range(N)],
         is_number=lambda token: token < V // 2,
-        vocabulary_size=V,
+        n_tokens=V,
     )
     states = {"embed": generator.normal(size=(N, 3, V)), "block1": 4 * np.eye(V)[held]}
-    return asked, states
+    return inputs, states
 
 
-def read_states(asked: Asked, states: dict[str, np.ndarray], reader: str = "tuned lens") -> pl.DataFrame:
+def read_states(inputs: ControlInputs, states: dict[str, np.ndarray], reader: str = "tuned lens") -> pl.DataFrame:
     """READINGS rows of a lens whose logits are the states themselves."""
     parts = []
     for layer, logits in states.items():
-        own = np.take_along_axis(logits, asked.targets[..., None], axis=2)
+        own = np.take_along_axis(logits, inputs.targets[..., None], axis=2)
         p = np.exp(own[..., 0]) / np.exp(logits).sum(2)
-        rows = asked.readings(reader, ((logits >= own).sum(2) - 1).ravel(), p.ravel())
+        rows = inputs.readings(reader, ((logits >= own).sum(2) - 1).ravel(), p.ravel())
         parts.append(rows.with_columns(layer=pl.lit(layer)))
     return pl.concat(parts)
 
 
 def test_a_planted_token_is_read_and_the_layer_found(planted):
-    asked, states = planted
-    found = verdict(pl.concat([read_states(asked, states), read_controls(asked)]))
+    inputs, states = planted
+    found = verdict(pl.concat([read_states(inputs, states), read_controls(inputs)]))
     assert found.kind == "read"
     assert found.numbers["layer"] == "block1"
     assert found.numbers["n_problems"] == N // 3
@@ -87,8 +87,8 @@ def test_a_planted_token_is_read_and_the_layer_found(planted):
 
 
 def test_a_planted_token_is_not_read_under_shuffled_targets(planted):
-    asked, states = planted
-    shuffled = replace(asked, targets=np.random.default_rng(1).permutation(asked.targets))
+    inputs, states = planted
+    shuffled = replace(inputs, targets=np.random.default_rng(1).permutation(inputs.targets))
     found = verdict(pl.concat([read_states(shuffled, states), read_controls(shuffled)]))
     assert found.kind != "read"
     assert found.numbers["skill_low"] <= 0
@@ -175,7 +175,7 @@ def test_the_sentence_gives_share_interval_n_control_and_skill_in_points_and_bit
         r"The tuned lens names the target \d\d\.\d % \[\d\d\.\d, \d\d\.\d\] of the time \(n = 1,000 problems\); "
         r"the best control \(structure only\) \d\d\.\d %; skill \+\d+\.\d points \[\d+\.\d, \d+\.\d\], "
         r"\+0\.72 bits \[0\.72, 0\.72\]: the thoughts hold more than the controls explain\. "
-        r"One training seed: the interval is items only and says nothing about the method\."
+        r"One training seed: the intervals are items only and say nothing about the method\."
     )
     assert re.fullmatch(shape, found.sentence), found.sentence
 

@@ -19,7 +19,7 @@ from tests.reading.toy import ToyThinker, problem, problems
 from workings.errors import BadInput, Failed
 from workings.files import lock
 from workings.reading.collection import collect
-from workings.reading.store import ThoughtStore, read_manifest
+from workings.reading.store import StoreManifest, ThoughtStore
 
 HERE = Path(__file__).parent
 
@@ -29,7 +29,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def gather(out: Path, n: int = 50, model: ToyThinker | None = None, **settings) -> ThoughtStore:
-    settings = {"batch_size": 8, "shard_problems": 16, "progress": False} | settings
+    settings = {"batch_size": 8, "shard_problems": 16} | settings
     return collect(model or ToyThinker(), iter(problems(n)), out, **settings)
 
 
@@ -94,7 +94,7 @@ def test_killed_and_run_again_writes_the_same_bytes(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     script = (
         "import sys; from toy import *; from workings.reading.collection import collect\n"
-        "collect(ToyThinker(delay=0.05), problems(200), sys.argv[1], batch_size=8, shard_problems=16, progress=False)"
+        "collect(ToyThinker(delay=0.05), problems(200), sys.argv[1], batch_size=8, shard_problems=16)"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(killed)], env=os.environ | {"PYTHONPATH": str(HERE)})
     while not (killed / "shard_00002.safetensors").exists():
@@ -104,22 +104,22 @@ def test_killed_and_run_again_writes_the_same_bytes(tmp_path):
     child.wait()
     with pytest.raises(BadInput, match="partial store"):
         ThoughtStore.open(killed)
-    written = len(read_manifest(killed)["shards"])
+    written = len(StoreManifest.read(killed).shards)
     model = ToyThinker()
-    collect(model, problems(200), killed, batch_size=8, shard_problems=16, progress=False)
+    collect(model, problems(200), killed, batch_size=8, shard_problems=16)
     assert sum(model.calls) == 200 - 16 * written  # what was written is not thought about again
-    collect(ToyThinker(), problems(200), whole, batch_size=8, shard_problems=16, progress=False)
+    collect(ToyThinker(), problems(200), whole, batch_size=8, shard_problems=16)
     assert contents(killed) == contents(whole)
 
 
 def test_what_a_killed_writer_left_half_done_is_swept_away(tmp_path):
     out = tmp_path / "store"
     with pytest.raises(RuntimeError):
-        collect(ToyThinker(), interrupted(problems(40), after=20), out, shard_problems=16, progress=False)
+        collect(ToyThinker(), interrupted(problems(40), after=20), out, shard_problems=16)
     (out / ".shard_00001.safetensors.123.half").write_bytes(b"half a shard")
     (out / "shard_00001.safetensors").write_bytes(b"whole, but not in the manifest")
-    collect(ToyThinker(), problems(40), out, shard_problems=16, progress=False)
-    whole = collect(ToyThinker(), problems(40), tmp_path / "whole", shard_problems=16, progress=False)
+    collect(ToyThinker(), problems(40), out, shard_problems=16)
+    whole = collect(ToyThinker(), problems(40), tmp_path / "whole", shard_problems=16)
     assert contents(out) == contents(whole.path)
     assert not list(out.glob(".*.half"))
 
@@ -158,29 +158,29 @@ def test_other_problems_are_refused(tmp_path, n):
 def test_problems_that_fail_are_listed_and_the_rest_kept(tmp_path):
     bad = [problem(60, " nan"), problem(61, " boom"), problem(62, " very" * 40), problem(3)]
     given = problems(40) + bad
-    store = collect(ToyThinker(), given, tmp_path / "s", batch_size=8, max_failures=0.2, progress=False)
+    store = collect(ToyThinker(), given, tmp_path / "s", batch_size=8, max_failures=0.2)
     assert store.ids == [p.id for p in given[:40]]
-    assert [(f["problem"], f["number"]) for f in store.failures] == [(p.id, 40 + i) for i, p in enumerate(bad)]
-    reasons = " ".join(f["reason"] for f in store.failures)
+    assert [(f.problem, f.number) for f in store.failures] == [(p.id, 40 + i) for i, p in enumerate(bad)]
+    reasons = " ".join(f.reason for f in store.failures)
     for reason in ("not finite at embed, bot", "RuntimeError: the toy broke", "does not fit", "given before"):
         assert reason in reasons
-    assert store.manifest["n_failures"] == 4
+    assert store.manifest.n_failures == 4
 
 
 def test_a_window_in_which_everything_fails_is_an_empty_shard(tmp_path):
     given = [problem(i, " boom") for i in range(4)] + problems(8)
-    store = collect(ToyThinker(), given, tmp_path / "s", shard_problems=4, max_failures=1, progress=False)
-    assert [shard["rows"] for shard in store.manifest["shards"]] == [0, 4, 4]
+    store = collect(ToyThinker(), given, tmp_path / "s", shard_problems=4, max_failures=1)
+    assert [shard.rows for shard in store.manifest.shards] == [0, 4, 4]
     assert torch.equal(store.hidden("embed", torch.tensor([7, 0])), store.hidden("embed")[[7, 0]])
 
 
 def test_too_many_failures_end_the_collection(tmp_path):
     given = problems(20) + [problem(i, " boom") for i in range(20)]
     with pytest.raises(Failed, match=r"12 of 32 problems failed, more than 5%.*the toy broke"):
-        collect(ToyThinker(), given, tmp_path / "s", shard_problems=16, progress=False)
+        collect(ToyThinker(), given, tmp_path / "s", shard_problems=16)
     with pytest.raises(BadInput, match="partial"):
         ThoughtStore.open(tmp_path / "s")
-    assert len(collect(ToyThinker(), given, tmp_path / "s", shard_problems=16, max_failures=1, progress=False)) == 20
+    assert len(collect(ToyThinker(), given, tmp_path / "s", shard_problems=16, max_failures=1)) == 20
 
 
 def test_a_second_collector_is_refused(tmp_path):

@@ -15,8 +15,7 @@ from tests.reading.toy import WIDTH, ToyThinker, encode, problems
 from workings.errors import BadInput, Failed
 from workings.models.anatomy import Unembedding
 from workings.reading.fit import fit_each, fit_tuned_lens
-from workings.reading.head import FrozenHead
-from workings.reading.lens import LogitLens, TunedLens
+from workings.reading.lens import FrozenHead, LogitLens, TunedLens
 from workings.reading.readings import read_all, top_tokens
 from workings.reading.recipe import FitConfig
 from workings.reading.store import StatesInMemory
@@ -84,7 +83,7 @@ def test_each_of_several_fits_is_the_fit_it_would_be_alone(planted):
 def test_the_lens_kept_is_that_of_the_best_validation_epoch(planted):
     model, hidden, targets, fits = planted
     fit = fits["real"]
-    losses = [epoch["validation"] for epoch in fit.epochs]
+    losses = [epoch.validation for epoch in fit.epochs]
     assert losses[fit.best_epoch] == min(losses)
     assert fit.best_epoch == len(losses) - 1 or len(losses) - 1 - fit.best_epoch <= CONFIG.patience
     readings = read_all(fit.lens, hidden, targets, targets.rows("val"), layers=fit.lens.translated)
@@ -99,7 +98,7 @@ def test_bf16_products_reach_the_same_loss(planted):
     fit = fit_tuned_lens(TunedLens.of(model), hidden, targets, replace(CONFIG, precision="bf16"))
     assert fit.validation == pytest.approx(fits["real"].validation, abs=0.02)
     assert fit.lens.weight.dtype == torch.float32
-    assert fit.lens.fitted["recipe"]["precision"] == "bf16"
+    assert fit.lens.fitted.recipe.precision == "bf16"
 
 
 def test_the_test_split_is_never_seen(planted):

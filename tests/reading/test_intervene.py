@@ -1,4 +1,4 @@
-"""Substitutes for thoughts do what their names say, and a swap is never with a twin."""
+"""Ablations of thoughts do what their names say, and a swap is never with a twin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.models.conftest import *  # noqa: F403  (the small models)
 from workings.arithmetic.chain import Step
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.reading.intervene import SUBSTITUTES, donors, substituted
+from workings.reading.intervene import CONDITIONS, ablated_answers, donors
 
 
 def problem(answer: int, n_steps: int, name: str = "a") -> Problem:
@@ -30,23 +30,23 @@ def test_a_donor_has_as_many_steps_and_another_answer(made, seed):
             assert problems[at].n_steps == own.n_steps and problems[at].value != own.value
 
 
-def test_each_problem_is_judged_under_every_substitute(thinker):
+def test_each_problem_is_answered_under_every_condition(thinker):
     problems = [problem(i, 1 + i % 2) for i in range(8)]
-    frame = substituted(thinker(), problems, [problem(i, 1, "b") for i in range(9, 12)])
-    assert frame.group_by("substitute").len().sort("substitute")["len"].to_list() == [8] * len(SUBSTITUTES)
+    frame = ablated_answers(thinker(), problems, [problem(i, 1, "b") for i in range(9, 12)])
+    assert frame.group_by("condition").len().sort("condition")["len"].to_list() == [8] * len(CONDITIONS)
     assert frame["problem"].n_unique() == 8
 
 
 def test_under_a_constant_recurrence_no_substitution_of_thoughts_between_problems_changes_anything(thinker):
     """What is fed is the same vector for every problem and step: swapped, averaged and frozen thoughts are the own ones."""
     problems = [problem(i, 1) for i in range(6)]
-    frame = substituted(thinker(recurrence="constant"), problems, [problem(9, 1)])
-    of = {name: rows.sort("problem")["answer"].to_list() for (name,), rows in frame.group_by("substitute")}
+    frame = ablated_answers(thinker(recurrence="constant"), problems, [problem(9, 1)])
+    of = {name: rows.sort("problem")["answer"].to_list() for (name,), rows in frame.group_by("condition")}
     assert of["own"] == of["swapped"] == of["first"] == of["mean"]
 
 
 def test_swapped_thoughts_are_the_donors_and_zero_is_zero(thinker):
-    """The engine is fed what the substitute says, step by step, whatever the batch."""
+    """The engine is fed what the ablation says, step by step, whatever the batch."""
     model, problems = thinker(n_thoughts=2), [problem(i, 1) for i in range(5)]
     questions = [p.question for p in problems]
     own = model.think(questions).projected
@@ -66,10 +66,10 @@ def test_swapped_thoughts_are_the_donors_and_zero_is_zero(thinker):
 
 def test_nothing_to_swap_is_an_error(thinker):
     with pytest.raises(BadInput, match="nothing can be swapped"):
-        substituted(thinker(), [problem(1, 1), problem(1, 1, "b")], [problem(2, 1)])
+        ablated_answers(thinker(), [problem(1, 1), problem(1, 1, "b")], [problem(2, 1)])
 
 
 def test_the_follow_rate_counts_the_donors_answer(thinker):
     """`follows` is about the donor of the same row: never true where the answer is the problem's own."""
-    frame = substituted(thinker(), [problem(i, 1) for i in range(8)], [problem(9, 1)])
+    frame = ablated_answers(thinker(), [problem(i, 1) for i in range(8)], [problem(9, 1)])
     assert frame.filter(pl.col("correct") & pl.col("follows")).is_empty()

@@ -11,7 +11,8 @@ from torch import nn
 from tests.reading.toy import WIDTH, ToyThinker
 from workings.errors import BadInput
 from workings.models.anatomy import Unembedding, layer_names
-from workings.reading.lens import LogitLens, TunedLens
+from workings.reading.lens import Fitted, LogitLens, TunedLens
+from workings.reading.recipe import FitConfig
 
 
 def states(*shape, seed=0):
@@ -56,7 +57,7 @@ def test_below_it_the_state_is_translated_normed_once_and_unembedded():
 def test_the_parameters_are_counted():
     with torch.device("meta"):
         unembedding = Unembedding(nn.RMSNorm(2048), torch.empty(128_256, 2048))
-        lens = TunedLens.start(unembedding, layer_names(16), "llama")
+        lens = TunedLens(unembedding, layer_names(16), "llama")
     assert len(lens.translated) == 16
     assert lens.n_parameters == 67_141_632
 
@@ -64,7 +65,7 @@ def test_the_parameters_are_counted():
 def test_a_lens_is_saved_and_read_back_without_the_models_head(tmp_path):
     model = ToyThinker()
     lens = trained(model)
-    lens.fitted = {"recipe": {"lr": 0.001}, "rule": "uniform split"}
+    lens.fitted = Fitted(FitConfig(lr=0.002), "uniform split", "ab", "cd", best_epoch=3, validation=1.25, n_epochs=8)
     lens.save(tmp_path / "lens")
     again = TunedLens.load(tmp_path / "lens", model)
     assert again.fitted == lens.fitted

@@ -10,7 +10,7 @@ from typing import Literal
 from workings import judging, models, reading, text
 from workings.cli.options import Command, Computing, Given, Printing, Running, config_fields, option, positional
 from workings.config import changed, override
-from workings.progress import is_quiet, say
+from workings.progress import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +117,9 @@ class Collect(WithModel):
             batch_size=self.batch_size,
             n_thoughts=self.n_thoughts,
             splits=reading.split_problems(unique, seed=self.seed),
-            progress=not is_quiet(),
         )
         for failure in store.failures:
-            print(f"left out: {failure['problem']}: {failure['reason']}", file=sys.stderr)
+            print(f"left out: {failure.problem}: {failure.reason}", file=sys.stderr)
         print(store.path)
 
 
@@ -138,7 +137,7 @@ class WithThoughts(WithModel):
         """The model, the store and the targets."""
         store = reading.ThoughtStore.open(self.thoughts)
         model = self.open_model(self.seed)
-        return model, store, reading.targets_of(self.target, model, store)
+        return model, store, reading.probe_targets(self.target, model, store)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import polars as pl
 from workings.errors import BadInput
 from workings.experiment import available, experiment_of, plan
 from workings.judging.comparison import MATCHED, ONE_SEED, Comparison, Cost, compare, subject
-from workings.judging.statistics import ALPHA, evidence
+from workings.judging.statistics import ALPHA, p_in_words
 from workings.report import (
     Axis,
     Column,
@@ -242,7 +242,7 @@ def _conclusion(compared: Comparison | None, reason: str) -> Conclusion:
         return Conclusion(reason, "undecided")
     row = max(compared.table.iter_rows(named=True), key=lambda row: (row["p_holm"] <= ALPHA, abs(row["difference"])))
     better = row["arm_b"] if row["difference"] > 0 else row["arm_a"]
-    found = evidence(row["p_holm"], better)
+    found = p_in_words(row["p_holm"], better)
     points = f"{number(row['difference'], 'points')} points {interval(row['low'], row['high'], 'share')}"
     sentence = f"{subject(row)}: {points}, n = {row['n']:,} paired: {found} (of {len(compared.table)} comparisons)."
     return Conclusion(sentence, "holds" if row["p_holm"] <= ALPHA else "undecided")

@@ -224,6 +224,6 @@ def _finish(model: models.GPT2, corpus: Corpus, run: Run) -> None:
 def _measured(read: pl.DataFrame) -> judging.Measure:
     """Bits per byte with an interval over documents."""
     bits, n_bytes = read["nats"].to_numpy() / math.log(2), read["bytes"].to_numpy()
-    band = judging.percentile(judging.ProblemSums(bits[:, None], n_bytes[:, None].astype(float)))
+    band = judging.percentile_intervals(judging.ProblemSums(bits[:, None], n_bytes[:, None].astype(float)))
     low, high = (float(end[0]) for end in (band.low, band.high))
     return judging.Measure(float(bits.sum() / n_bytes.sum()), low, high, len(read))

@@ -16,21 +16,26 @@ Stop rule: none is needed; the splits are fixed before anything is fitted, and t
 
 from __future__ import annotations
 
-import sys
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from workings import judging, models, reading
+from workings.arithmetic.problems import Problem
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput, Failed
-from workings.reading.recipe import FitConfig
-from workings.run import Run, RunRecord
+from workings.run import Run, RunRecord, resolved
+from workings.text.datasets import load_problems
+
+# The models that think: the one that is read, and those it is compared with (the names of their readers).
+MODEL, UNTRAINED, CONTROL = "model", "untrained model", "control model"
 
 
 @dataclass(frozen=True)
 class Config:
-    """Which model, which problems, what is asked."""
+    """The model whose thoughts are read, the problems, the probe targets and the lens."""
 
     model: str = scientific(
         "bundled",
@@ -53,9 +58,11 @@ class Config:
         (0.5, 0.1, 0.4), "shares of the problems used for training, validation and test"
     )
     layers: tuple[str, ...] = fixed((), "layers to read; by default all")
-    fit: FitConfig = fixed(FitConfig(), "recipe of the tuned lens")
-    necessity: int = fixed(1000, "number of test problems answered again with ablated thoughts; 0: none")
-    samples: int = fixed(6, "number of test problems shown in the report")
+    fit: reading.FitConfig = fixed(reading.FitConfig(), "recipe of the tuned lens")
+    n_ablated: int = fixed(
+        1000, "number of test problems answered again with ablated thoughts; 0: none", formerly="necessity"
+    )
+    n_samples: int = fixed(6, "number of test problems shown in the report", formerly="samples")
     max_new_tokens: int = fixed(32, "maximum number of new tokens per answer")
     max_failures: float = fixed(0.05, "largest share of the problems that may be left out, each for a listed reason")
     store_dtype: Literal["float32", "bfloat16"] = fixed("float32", "floating-point format of the stored states")
@@ -67,214 +74,242 @@ class Config:
 
 ARMS = {"reading": Config()}
 SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"limit": 300, "necessity": 60, "samples": 2, "fit": {"max_epochs": 2}},
+    "smoke": {"limit": 300, "n_ablated": 60, "n_samples": 2, "fit": {"max_epochs": 2}},
     "mini": {},
-    "full": {"limit": 8792, "necessity": 1319},
+    "full": {"limit": 8792, "n_ablated": 1319},
 }
 
 
 def inputs(config: Config) -> dict[str, str | Path]:
-    """The model and the problems, by content where they are local."""
-    from workings.models.checkpoint import BUNDLED, resolve
-
+    """The models and the problems, by content where they are local."""
     named = {"model": config.model, "base": config.base, "control": _control(config)}
-    given: dict[str, str | Path] = {}
-    for name, value in named.items():
-        if value is not None:
-            given[name] = resolve(value) if value in BUNDLED or Path(value).expanduser().exists() else value
-    problems = Path(config.problems).expanduser()
-    return given | {"problems": problems if problems.exists() else config.problems}
+    bundled = {name: str(models.resolve(value)) for name, value in named.items() if value in models.BUNDLED}
+    return resolved({**named, **bundled, "problems": config.problems})
+
+
+# What a run writes besides outcomes ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ProblemCounts:
+    """`results/problems.json`: rows read, problems given more than once, problems used, and rows that are malformed."""
+
+    n_read: int = field(metadata={"formerly": "read"})
+    n_repeated: int = field(metadata={"formerly": "repeated"})
+    n_used: int = field(metadata={"formerly": "used"})
+    malformed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TargetCounts:
+    """Probe targets of one rule: slots (problem × position) with and without a target, and kinds of targets."""
+
+    rule: str
+    n_targets: int = field(metadata={"formerly": "asked"})
+    n_empty: int = field(metadata={"formerly": "empty"})
+    n_new_values: int = field(metadata={"formerly": "new_values"})
+    multi_token_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """`results/model.json`: all that the report says of the model, of what it could not think about, and of the targets.
+
+    Attributes:
+        accuracy: Right answers, and problems answered.
+        self_check: Largest change under edits that must change nothing.
+        targets: By the rule's name, the headline first.
+    """
+
+    fingerprint: str
+    trained: bool
+    family: str
+    n_parameters: int = field(metadata={"formerly": "parameters"})
+    n_blocks: int = field(metadata={"formerly": "blocks"})
+    width: int
+    n_tokens: int = field(metadata={"formerly": "vocabulary"})
+    recurrence: str
+    answer_sees: str
+    n_thoughts: int
+    layers: tuple[str, ...]
+    positions: tuple[str, ...]
+    accuracy: tuple[int, int]
+    self_check: dict[str, float] = field(default_factory=dict)
+    failures: tuple[reading.Failure, ...] = ()
+    targets: dict[str, TargetCounts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SampleReadings:
+    """`results/samples.json`: a few test problems read in full, with the rule of their targets."""
+
+    rule: str
+    grids: tuple[reading.SampleGrid, ...]
+
+
+# The run -------------------------------------------------------------------------------------------------------------
 
 
 def run_arm(config: Config, run: Run) -> None:
-    """Think, store, ask, fit, read; every outcome is kept, so that the report needs no model."""
-    from workings.judging.ablation import judge
-    from workings.judging.readings import readings_beside_controls
-    from workings.reading.rules import can_be_asked, targets_of
-    from workings.reading.samples import sample_grids
-
-    subjects, problems = _subjects(config), _problems(config, run)
-    splits = _split(problems, config)
-    stores = _collected(subjects, problems, splits, config, run)
-    model, store = subjects["model"], stores["model"]
-    asked = {rule: targets_of(rule, model, store) for rule in config.targets}
-    targets = {rule: each for rule, each in asked.items() if can_be_asked(each)}
-    if not targets:
-        raise BadInput(
-            f"none of the targets {', '.join(config.targets)} exists in these problems: they have too few steps"
-        )
-    lenses = _fitted(subjects, stores, targets, config, run)
-    for rule, each in targets.items():
-        beside = {name: (of_rule[rule], stores.get(name, store)) for name, of_rule in lenses.items()}
-        run.outcomes(f"readings_{rule}", readings_beside_controls(model, store, each, beside))
+    """Think, store, fit, read, ablate; every outcome is kept, so that the report needs no model."""
+    thinkers, problems = _thinkers(config), _problems(config, run)
+    splits = reading.split_problems(problems, config.fractions, config.seed)
+    stores = _collected(thinkers, problems, splits, config, run)
+    model, store = thinkers[MODEL], stores[MODEL]
+    targets = _targets(model, store, config)
+    lenses = _fitted(thinkers, stores, targets, config, run)
+    for rule, of_rule in targets.items():
+        readers = {name: (by_rule[rule], stores.get(name, store)) for name, by_rule in lenses.items()}
+        run.outcomes(f"readings_{rule}", judging.readings_beside_controls(model, store, of_rule, readers))
         lenses["tuned lens"][rule].save(run.folder("lens") / rule)
     headline = next(iter(targets))
-    grids = sample_grids(model, store, lenses["tuned lens"][headline], targets[headline], config.samples)
-    run.results("samples", {"rule": headline, "grids": grids})
-    run.results("model", _about(model, store, targets, config))
-    test = [p for p, split in zip(store.as_problems(), store.splits, strict=True) if split == "test"][
-        : config.necessity
-    ]
-    if test:
-        others = [p for p, split in zip(store.as_problems(), store.splits, strict=True) if split == "train"]
-        longest = config.max_new_tokens
-        run.outcomes(
-            "necessity", judge(model, test, others, config.seed, config.batch_size, longest, written=_is_trained(model))
-        )
-    run.results("headline", _headline(run, headline))
-
-
-# What is read --------------------------------------------------------------------------------------------------------
+    grids = reading.sample_grids(model, store, lenses["tuned lens"][headline], targets[headline], config.n_samples)
+    run.results("samples", SampleReadings(headline, grids))
+    run.results("model", _summary(model, store, targets))
+    _ablate(model, store, config, run)
+    found = judging.verdict(RunRecord(run.path).outcomes(f"readings_{headline}"))
+    run.results("headline", {"rule": headline, "kind": found.kind, "sentence": found.sentence, **found.numbers})
 
 
 def _control(config: Config) -> str | None:
     return "bundled-control" if config.control is None and config.model == "bundled" else config.control
 
 
-def _subjects(config: Config) -> dict[str, Any]:
+def _thinkers(config: Config) -> dict[str, models.CODI]:
     """The model, and the models it is compared with, by the reader's name."""
-    import warnings
-
-    from workings.models.codi import open_model
-    from workings.models.device import device_of, dtype_of
-
-    where: dict[str, Any] = {
-        "device": device_of(config.device),
-        "dtype": dtype_of(config.precision),
-        "seed": config.seed,
-    }
+    place, kind = models.device_of(config.device), models.dtype_of(config.precision)
     with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        model = open_model(config.model, base=config.base, lora_alpha=config.lora_alpha, **where)
-    subjects: dict[str, Any] = {"model": model}
+        warnings.simplefilter("always", UserWarning)  # that a LoRA alpha is assumed is said in every run, not once
+        model = models.open_model(
+            config.model,
+            base=config.base,
+            lora_alpha=config.lora_alpha,
+            seed=config.seed,
+            device=place,
+            dtype=kind,
+        )
+    thinkers = {MODEL: model}
     if config.untrained:
-        subjects["untrained model"] = model.untrained(config.seed)
+        thinkers[UNTRAINED] = model.untrained(config.seed)
     control = _control(config)
     if control is not None:
-        subjects["control model"] = open_model(control, **where)
-        if subjects["control model"].tokenizer.get_vocab() != model.tokenizer.get_vocab():
+        thinkers[CONTROL] = models.open_model(control, seed=config.seed, device=place, dtype=kind)
+        if thinkers[CONTROL].tokenizer.get_vocab() != model.tokenizer.get_vocab():
             raise BadInput(
-                f"the control {control} has another vocabulary than {config.model}; they cannot be asked the same"
+                f"the control {control} has another vocabulary than {config.model}, so the two cannot have the same targets"
             )
-    return subjects
+    return thinkers
 
 
-def _problems(config: Config, run: Run) -> list[Any]:
-    """Problems of the reference, each once; malformed rows and repeats are counted in the run."""
-    from workings.text.datasets import load_problems
-
+def _problems(config: Config, run: Run) -> list[Problem]:
+    """The problems of the reference, each once; malformed rows and repeats are counted in the run."""
     read = load_problems(config.problems, split=config.problem_split, limit=config.limit, seed=config.seed + 1000)
     unique = list({p.id: p for p in read.problems}.values())
-    counts = {"read": read.n_rows, "repeated": len(read.problems) - len(unique), "used": len(unique)}
-    run.results("problems", counts | {"malformed": list(map(str, read.malformed))})
+    malformed = tuple(map(str, read.malformed))
+    run.results("problems", ProblemCounts(read.n_rows, len(read.problems) - len(unique), len(unique), malformed))
     return unique
 
 
-def _split(problems: Sequence[Any], config: Config) -> dict[str, str]:
-    from workings.reading.targets import split_problems
-
-    return split_problems(problems, config.fractions, config.seed)
-
-
 def _collected(
-    subjects: Mapping[str, Any], problems: list[Any], splits: Mapping[str, str], config: Config, run: Run
-) -> dict[str, Any]:
-    """A store per subject. The others think about exactly the problems that the model could think about."""
-    from workings.reading.collection import collect
-
-    stores: dict[str, Any] = {}
-    for name, subject in subjects.items():
-        stores[name] = collect(
-            subject,
+    thinkers: Mapping[str, models.CODI], problems: list[Problem], splits: Mapping[str, str], config: Config, run: Run
+) -> dict[str, reading.ThoughtStore]:
+    """A store per model. The others think about exactly the problems that the first could think about."""
+    stores: dict[str, reading.ThoughtStore] = {}
+    for name, thinker in thinkers.items():
+        stores[name] = reading.collect(
+            thinker,
             problems,
             run.folder("thoughts") / name.replace(" ", "-"),
             dtype=config.store_dtype,
             batch_size=config.batch_size,
             splits=splits,
-            max_new_tokens=config.max_new_tokens if name == "model" else 0,
+            max_new_tokens=config.max_new_tokens if name == MODEL else 0,
             max_failures=config.max_failures,
-            progress=sys.stderr.isatty(),
         )
-        if name == "model":
+        if name == MODEL:
             problems = stores[name].as_problems()
-        elif stores[name].ids != stores["model"].ids:
+        elif stores[name].ids != stores[MODEL].ids:
             raise Failed(f"the {name} failed on {len(stores[name].failures)} problems that the model could think about")
     return stores
 
 
-# How it is read ------------------------------------------------------------------------------------------------------
+def _targets(model: models.CODI, store: reading.ThoughtStore, config: Config) -> dict[str, reading.Targets]:
+    """Probe targets by rule; rules without a target in every split are left out."""
+    every = {rule: reading.probe_targets(rule, model, store) for rule in config.targets}
+    targets = {rule: one for rule, one in every.items() if one.in_every_split}
+    if not targets:
+        raise BadInput(
+            f"none of the targets {', '.join(config.targets)} exists in these problems: they have too few steps"
+        )
+    return targets
 
 
 def _fitted(
-    subjects: Mapping[str, Any], stores: Mapping[str, Any], targets: Mapping[str, Any], config: Config, run: Run
-) -> dict[str, Any]:
+    thinkers: Mapping[str, models.CODI],
+    stores: Mapping[str, reading.ThoughtStore],
+    targets: Mapping[str, reading.Targets],
+    config: Config,
+    run: Run,
+) -> dict[str, dict[str, reading.TunedLens]]:
     """Lenses by reader and rule: the tuned lens, the same on shuffled targets, and the same for each compared model."""
-    from workings.reading.fit import fit_each
-    from workings.reading.lens import TunedLens
-
     fit = replace(config.fit, seed=config.seed)
-    shuffled = {f"{rule}, shuffled": asked.shuffled(config.seed) for rule, asked in targets.items()}
-    lenses: dict[str, Any] = {}
-    for name, subject in subjects.items():
-        lens = TunedLens.start(subject.unembedding, _layers(subject, config), subject.fingerprint)
-        asked = {**targets, **shuffled} if name == "model" else dict(targets)
+    shuffled = {f"{rule}, shuffled": one.shuffled(config.seed) for rule, one in targets.items()}
+    lenses: dict[str, dict[str, reading.TunedLens]] = {}
+    for name, thinker in thinkers.items():
+        lens = reading.TunedLens.of(thinker, _layers(thinker, config))
         log = lambda epoch, fit, name=name, **metrics: run.log(epoch, reader=name, fit=fit, **metrics)
-        fits = fit_each(lens, stores[name], asked, fit, log)
-        lenses["tuned lens" if name == "model" else name] = {rule: fits[rule].lens for rule in targets}
-        if name == "model":
+        fits = reading.fit_each(lens, stores[name], {**targets, **(shuffled if name == MODEL else {})}, fit, log)
+        lenses["tuned lens" if name == MODEL else name] = {rule: fits[rule].lens for rule in targets}
+        if name == MODEL:
             lenses["shuffled targets"] = {rule: fits[f"{rule}, shuffled"].lens for rule in targets}
     return lenses
 
 
-def _layers(model: Any, config: Config) -> tuple[str, ...]:
+def _layers(model: models.CODI, config: Config) -> Sequence[str]:
     unknown = [layer for layer in config.layers if layer not in model.layers]
     if unknown:
         raise BadInput(f"no layer {', '.join(unknown)} in this model; it has {', '.join(model.layers)}")
-    return config.layers or model.layers
+    return config.layers
 
 
-def _is_trained(model: Any) -> bool:
+def _ablate(model: models.CODI, store: reading.ThoughtStore, config: Config, run: Run) -> None:
+    """Answer test problems with ablated thoughts; means are taken over the training problems."""
+    problems = list(zip(store.as_problems(), store.splits, strict=True))
+    test = [problem for problem, split in problems if split == "test"][: config.n_ablated]
+    if test:
+        others = [problem for problem, split in problems if split == "train"]
+        outcomes = judging.ablate(
+            model, test, others, config.seed, config.batch_size, config.max_new_tokens, written=_is_trained(model)
+        )
+        run.outcomes("ablation", outcomes)
+
+
+def _is_trained(model: models.CODI) -> bool:
     return not model.fingerprint.startswith("untrained")
 
 
-def _about(model: Any, store: Any, targets: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """Everything about model, problems and targets that the report prints."""
-    from workings.models.anatomy import count_parameters
-    from workings.reading.intervene import self_check
-
+def _summary(model: models.CODI, store: reading.ThoughtStore, targets: Mapping[str, reading.Targets]) -> ModelSummary:
     answered = store.problems["correct"].drop_nulls()
-    return {
-        "fingerprint": model.fingerprint,
-        "trained": _is_trained(model),
-        "family": model.base.config.model_type,
-        "parameters": count_parameters(model),
-        "blocks": model.n_layers,
-        "width": model.width,
-        "vocabulary": model.base.get_input_embeddings().weight.shape[0],
-        "recurrence": model.config.recurrence,
-        "answer_sees": model.config.answer_sees,
-        "n_thoughts": model.n_thoughts,
-        "layers": store.layers,
-        "positions": store.positions,
-        "accuracy": [int(answered.sum()), len(answered)],
-        "self_check": self_check(model, store.problems["question"].head(8).to_list()),
-        "failures": store.failures,
-        "targets": {
-            rule: {
-                "rule": t.rule,
-                "asked": int(t.mask.sum()),
-                "empty": t.n_empty,
-                "new_values": int(t.new_value.sum()),
-                "multi_token_share": t.multi_token_share,
-            }
-            for rule, t in targets.items()
+    return ModelSummary(
+        fingerprint=model.fingerprint,
+        trained=_is_trained(model),
+        family=model.base.config.model_type,
+        n_parameters=models.count_parameters(model),
+        n_blocks=model.n_layers,
+        width=model.width,
+        n_tokens=model.base.get_input_embeddings().weight.shape[0],
+        recurrence=model.config.recurrence,
+        answer_sees=model.config.answer_sees,
+        n_thoughts=model.n_thoughts,
+        layers=store.layers,
+        positions=store.positions,
+        accuracy=(int(answered.sum()), len(answered)),
+        self_check=reading.self_check(model, store.problems["question"].head(8).to_list()),
+        failures=tuple(store.failures),
+        targets={
+            rule: TargetCounts(
+                one.rule, int(one.mask.sum()), one.n_empty, int(one.new_value.sum()), one.multi_token_share
+            )
+            for rule, one in targets.items()
         },
-    }
-
-
-def _headline(run: Run, rule: str) -> dict[str, Any]:
-    from workings.judging.verdict import verdict
-
-    record = RunRecord(run.path)
-    found = verdict(record.outcomes(f"readings_{rule}"))
-    return {"rule": rule, "kind": found.kind, "sentence": found.sentence} | dict(found.numbers)
+    )

@@ -1,20 +1,27 @@
-"""A run of `read-thoughts` → its report: verdict, controls, layer × position, curves, necessity, samples. Reads the record only."""
+"""A run of `read-thoughts` → its report: verdict, controls, layer × position, curves, ablations, samples. Reads the record only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from workings.experiments.default_report import provenance
-from workings.experiments.read_thoughts import Config
+from workings.experiments.default_report import one_seed, provenance
+from workings.experiments.read_thoughts import (
+    MODEL,
+    Config,
+    ModelSummary,
+    ProblemCounts,
+    SampleReadings,
+    TargetCounts,
+)
 from workings.files import write_with
 from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
 from workings.judging.scores import LENSES, at_one_layer, new_values, score, skill
 from workings.judging.statistics import wilson
-from workings.judging.verdict import verdict
+from workings.judging.verdict import Finding, Skill, Verdict, verdict
+from workings.reading import SampleGrid
 from workings.report import (
     Axis,
     Column,
@@ -30,6 +37,7 @@ from workings.report import (
     Report,
     Row,
     Samples,
+    Section,
     Series,
     Stat,
     Table,
@@ -46,36 +54,36 @@ SCORE_COLUMNS = (
     Column("top-10", "share"),
     Column("cross-entropy", "nats"),
 )
+ScoreRow = Mapping[str, float]  # a row of `score`
 
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
-    """The reading of one run (the last, where several are given), judged: report.html, report.md and figures, in `out`."""
+    """Judge the reading of one run (the last of several): report.html, report.md and figures, in `out`."""
     record = records[-1]
-    config = record.config(Config)
-    about, rules = record.result("model"), list(record.result("model")["targets"])
-    readings = {rule: record.outcomes(f"readings_{rule}") for rule in rules}
-    verdicts = {rule: verdict(readings[rule]) for rule in rules}
-    found = verdicts[rules[0]]
-    sections: list[Any] = [_at_a_glance(verdicts, about)] if len(rules) > 1 else []
-    for rule in rules:
-        sections += _about_rule(rule, readings[rule], verdicts[rule], about, first=rule == rules[0])
-    sections += _fit_curves(record.metrics(), rules)
-    sections += _necessity(record)
-    sections.append(_samples(record.result("samples")))
+    config, model = record.config(Config), record.result("model", ModelSummary)
+    readings = {rule: record.outcomes(f"readings_{rule}") for rule in model.targets}
+    verdicts = {rule: verdict(frame) for rule, frame in readings.items()}
+    headline, found = next(iter(verdicts.items()))
+    sections: list[Section] = [_at_a_glance(verdicts, model)] if len(verdicts) > 1 else []
+    for rule, frame in readings.items():
+        sections += _about_rule(rule, frame, verdicts[rule], model, first=rule == headline)
+    sections += _fit_curves(record.metrics(), list(verdicts))
+    sections += _ablations(record)
+    sections.append(_samples(record.result("samples", SampleReadings)))
     made = Report(
         title=f"Reading the thoughts of {_short(config.model)}",
         question=records[0].question,
-        conclusion=Conclusion(f"{_asked(rules[0], about)}: {found.sentence}", found.kind),
+        conclusion=Conclusion(f"{_name(headline, model)}: {found.sentence}", found.kind),
         sections=sections,
         provenance=provenance([record]),
-        headline=_headline(found.numbers),
-        warnings=_warnings(record, about),
-        properties=_facts(record, about, config),
-        limits=_limits(about),
+        headline=_headline(found.finding),
+        warnings=_warnings(record, model),
+        properties=_properties(record, model, config),
+        limits=_limits(model),
     )
     page = write_report(made, out)
-    for rule in rules:
-        write_with(out / "figures" / f"scores_{rule}.csv", every_score(readings[rule]).write_csv)
+    for rule, frame in readings.items():
+        write_with(out / "figures" / f"scores_{rule}.csv", every_score(frame).write_csv)
     return page
 
 
@@ -90,29 +98,22 @@ def every_score(readings: pl.DataFrame) -> pl.DataFrame:
 # The parts, in the order of the page ---------------------------------------------------------------------------------
 
 
-def _headline(numbers: Any) -> list[Stat]:
-    n = f"n = {numbers['n_problems']:,} test problems, {numbers['layer']}"
-    lens = Estimate(numbers["top1"], numbers["top1_low"], numbers["top1_high"])
-    points = Estimate(numbers["skill"], numbers["skill_low"], numbers["skill_high"])
-    bits = Estimate(numbers["bits"], numbers["bits_low"], numbers["bits_high"])
+def _headline(finding: Finding) -> list[Stat]:
+    n = f"n = {finding.score['n_problems']:,} test problems, {finding.layer}"
     return [
-        Stat("the lens names the target", lens, "share", n),
-        Stat("skill over the best control", points, "points", numbers["skill_control"]),
-        Stat("skill in bits", bits, "bits", numbers["bits_control"]),
+        Stat("the lens names the target", _estimate(finding.score, "top1"), "share", n),
+        Stat("skill over the best control", _skill(finding.points), "points", finding.points.control),
+        Stat("skill in bits", _skill(finding.bits), "bits", finding.bits.control),
     ]
 
 
-def _at_a_glance(verdicts: dict[str, Any], about: dict[str, Any]) -> Table:
-    """One row a target rule: none is shown without the others."""
+def _at_a_glance(verdicts: Mapping[str, Verdict], model: ModelSummary) -> Table:
+    """One row per target rule: none is shown without the others."""
     rows = []
     for rule, found in verdicts.items():
-        n = found.numbers
-        lens, lead = (
-            Estimate(n["top1"], n["top1_low"], n["top1_high"]),
-            Estimate(n["skill"], n["skill_low"], n["skill_high"]),
-        )
-        cells = [lens, n["skill_control_value"], lead, n["skill_control"], found.kind]
-        rows.append(Row(_asked(rule, about), cells, n["n_problems"]))
+        lens, best = found.finding.score, found.finding.points
+        cells = [_estimate(lens, "top1"), best.control_value, _skill(best), best.control, found.kind]
+        rows.append(Row(_name(rule, model), cells, int(lens["n_problems"])))
     columns = [
         Column("lens", "share"),
         Column("best control", "share"),
@@ -123,76 +124,79 @@ def _at_a_glance(verdicts: dict[str, Any], about: dict[str, Any]) -> Table:
     caption = (
         "Top-1 on test problems, at the layer chosen on validation. The first row is the headline, named beforehand."
     )
-    return Table("What was asked, and what was read", columns, rows, caption, rows_are="target", drawn="skill")
+    return Table("The targets, and what was read", columns, rows, caption, rows_are="target", drawn="skill")
 
 
-def _about_rule(rule: str, readings: pl.DataFrame, found: Any, about: dict[str, Any], first: bool) -> list[Any]:
-    name = _asked(rule, about)
-    counts = about["targets"][rule]
-    body = f"{found.sentence}\n\n{_counted(counts)}"
-    sections: list[Any] = [Text(f"{name}: {found.kind}", body)] if not first else [Text(name, _counted(counts))]
-    sections.append(_controls(rule, readings, found.numbers["layer"], found.numbers["skill_control"], about))
-    if counts["new_values"]:
-        sections.append(_new_values(readings, found.numbers["layer"], name))
+def _about_rule(rule: str, readings: pl.DataFrame, found: Verdict, model: ModelSummary, first: bool) -> list[Section]:
+    name, counts = _name(rule, model), model.targets[rule]
+    sections: list[Section] = (
+        [Text(name, _counted(counts))]
+        if first  # whose sentence is the report's conclusion
+        else [Text(f"{name}: {found.kind}", f"{found.sentence}\n\n{_counted(counts)}")]
+    )
+    sections.append(_controls(name, readings, found.finding))
+    if counts.n_new_values:
+        sections.append(_new_values(readings, found.finding.layer, name))
     sections.append(_overall(readings, name))
-    sections.append(_by(readings, "layer", name, _in_order(about["layers"], readings["layer"])))
-    sections.append(_by(readings, "position", name, _in_order(about["positions"], readings["position"])))
-    sections.append(_heat_map(readings, name, about))
+    sections.append(_by(readings, "layer", name, _in_order(model.layers, readings["layer"])))
+    sections.append(_by(readings, "position", name, _in_order(model.positions, readings["position"])))
+    sections.append(_heat_map(readings, name, model))
     return sections
 
 
-def _controls(rule: str, readings: pl.DataFrame, layer: str, best: str, about: dict[str, Any]) -> Table:
-    scores = score(at_one_layer(readings, TUNED, layer))
+def _controls(name: str, readings: pl.DataFrame, finding: Finding) -> Table:
     order = {TUNED: 0, "logit lens": 1}
-    rows = sorted(scores.iter_rows(named=True), key=lambda r: (order.get(r["reader"], 2), -r["top1"]))
-    cells = [
-        Row(r["reader"], [_estimate(r, k) for k in ("top1", "top5", "top10", "ce")], r["n_problems"]) for r in rows
+    scores = score(at_one_layer(readings, TUNED, finding.layer)).iter_rows(named=True)
+    rows = [
+        Row(row["reader"], [_estimate(row, key) for key in SCORES], row["n_problems"])
+        for row in sorted(scores, key=lambda row: (order.get(row["reader"], 2), -row["top1"]))
     ]
     caption = (
-        f"Test problems; the tuned lens at {layer}, every other reader with layers at the layer where it does best, all chosen on "
-        "validation. Brackets are 95 % intervals, clustered by problem."
+        f"Test problems; the tuned lens at {finding.layer}, every other reader with layers at the layer where it does best, all "
+        "chosen on validation. Brackets are 95 % intervals, clustered by problem."
     )
     return Table(
-        f"{_asked(rule, about)}: the lens beside its controls",
+        f"{name}: the lens beside its controls",
         SCORE_COLUMNS,
-        cells,
+        rows,
         caption,
         highlight=TUNED,
-        reference=best,
+        reference=finding.points.control,
         drawn="top-1",
     )
 
 
 def _new_values(readings: pl.DataFrame, layer: str, name: str) -> Table:
-    scores = new_values(at_one_layer(readings, TUNED, layer))
-    rows = sorted(scores.iter_rows(named=True), key=lambda r: (r["reader"] != TUNED, -r["top1"]))
-    cells = [Row(r["reader"], [_estimate(r, "top1"), _estimate(r, "top5")], r["n_problems"]) for r in rows]
-    caption = "Only targets that are numbers standing neither in the question nor in the answer: they cannot be copied."
-    return Table(f"{name}: hits on new values", [Column("top-1", "share"), Column("top-5", "share")], cells, caption)
+    scores = new_values(at_one_layer(readings, TUNED, layer)).iter_rows(named=True)
+    rows = [
+        Row(row["reader"], [_estimate(row, "top1"), _estimate(row, "top5")], row["n_problems"])
+        for row in sorted(scores, key=lambda row: (row["reader"] != TUNED, -row["top1"]))
+    ]
+    caption = "Only targets that are numbers found neither in the question nor in the answer: they cannot be copied."
+    return Table(f"{name}: hits on new values", [Column("top-1", "share"), Column("top-5", "share")], rows, caption)
 
 
 def _overall(readings: pl.DataFrame, name: str) -> Table:
     """Every layer and position pooled, as seed 001 printed its headline."""
-    rows = sorted(score(readings).iter_rows(named=True), key=lambda r: (r["reader"] not in LENSES, -r["top1"]))
-    cells = [Row(r["reader"], [_estimate(r, k) for k in SCORES], r["n_problems"]) for r in rows]
+    scores = score(readings).iter_rows(named=True)
+    rows = [
+        Row(row["reader"], [_estimate(row, key) for key in SCORES], row["n_problems"])
+        for row in sorted(scores, key=lambda row: (row["reader"] not in LENSES, -row["top1"]))
+    ]
     caption = "All layers and positions of the test problems; n counts problems, not states."
-    return Table(f"{name}: all layers and positions together", SCORE_COLUMNS, cells, caption, highlight=TUNED)
+    return Table(f"{name}: all layers and positions together", SCORE_COLUMNS, rows, caption, highlight=TUNED)
 
 
 def _by(readings: pl.DataFrame, column: str, name: str, order: Sequence[str]) -> Table:
     """The lens's scores and its skill in points and bits by layer or by position, with simultaneous intervals of the skill."""
-    scores = {r[column]: r for r in score(readings.filter(reader=TUNED), (column,)).iter_rows(named=True)}
-    leads = skill(readings, by=(column,))
+    scores = {row[column]: row for row in score(readings.filter(reader=TUNED), (column,)).iter_rows(named=True)}
+    skills = skill(readings, by=(column,))
     rows = []
     for value in (value for value in order if value in scores):
-        lead = {r["measure"]: r for r in leads.filter(pl.col(column) == value).iter_rows(named=True)}
-        control = lead["top1"]
-        cells = [_estimate(scores[value], k) for k in SCORES] + [
-            control["control_value"],
-            _lead(control),
-            _lead(lead["bits"]),
-        ]
-        rows.append(Row(value, cells, control["n_problems"], note=control["control"]))
+        of = {row["measure"]: row for row in skills.filter(pl.col(column) == value).iter_rows(named=True)}
+        points, bits = (Estimate(row["skill"], row["low"], row["high"]) for row in (of["top1"], of["bits"]))
+        cells = [*(_estimate(scores[value], key) for key in SCORES), of["top1"]["control_value"], points, bits]
+        rows.append(Row(value, cells, of["top1"]["n_problems"], note=of["top1"]["control"]))
     columns = [
         *SCORE_COLUMNS[:-1],
         Column("CE", "nats"),
@@ -207,27 +211,16 @@ def _by(readings: pl.DataFrame, column: str, name: str, order: Sequence[str]) ->
     return Table(f"{name}: by {column}", columns, rows, caption, rows_are=column)
 
 
-def _heat_map(readings: pl.DataFrame, name: str, about: dict[str, Any]) -> HeatMap:
-    layers = _in_order(about["layers"], readings["layer"])
-    positions = _in_order(about["positions"], readings["position"])
-    lens = {
-        (r["layer"], r["position"]): r
-        for r in score(readings.filter(reader=TUNED), ("layer", "position")).iter_rows(named=True)
-    }
-    leads = skill(readings, by=("layer", "position")).filter(measure="top1")
-    lead = {(r["layer"], r["position"]): r for r in leads.iter_rows(named=True)}
+def _heat_map(readings: pl.DataFrame, name: str, model: ModelSummary) -> HeatMap:
+    layers = _in_order(model.layers, readings["layer"])
+    positions = _in_order(model.positions, readings["position"])
+    by_cell = ("layer", "position")
+    lens = score(readings.filter(reader=TUNED), by_cell).rows_by_key(by_cell, named=True, unique=True)
+    skills = skill(readings, by=by_cell).filter(measure="top1").rows_by_key(by_cell, named=True, unique=True)
+    majority = score(readings.filter(reader="majority"), ("position",)).rows_by_key("position", named=True, unique=True)
     cells = [[(layer, position) for position in positions] for layer in layers]
     grid = lambda key: [[lens[cell][key] if cell in lens else None for cell in row] for row in cells]
-    differs = [[cell in lead and lead[cell]["low"] > 0 for cell in row] for row in cells]
-    majority = {
-        r["position"]: r for r in score(readings.filter(reader="majority"), ("position",)).iter_rows(named=True)
-    }
-    control = ControlRow(
-        "majority",
-        [majority[p]["top1"] if p in majority else None for p in positions],
-        [majority[p]["top1_low"] if p in majority else None for p in positions],
-        [majority[p]["top1_high"] if p in majority else None for p in positions],
-    )
+    of_majority = lambda key: [majority[p][key] if p in majority else None for p in positions]
     return HeatMap(
         f"{name}: top-1 by layer and position",
         layers,
@@ -236,45 +229,47 @@ def _heat_map(readings: pl.DataFrame, name: str, about: dict[str, Any]) -> HeatM
         [[lens[cell]["n_problems"] if cell in lens else 0 for cell in row] for row in cells],
         lows=grid("top1_low"),
         highs=grid("top1_high"),
-        differs=differs,
+        differs=[[cell in skills and skills[cell]["low"] > 0 for cell in row] for row in cells],
         control="the best control of the cell (simultaneous 95 % intervals)",
-        controls=[control],
+        controls=[ControlRow("majority", of_majority("top1"), of_majority("top1_low"), of_majority("top1_high"))],
         limits=(0.0, 1.0),
     )
 
 
-def _fit_curves(metrics: pl.DataFrame, rules: Sequence[str]) -> list[Curves]:
+def _fit_curves(metrics: pl.DataFrame, rules: Sequence[str]) -> list[Section]:
+    """A figure a rule: the validation loss of the lens, of the lens on shuffled targets, and of the compared models'."""
     if "fit" not in metrics.columns:
         return []
-    sections = []
+    sections: list[Section] = []
     for rule in rules:
         series = []
         for reader in metrics["reader"].drop_nulls().unique(maintain_order=True):
             for fit in (rule, f"{rule}, shuffled"):
                 rows = metrics.filter(reader=reader, fit=fit)
+                name = "shuffled targets" if fit != rule else TUNED if reader == MODEL else reader
                 if len(rows):
-                    name = "shuffled targets" if fit != rule else "tuned lens" if reader == "model" else reader
-                    series.append(
-                        Series(name, rows["step"].to_list(), rows["validation"].to_list(), control=name != "tuned lens")
-                    )
+                    steps, losses = rows["step"].to_list(), rows["validation"].to_list()
+                    series.append(Series(name, steps, losses, control=name != TUNED))
         sections.append(Curves(f"Fitting the lens: {rule}", Axis("epoch"), Axis("validation loss", "nats"), series))
     return sections
 
 
-def _necessity(record: RunRecord) -> list[Table]:
-    path = record.path / "outcomes" / "necessity.parquet"
-    if not path.exists():
+def _ablations(record: RunRecord) -> list[Section]:
+    # Runs before 2026-11-26 call the outcomes "necessity".
+    names = [name for name in ("ablation", "necessity") if (record.path / "outcomes" / f"{name}.parquet").is_file()]
+    if not names:
         return []
-    table = accuracy(record.outcomes("necessity"))
-    lengths = sorted(table["n_steps"].unique())
-    rows = []
-    for condition in CONDITIONS:
-        cells = {r["n_steps"]: r for r in table.filter(condition=condition).iter_rows(named=True)}
-        if cells:
-            row = [Estimate(cells[k]["accuracy"], cells[k]["low"], cells[k]["high"]) for k in lengths]
-            rows.append(Row(IN_WORDS[condition], row))
-    ns = {r["n_steps"]: r["n"] for r in table.filter(condition="own").iter_rows(named=True)}
-    columns = [Column(f"{k} step{'' if k == 1 else 's'} (n = {ns[k]})", "share") for k in lengths]
+    table = accuracy(record.outcomes(names[0]))
+    lengths = sorted({n_steps for n_steps, _ in table})
+    rows = [
+        Row(IN_WORDS[condition], [Estimate(one.value, one.low, one.high) for one in right])
+        for condition in CONDITIONS
+        if (right := [table[n_steps, condition].correct for n_steps in lengths if (n_steps, condition) in table])
+    ]
+    columns = [
+        Column(f"{n_steps} step{'s' * (n_steps != 1)} (n = {table[n_steps, 'own'].correct.n})", "share")
+        for n_steps in lengths
+    ]
     caption = (
         "Accuracy of the answer when what is fed is replaced and later thoughts are recomputed. A reading says what a thought "
         "holds; this says whether the answer needs it. A constant recurrence feeds the same vector anyway."
@@ -282,83 +277,90 @@ def _necessity(record: RunRecord) -> list[Table]:
     return [Table("Are the thoughts used?", columns, rows, caption, rows_are="what is fed")]
 
 
-def _samples(result: dict[str, Any]) -> Samples:
-    grids = [_reading_grid(grid) for grid in result["grids"]]
+def _samples(samples: SampleReadings) -> Samples:
     caption = (
-        f"The first test problems that have a target ({result['rule']}), not picked by how well they were read. "
+        f"The first test problems that have a target ({samples.rule}), not picked by how well they were read. "
         "Full-softmax probabilities."
     )
-    return Samples("Sample readings", grids, caption)
+    return Samples("Sample readings", [_reading_grid(grid) for grid in samples.grids], caption)
 
 
-def _reading_grid(grid: dict[str, Any]) -> ReadingGrid:
-    def reading(cell: dict[str, Any]) -> Reading:
-        guesses = [Guess(token, p, cell["rank"] == at) for at, (token, p) in enumerate(cell["guesses"])]
-        return Reading(guesses, cell["rank"], cell["probability"])
-
-    cells = [[reading(cell) for cell in row] for row in grid["cells"]]
-    plain = {
-        k: grid[k]
-        for k in ("question", "chain", "gold", "answer", "correct", "layers", "positions", "targets", "problem")
-    }
-    return ReadingGrid(cells=cells, **plain)
-
-
-def _facts(record: RunRecord, about: dict[str, Any], config: Any) -> list[Properties]:
-    right, n = about["accuracy"]
-    accurate = (
-        f"{100 * right / n:.1f} % [{100 * wilson(right, n).low:.1f}, {100 * wilson(right, n).high:.1f}], n = {n:,}"
-        if n
-        else "not asked"
+def _reading_grid(grid: SampleGrid) -> ReadingGrid:
+    cells = [
+        [
+            Reading(
+                [Guess(token, p, cell.rank == at) for at, (token, p) in enumerate(cell.guesses)],
+                cell.rank,
+                cell.probability,
+            )
+            for cell in row
+        ]
+        for row in grid.cells
+    ]
+    return ReadingGrid(
+        question=grid.question,
+        chain=grid.chain,
+        gold=grid.gold,
+        answer=grid.answer,
+        correct=grid.correct,
+        layers=grid.layers,
+        positions=grid.positions,
+        cells=cells,
+        targets=grid.targets,
+        problem=grid.problem,
     )
-    problems = record.result("problems")
-    model = {
-        "model": str(config.model),
-        "trained to think": "yes" if about["trained"] else "no: a language model wrapped as an untrained CODI",
-        "architecture": f"{about['family']}, {about['blocks']} blocks, width {about['width']}, vocabulary {about['vocabulary']:,}",
-        "parameters": f"{about['parameters']:,}",
-        "thoughts": f"{about['n_thoughts']}, fed: {about['recurrence']}; the answer sees {about['answer_sees']}",
+
+
+def _properties(record: RunRecord, model: ModelSummary, config: Config) -> list[Properties]:
+    right, n = model.accuracy
+    accurate = "not asked"
+    if n:
+        around = wilson(right, n)
+        accurate = f"{100 * right / n:.1f} % [{100 * around.low:.1f}, {100 * around.high:.1f}], n = {n:,}"
+    problems = record.result("problems", ProblemCounts)
+    about_model = {
+        "model": config.model,
+        "trained to think": "yes" if model.trained else "no: a language model wrapped as an untrained CODI",
+        "architecture": f"{model.family}, {model.n_blocks} blocks, width {model.width}, vocabulary {model.n_tokens:,}",
+        "parameters": f"{model.n_parameters:,}",
+        "thoughts": f"{model.n_thoughts}, fed: {model.recurrence}; the answer sees {model.answer_sees}",
         "right answers, all problems": accurate,
-        "fingerprint": about["fingerprint"],
+        "fingerprint": model.fingerprint,
     }
-    checks = {f"largest change: {name}": f"{value:g}" for name, value in about["self_check"].items()}
-    data = {
-        "problems": str(config.problems),
-        "read, used": f"{problems['read']:,} rows, {problems['used']:,} problems",
-        "malformed, repeated": f"{len(problems['malformed'])}, {problems['repeated']}",
-        "could not be thought about": str(len(about["failures"])),
+    about_problems = {
+        "problems": config.problems,
+        "read, used": f"{problems.n_read:,} rows, {problems.n_used:,} problems",
+        "malformed, repeated": f"{len(problems.malformed)}, {problems.n_repeated}",
+        "could not be thought about": str(len(model.failures)),
         "train, validation, test": ", ".join(f"{share:.0%}" for share in config.fractions),
     }
+    checks = {f"largest change: {name}": f"{value:g}" for name, value in model.self_check.items()}
     return [
-        Properties("The model", model),
-        Properties("The problems", data),
+        Properties("The model", about_model),
+        Properties("The problems", about_problems),
         Properties("Edits that must change nothing", checks),
     ]
 
 
-def _warnings(record: RunRecord, about: dict[str, Any]) -> list[str]:
-    warnings = [
-        "One training seed: the intervals are over items only and say nothing about other trainings of this model."
-    ]
-    if about["failures"]:
-        first = about["failures"][0]
-        warnings.append(
-            f"{len(about['failures'])} problems could not be thought about, the first because: {first['reason']}"
-        )
-    malformed = record.result("problems")["malformed"]
+def _warnings(record: RunRecord, model: ModelSummary) -> list[str]:
+    warnings = one_seed([record])
+    if model.failures:
+        first = model.failures[0].reason
+        warnings.append(f"{len(model.failures)} problems could not be thought about, the first because: {first}")
+    malformed = record.result("problems", ProblemCounts).malformed
     if malformed:
         warnings.append(f"{len(malformed)} rows could not be read, the first: {malformed[0]}")
-    if any(value != 0 for value in about["self_check"].values()):
+    if any(value != 0 for value in model.self_check.values()):
         warnings.append("An edit that must change nothing changed something: do not trust the numbers below.")
     return warnings
 
 
-def _limits(about: dict[str, Any]) -> list[str]:
+def _limits(model: ModelSummary) -> list[str]:
     limits = [
-        "What a lens reads from a state need not be what the model uses: see the table on substituted thoughts.",
+        "What a lens reads from a state need not be what the model uses: see the table on ablated thoughts.",
         "The written chain stands for one way to the answer; a model may think another.",
     ]
-    if not about["trained"]:
+    if not model.trained:
         limits.append(
             "This model was never trained to think; what is read here is what any language model's states hold."
         )
@@ -368,25 +370,25 @@ def _limits(about: dict[str, Any]) -> list[str]:
 # Small words ---------------------------------------------------------------------------------------------------------
 
 
-def _asked(rule: str, about: dict[str, Any]) -> str:
-    name = about["targets"][rule]["rule"]
+def _name(rule: str, model: ModelSummary) -> str:
+    name = model.targets[rule].rule
     return "The chain's tokens (uniform split)" if rule == "uniform" else name[0].upper() + name[1:]
 
 
-def _counted(counts: dict[str, Any]) -> str:
+def _counted(counts: TargetCounts) -> str:
     return (
-        f"{counts['asked']:,} slots (problem × position) are asked about, {counts['empty']:,} are empty and masked; "
-        f"{counts['new_values']:,} targets are new values; of {100 * counts['multi_token_share']:.1f} % of the targets only the "
-        "first token is asked."
+        f"{counts.n_targets:,} slots (problem × position) have a target, {counts.n_empty:,} are empty and masked; "
+        f"{counts.n_new_values:,} targets are new values; {100 * counts.multi_token_share:.1f} % of the targets are only the "
+        "first token of something longer."
     )
 
 
-def _estimate(row: dict[str, Any], key: str) -> Estimate:
+def _estimate(row: ScoreRow, key: str) -> Estimate:
     return Estimate(row[key], row[f"{key}_low"], row[f"{key}_high"])
 
 
-def _lead(row: dict[str, Any]) -> Estimate:
-    return Estimate(row["skill"], row["low"], row["high"])
+def _skill(one: Skill) -> Estimate:
+    return Estimate(one.value, one.low, one.high)
 
 
 def _in_order(names: Sequence[str], present: pl.Series) -> list[str]:

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from workings import judging, models, training
 from workings.arithmetic.generator import PRESETS, ProblemSpec, generate, vocabulary
@@ -28,9 +28,6 @@ from workings.config import fixed, nuisance, scientific
 from workings.run import Run
 from workings.text.words import word_tokenizer
 from workings.training.recipes import DistilConfig
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -123,11 +120,11 @@ def _finish(
     config: Config, model: models.CODI, validation: Sequence[Problem], test: Sequence[Problem], run: Run
 ) -> None:
     """Outcomes on the test problems; the checkpoint; at the very last the resume point goes."""
-    outcomes = judging.ablation.judge(model, test, validation, seed=config.seed)
+    outcomes = judging.ablate(model, test, validation, seed=config.seed)
     run.outcomes("answers", outcomes)
     table = judging.ablation.accuracy(outcomes)
     longest = max(config.problems.n_steps)
-    shown = {c: judging.ablation.cell(table, longest, c)["accuracy"] for c in judging.ablation.CONDITIONS}
+    shown = {c: table[longest, c].correct.value for c in judging.ablation.CONDITIONS}
     run.results("headline", {f"{c}, {longest} steps": round(share, 4) for c, share in shown.items()})
     folder = model.save(run.folder("checkpoint") / "model", card(config, table, model))
     shutil.copy(run.path / "config.yaml", folder / "recipe.yaml")
@@ -167,7 +164,7 @@ def untrained(config: Config) -> models.CODI:
     )
 
 
-def card(config: Config, table: pl.DataFrame, model: models.CODI) -> str:
+def card(config: Config, table: dict[tuple[int, str], judging.ablation.Accuracy], model: models.CODI) -> str:
     """The model card: what it is, how to make it again, and what it can do, with intervals."""
     in_words, n_parameters = judging.ablation.IN_WORDS, models.count_parameters(model)
     fed = (
@@ -188,13 +185,15 @@ def card(config: Config, table: pl.DataFrame, model: models.CODI) -> str:
         "|" + "---|" * (1 + len(in_words)),
     ]
     for k in sorted(set(config.problems.n_steps)):
-        lines.append("| " + " | ".join([str(k), *(_percent(table, k, c) for c in in_words)]) + " |")
+        lines.append("| " + " | ".join([str(k), *(_percent(table[k, c].correct) for c in in_words)]) + " |")
     arm = next(name for name, arm in ARMS.items() if arm.recurrence == config.recurrence)
     lines += [
         "",
         "With the thoughts of another problem (as many steps, another answer) it says that problem's answer in",
         ", ".join(
-            f"{_percent(table, k, 'swapped', 'follows')} % at {k} steps" for k in sorted(set(config.problems.n_steps))
+            f"{_percent(follows)} % at {k} steps"
+            for k in sorted(set(config.problems.n_steps))
+            if (follows := table[k, "swapped"].follows) is not None
         )
         + ".",
         "",
@@ -208,7 +207,5 @@ def card(config: Config, table: pl.DataFrame, model: models.CODI) -> str:
     return "\n".join(lines)
 
 
-def _percent(table: pl.DataFrame, n_steps: int, condition: str, measure: str = "accuracy") -> str:
-    row = judging.ablation.cell(table, n_steps, condition)
-    prefix = "" if measure == "accuracy" else f"{measure}_"
-    return f"{100 * row[measure]:.1f} [{100 * row[prefix + 'low']:.1f}, {100 * row[prefix + 'high']:.1f}]"
+def _percent(share: judging.Measure) -> str:
+    return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"

@@ -9,8 +9,9 @@ import polars as pl
 
 from workings.experiments.default_report import cost_table, curves, one_seed, provenance
 from workings.experiments.recurrence import ARMS, Config
-from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy, cell
-from workings.judging.comparison import Arms, PairedDifference, with_holm
+from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
+from workings.judging.comparison import Arms
+from workings.judging.paired import PairedDifference, with_holm
 from workings.report import Axis, Column, Conclusion, Estimate, Properties, Report, Row, Section, Table, write_report
 from workings.run import RunRecord
 
@@ -90,9 +91,8 @@ def _accuracy_tables(runs: dict[str, RunRecord], lengths: Sequence[int]) -> list
     for condition in CONDITIONS:
         rows = []
         for name, table in tables.items():
-            cells = [cell(table, n_steps, condition) for n_steps in lengths]
-            shares = [Estimate(one["accuracy"], one["low"], one["high"]) for one in cells]
-            rows.append(Row(name, shares, cells[0]["n"]))
+            right = [table[n_steps, condition].correct for n_steps in lengths]
+            rows.append(Row(name, [Estimate(one.value, one.low, one.high) for one in right], right[0].n))
         made.append(Table(f"Accuracy with {IN_WORDS[condition]}", columns, rows, rows_are="run"))
     return made
 

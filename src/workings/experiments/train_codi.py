@@ -143,7 +143,7 @@ def _trained(
 def _finish(config: Config, model: models.CODI, validation: Sequence[Problem], run: Run) -> None:
     """Outcomes on half of the validation problems; the checkpoint; at the very last the resume point goes."""
     half = len(validation) // 2
-    outcomes = judging.ablation.judge(model, validation[half:], validation[:half], config.seed, max_new_tokens=64)
+    outcomes = judging.ablate(model, validation[half:], validation[:half], config.seed, max_new_tokens=64)
     run.outcomes("answers", outcomes)
     of = {name: frame for (name,), frame in outcomes.group_by("condition")}
     accuracy = {name: int(frame["correct"].sum()) / len(frame) for name, frame in of.items()}

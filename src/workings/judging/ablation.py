@@ -1,22 +1,23 @@
-"""Model × fresh problems → what its thoughts are needed for: accuracy with its own, without, and with somebody else's.
+"""Model × fresh problems → what its thoughts are needed for: accuracy with its own, without them, and with another problem's.
 
-One row per problem and condition, so that every interval and test can be made again without the model. Conditions are the
-substitutes of `workings.reading.intervene` and `written`, the chain in words (what the model can do when it may write).
+One row per problem and condition, so that every interval and test can be made again without the model. Conditions are those of
+`workings.reading.intervene`, and `written`: the chain in words, which the model can do when it may write (positive control).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
 from workings.arithmetic.answers import same_answer
 from workings.arithmetic.problems import Problem
-from workings.judging.statistics import wilson
+from workings.judging.statistics import Measure
 from workings.models.codi import CODI
-from workings.reading.intervene import SUBSTITUTES, substituted
+from workings.reading import intervene
 
-CONDITIONS = (*SUBSTITUTES, "written")
+CONDITIONS = (*intervene.CONDITIONS, "written")
 IN_WORDS = {
     "own": "its own thoughts",
     "zero": "thoughts zeroed",
@@ -27,7 +28,7 @@ IN_WORDS = {
 }
 
 
-def judge(
+def ablate(
     model: CODI,
     problems: Sequence[Problem],
     others: Sequence[Problem],
@@ -36,16 +37,28 @@ def judge(
     max_new_tokens: int = 16,
     written: bool = True,
 ) -> pl.DataFrame:
-    """Columns problem, n_steps, condition, answer, correct, follows. `others` give the means; none of them is judged.
+    """Answer problems with the model's own thoughts, with ablated and swapped ones, and in words.
 
-    Problems without a donor for the swap are left out of every condition.
+    Args:
+        model: The model that thinks and answers.
+        problems: The problems answered. Those without a donor for the swap are left out of every condition.
+        others: Other problems, over which the mean of each thought is taken.
+        seed: Random seed of the donors.
+        batch_size: Problems answered at once.
+        max_new_tokens: Longest answer, in tokens; a written chain may be as much longer as the longest chain.
+        written: Whether the chain is also written in words.
+
+    Returns:
+        One row per problem and condition: problem, n_steps, condition, answer, correct, follows (gives the donor's answer;
+        null for `written`).
     """
-    frame = substituted(model, problems, others, seed=seed, batch_size=batch_size, max_new_tokens=max_new_tokens)
-    frame = frame.rename({"substitute": "condition"})
+    frame = intervene.ablated_answers(
+        model, problems, others, seed=seed, batch_size=batch_size, max_new_tokens=max_new_tokens
+    )
     if not written:
         return frame
-    judged = set(frame["problem"])
-    problems = [p for p in problems if p.id in judged]
+    kept = set(frame["problem"])
+    problems = [p for p in problems if p.id in kept]
     longest = max(len(model.chain_ids(p)) for p in problems) + max_new_tokens
     answers = model.write_and_answer([p.question for p in problems], max_new_tokens=longest, batch_size=batch_size)
     rows = {
@@ -59,31 +72,18 @@ def judge(
     return pl.concat([frame, pl.DataFrame(rows, schema=frame.schema)])
 
 
-def accuracy(outcomes: pl.DataFrame) -> pl.DataFrame:
-    """One row per number of steps and condition: n, accuracy with its Wilson interval, and the same of `follows`."""
-    counted = outcomes.group_by("n_steps", "condition").agg(
-        pl.len().alias("n"), pl.col("correct").sum(), pl.col("follows").sum()
-    )
-    rows = []
-    for row in counted.sort("n_steps").iter_rows(named=True):
-        n, right = row["n"], wilson(row["correct"], row["n"])
-        taken = wilson(row["follows"] or 0, n)
-        rows.append(
-            {
-                "n_steps": row["n_steps"],
-                "condition": row["condition"],
-                "n": n,
-                "accuracy": row["correct"] / n,
-                "low": right.low,
-                "high": right.high,
-                "follows": None if row["condition"] == "written" else (row["follows"] or 0) / n,
-                "follows_low": None if row["condition"] == "written" else taken.low,
-                "follows_high": None if row["condition"] == "written" else taken.high,
-            }
-        )
-    return pl.DataFrame(rows)
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of right answers, and share of answers that are the donor's; None where no donor is meant (`written`)."""
+
+    correct: Measure
+    follows: Measure | None
 
 
-def cell(table: pl.DataFrame, n_steps: int, condition: str) -> dict:
-    """The row of `accuracy` for one chain length and condition."""
-    return table.row(by_predicate=(pl.col("n_steps") == n_steps) & (pl.col("condition") == condition), named=True)
+def accuracy(outcomes: pl.DataFrame) -> dict[tuple[int, str], Accuracy]:
+    """{(number of steps, condition): accuracy} of `ablate`'s outcomes, with Wilson intervals."""
+    found = {}
+    for (n_steps, condition), rows in outcomes.sort("n_steps").group_by("n_steps", "condition", maintain_order=True):
+        follows = None if condition == "written" else Measure.share(rows["follows"])
+        found[n_steps, condition] = Accuracy(Measure.share(rows["correct"]), follows)
+    return found

@@ -1,7 +1,7 @@
 """Outcomes of several runs → what differs between them, example by example; runs that cannot be compared are refused.
 
-Every comparison of two arms is made here: `paired_difference` on arrays [seeds, items], `Arms` on the outcomes of runs, and
-`compare`, which does it for every pair of runs and says it in words. Runs are compared on the same examples, may differ in
+`Arms` makes the one paired comparison of the package (`paired.paired_difference`) of the outcomes of two arms, and `compare` of
+every pair of runs, in words. Runs are compared on the same examples, may differ in
 scientific fields and the seed alone, and must be matched in what they cost, where they record it (parameters, steps, raw
 text). What the examples say is about these models; what holds for their arms takes several training seeds.
 """
@@ -9,30 +9,24 @@ text). What the examples say is about these models; what holds for their arms ta
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
 
 from workings.config import differing, read_mapping, role_of
 from workings.errors import BadInput
+from workings.judging.paired import PairedDifference, paired_difference, with_holm
 from workings.judging.statistics import (
     ALPHA,
+    ONE_SEED,
     Interval,
-    ProblemSums,
-    difference_band,
-    evidence,
     fisher,
-    holm,
-    mcnemar,
     minimum_detectable_difference,
     newcombe,
-    seeds_and_items,
-    sign_flip,
-    t_interval,
+    p_in_words,
     wilson,
 )
 from workings.report.wording import interval, number
@@ -40,141 +34,6 @@ from workings.run import RunRecord
 
 ID_COLUMNS = ("problem", "example", "id")
 CONDITION = "condition"  # several judgements of one example are told apart by it, and paired one by one
-ONE_SEED = "One training seed: the intervals are items only and say nothing about the method."
-
-Values = Sequence[ArrayLike] | NDArray[Any]  # [items], or one array [items] a seed
-
-# ---- two arms on the same items ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """How much better one arm does than another on the same items.
-
-    Attributes:
-        treatment, baseline: Means of the two arms over items, then over seeds.
-        difference: treatment − baseline, in the unit of the values (a fraction for right and wrong).
-        interval: 95 % confidence interval of the difference. `interval.covers` says what would be drawn anew: "items"
-            for one seed, "seeds and items" for several, "seeds" where seeds have different items.
-        test: The test behind `p`; None with several seeds.
-        p: Two-sided. None with several seeds: three signs cannot give a p below .25, so the interval must do.
-        p_holm: `p` adjusted for a family (see `with_holm`).
-        n_only_treatment, n_only_baseline: Discordant counts, summed over seeds; None unless values are right or wrong.
-        n_items: Different items (clusters, where items are clustered).
-        n_seeds: Training seeds.
-    """
-
-    treatment: float
-    baseline: float
-    difference: float
-    interval: Interval
-    test: Literal["exact McNemar", "sign flips"] | None
-    p: float | None
-    n_only_treatment: int | None
-    n_only_baseline: int | None
-    n_items: int
-    n_seeds: int
-    p_holm: float | None = None
-
-    @property
-    def in_points(self) -> str:
-        """ "+1.4 points [−0.3, 3.1]": a difference of shares in percentage points, with its interval."""
-        return f"{number(self.difference, 'points')} points {interval(self.interval.low, self.interval.high, 'share')}"
-
-
-def paired_difference(
-    treatment: Values,
-    baseline: Values,
-    clusters: ArrayLike | None = None,
-    *,
-    same_items: bool = True,
-    seed: int = 0,
-) -> PairedDifference:
-    """Compare two arms, paired by item and by training seed.
-
-    One seed: the percentile bootstrap interval over items (expanded for few items; for right and wrong widened by the
-    rule of three), and p from the exact McNemar test, or from sign flips where values are real or clustered. Several
-    seeds: the interval of `seeds_and_items`, or Student's over the seeds' means where seeds have different items.
-
-    Args:
-        treatment, baseline: Values of the two arms, right or wrong (0, 1) or real: [items] or [seeds, items].
-        clusters: A label for each item, where several belong together (problems with several rows) [items].
-        same_items: Whether every seed has the same items in the same order. If not, seeds may differ in their number.
-        seed: Random seed of the bootstrap and of sign flips.
-
-    Raises:
-        BadInput: Where there is no item, or a value is not finite.
-
-    >>> found = paired_difference(treatment=[1, 1, 1, 0, 1, 1, 1, 1], baseline=[0, 1, 0, 0, 0, 1, 0, 0])
-    >>> found.difference, found.n_only_treatment, found.n_only_baseline, found.test, found.p
-    (0.625, 5, 0, 'exact McNemar', 0.0625)
-    >>> found.interval.covers
-    'items'
-    >>> over_seeds = paired_difference([[1, 1, 0, 1], [1, 0, 1, 1]], [[0, 1, 0, 0], [0, 0, 0, 1]])
-    >>> over_seeds.n_seeds, over_seeds.interval.covers, over_seeds.p
-    (2, 'seeds and items', None)
-    """
-    a, b = _by_seed(treatment), _by_seed(baseline)
-    if [len(each) for each in a] != [len(each) for each in b]:
-        raise BadInput("the arms do not have the same seeds and items, so their values cannot be paired")
-    differences = [x - y for x, y in zip(a, b, strict=True)]
-    is_binary = all(np.isin(each, (0, 1)).all() for each in [*a, *b])
-    around, n_items = _interval(differences, clusters, same_items, is_binary, seed)
-    n_wins, n_losses = (sum(int((sign * each > 0).sum()) for each in differences) for sign in (1, -1))
-    test, p = None, None
-    if len(differences) == 1:
-        is_exact = is_binary and n_items == len(differences[0])
-        test = "exact McNemar" if is_exact else "sign flips"
-        p = mcnemar(n_wins, n_losses) if is_exact else sign_flip(a[0], b[0], clusters, seed=seed)
-    return PairedDifference(
-        treatment=float(np.mean([each.mean() for each in a])),
-        baseline=float(np.mean([each.mean() for each in b])),
-        difference=float(np.mean([each.mean() for each in differences])),
-        interval=around,
-        test=test,
-        p=p,
-        n_only_treatment=n_wins if is_binary else None,
-        n_only_baseline=n_losses if is_binary else None,
-        n_items=n_items,
-        n_seeds=len(differences),
-    )
-
-
-def with_holm(family: Sequence[PairedDifference]) -> list[PairedDifference]:
-    """Adjust the p-values of a family of tests (Holm 1979). Differences without a p stay as they are."""
-    adjusted = iter(holm([one.p for one in family if one.p is not None]))
-    return [one if one.p is None else replace(one, p_holm=next(adjusted)) for one in family]
-
-
-def _by_seed(values: Values) -> list[NDArray[np.float64]]:
-    """One array [items] a seed; a single array is that of one seed."""
-    several = values if len(values) and np.ndim(values[0]) else [values]
-    arrays = [np.asarray(each, np.float64) for each in several]
-    if not all(each.size and np.isfinite(each).all() for each in arrays):
-        raise BadInput("nothing to compare: an arm has no items, or a value that is not finite")
-    return arrays
-
-
-def _interval(
-    differences: Sequence[NDArray[np.float64]],
-    clusters: ArrayLike | None,
-    same_items: bool,
-    is_binary: bool,
-    seed: int,
-) -> tuple[Interval, int]:
-    """The interval of the mean difference, and the number of items it rests on."""
-    if not same_items and len(differences) > 1:
-        means = [float(each.mean()) for each in differences]
-        return replace(t_interval(means), covers="seeds"), sum(map(len, differences))
-    labels = np.arange(len(differences[0])) if clusters is None else clusters
-    sums = [ProblemSums.of(each, labels) for each in differences]
-    n_items = len(sums[0].sums)
-    if len(differences) > 1:
-        values = np.array(differences) if clusters is None else np.array([one.linearised()[:, 0] for one in sums])
-        return seeds_and_items(values), n_items
-    band = difference_band(sums[0], are_shares=is_binary, seed=seed)
-    return Interval(float(band.low[0]), float(band.high[0]), "items"), n_items
-
 
 # ---- runs, arm by arm --------------------------------------------------------------------------------------------
 
@@ -349,8 +208,9 @@ def refuse_unmatched(a: RunRecord, b: RunRecord) -> None:
     Raises:
         BadInput: Where they differ.
     """
+    costs_of = [Cost.of(record) for record in (a, b)]
     for field, within in MATCHED.items():
-        one, other = (getattr(Cost.of(record), field, None) for record in (a, b))
+        one, other = (getattr(cost, field, None) for cost in costs_of)
         if one is not None and other is not None and abs(one - other) > within * max(one, other):
             raise BadInput(
                 f"{a.path} and {b.path} are not matched in {field}: {one:,} and {other:,}, so that a difference "
@@ -563,7 +423,7 @@ def shares_in_words(k1: int, n1: int, k2: int, n2: int, names: tuple[str, str] =
     return (
         f"{shares[0]} against {shares[1]}, n = {n1:,} and {n2:,}: "
         f"difference {number(difference, 'points')} points {_brackets(newcombe(k1, n1, k2, n2))}, "
-        f"Fisher p {_p(p)}: {evidence(p, names[0] if difference > 0 else names[1])}"
+        f"Fisher p {_p(p)}: {p_in_words(p, names[0] if difference > 0 else names[1])}"
     )
 
 
@@ -576,7 +436,7 @@ def subject(row: dict[str, Any]) -> str:
 
 def _in_words(row: dict[str, Any]) -> str:
     better = row["arm_b"] if row["difference"] > 0 else row["arm_a"]
-    found = evidence(row["p_holm"], better) + " on these examples" * (row["p_holm"] <= ALPHA)
+    found = p_in_words(row["p_holm"], better) + " on these examples" * (row["p_holm"] <= ALPHA)
     # Nothing where no difference is so large that these few examples would show it.
     power = "" if np.isnan(row["detectable"]) else f" (80 % power for {number(row['detectable'], 'share')} points)"
     return (

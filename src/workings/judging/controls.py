@@ -1,70 +1,339 @@
-"""Targets, chain lengths and questions → what can be named without ever seeing a thought, as READINGS rows.
+"""What can be named without ever seeing a thought: predictors of the probe targets from the data alone, as READINGS rows.
 
-Three predictors, fitted on the training problems' targets and smoothed as the validation problems ask. Each gives a
-whole distribution over the vocabulary, so that its rank and its nats stand beside a lens's.
+Three controls, fitted on the training problems' targets and smoothed on the validation problems: the majority token of each
+position, the position and the length of the chain, and the numbers of the question. Each gives a whole distribution over the
+vocabulary, so that its rank and its nats stand beside a lens's. Only the tokens seen in training have a probability of their
+own; all others share a floor, so nothing of size [problems, positions, vocabulary] is ever held.
+Shapes: n problems, P positions, rows = slots with a target.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
+from scipy import sparse
 
-from workings.judging.backoff import Asked, Backoff, Distribution, Floats, Ints
+from workings.errors import BadInput
+from workings.models.thinking import ThoughtModel
+from workings.reading.lens import Lens, LogitLens
+from workings.reading.readings import read_all
+from workings.reading.store import ThoughtStore
+from workings.reading.targets import Targets
 
-__all__ = ["Asked", "copy_from_question", "majority", "read_controls", "structure_only"]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 N_COPIED = 8  # number tokens looked at from either end of the question
 KEPT_BACK = (0.01, 0.03, 0.1, 0.3, 1.0)  # share of the copying given back to the majority
 _EM_STEPS = 100
+# How much each context hands to the next coarser estimate, in observations: a part for every kind of token seen in it,
+# and a constant. (With the constant alone, a token common elsewhere could outrank the position's own commonest.)
+DISCOUNTS = (0.0, 0.25, 0.5, 0.75, 0.9)
+STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
-def read_controls(asked: Asked) -> pl.DataFrame:
-    """READINGS rows of all three controls, all splits."""
-    by_position = majority(asked)
+def readings_beside_controls(
+    model: ThoughtModel, store: ThoughtStore, targets: Targets, lenses: Mapping[str, tuple[Lens, ThoughtStore]]
+) -> pl.DataFrame:
+    """Read with lenses and with every control that needs no other model, on validation and test.
+
+    Args:
+        model: The model that thought.
+        store: Its thoughts, which the logit lens reads.
+        targets: Of the same problems.
+        lenses: {reader: (lens, the thoughts it reads)}; those of compared models have stores of their own.
+
+    Returns:
+        READINGS rows (see `reading.read_all`) of the lenses, the logit lens and the data controls.
+    """
+    rows = torch.cat([targets.rows("val"), targets.rows("test")])
+    frames = [read_all(lens, states, targets, rows, reader=name) for name, (lens, states) in lenses.items()]
+    first = next(lens for lens, _ in lenses.values())
+    frames.append(read_all(LogitLens(first.unembedding, first.layers, first.fingerprint), store, targets, rows))
+    controls = read_controls(ControlInputs.of(model, store, targets))
+    return pl.concat([*frames, controls.filter(pl.col("split") != "train")])
+
+
+def read_controls(inputs: ControlInputs) -> pl.DataFrame:
+    """READINGS rows of the three controls, in all splits."""
+    by_position = majority(inputs)
     predictors = {
         "majority": by_position,
-        "structure only": structure_only(asked, by_position),
-        "copy from question": copy_from_question(asked, by_position),
+        "structure only": structure_only(inputs, by_position),
+        "copy from question": copy_from_question(inputs, by_position),
     }
-    return pl.concat([asked.readings(name, *each.rank_and_p()) for name, each in predictors.items()])
+    return pl.concat([inputs.readings(name, *each.rank_and_p()) for name, each in predictors.items()])
 
 
-def majority(asked: Asked) -> Backoff:
+def majority(inputs: ControlInputs) -> Backoff:
     """P(token | position), backing off to the tokens of all positions, then to none in particular."""
-    return Backoff(asked).finer(np.zeros_like(asked.position)).finer(asked.position)
+    return Backoff(inputs).finer(np.zeros_like(inputs.position)).finer(inputs.position)
 
 
-def structure_only(asked: Asked, by_position: Backoff) -> Backoff:
+def structure_only(inputs: ControlInputs, by_position: Backoff) -> Backoff:
     """P(token | position, number of tokens in the chain), backing off to the majority of the position."""
-    length = np.asarray(asked.chain_lengths, np.int64)[asked.problem]
-    return by_position.finer(asked.position * (length.max() + 1) + length)
+    length = np.asarray(inputs.chain_lengths, np.int64)[inputs.problem]
+    return by_position.finer(inputs.position * (length.max() + 1) + length)
 
 
-def copy_from_question(asked: Asked, by_position: Backoff) -> Copying:
+def copy_from_question(inputs: ControlInputs, by_position: Backoff) -> Copying:
     """At each position a mixture of the question's number tokens, counted from either end, and the majority.
 
     Weights are fitted on train, and how much of them to give back to the majority is chosen on validation.
     """
-    sources = np.array([_numbers_in(question, asked.is_number) for question in asked.questions])[asked.problem]
+    sources = np.array([_numbers_in(question, inputs.is_number) for question in inputs.questions])[inputs.problem]
     _, by_majority = by_position.rank_and_p()
-    names_it, exists = sources == asked.target[:, None], sources >= 0
-    weights = np.zeros((len(asked.positions), sources.shape[1]))
-    for position in np.unique(asked.position[asked.rows_of("train")]):
-        rows = asked.rows_of("train") & (asked.position == position)
+    names_it, exists = sources == inputs.target[:, None], sources >= 0
+    weights = np.zeros((len(inputs.positions), sources.shape[1]))
+    for position in np.unique(inputs.position[inputs.rows_of("train")]):
+        rows = inputs.rows_of("train") & (inputs.position == position)
         weights[position] = _mixture(names_it[rows], exists[rows], by_majority[rows])
-    choices = [Copying(by_position, sources, weights[asked.position] * exists * (1 - kept)) for kept in KEPT_BACK]
-    is_val = asked.rows_of("val")
+    choices = [Copying(by_position, sources, weights[inputs.position] * exists * (1 - kept)) for kept in KEPT_BACK]
+    is_val = inputs.rows_of("val")
     return min(choices, key=lambda copying: -np.log(copying.p[is_val]).mean())
+
+
+# ---- what they see -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ControlInputs:
+    """What the controls see: probe targets, chain lengths and questions, and no hidden state.
+
+    Attributes:
+        problems, splits: Ids, and "train", "val" or "test" [n].
+        positions: Names [P].
+        targets: Token ids [n, P]; where the mask is false they are never looked at.
+        mask: Where there is a target [n, P].
+        new_values: Where the target is a number that stands neither in the question nor in the answer [n, P].
+        chain_lengths: Tokens of the written chain [n].
+        questions: Token ids of each question.
+        is_number: Whether a token id is a number; for a boolean array, its `__getitem__`.
+        n_tokens: Size of the vocabulary.
+    """
+
+    problems: Sequence[str]
+    splits: Sequence[str]
+    positions: Sequence[str]
+    targets: NDArray[np.integer]
+    mask: NDArray[np.bool_]
+    new_values: NDArray[np.bool_]
+    chain_lengths: NDArray[np.integer]
+    questions: Sequence[Sequence[int]]
+    is_number: Callable[[int], bool]
+    n_tokens: int
+
+    @classmethod
+    def of(cls, model: ThoughtModel, store: ThoughtStore, targets: Targets) -> ControlInputs:
+        problems = store.as_problems()
+        is_number = [text.strip().isdigit() for text in model.tokens(range(len(model.tokenizer)))]
+        return cls(
+            problems=targets.problems,
+            splits=targets.splits,
+            positions=store.positions,
+            targets=targets.ids.numpy(),
+            mask=targets.mask.numpy(),
+            new_values=targets.new_value.numpy(),
+            chain_lengths=np.array([len(model.chain_ids(p)) for p in problems]),
+            questions=model.tokenizer([p.question for p in problems], add_special_tokens=False)["input_ids"],
+            is_number=lambda i: i < len(is_number) and is_number[i],
+            n_tokens=len(model.unembedding.weight),
+        )
+
+    def __post_init__(self) -> None:
+        n, shape = len(self.problems), (len(self.problems), len(self.positions))
+        for name in ("targets", "mask", "new_values"):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}; problems × positions is {shape}")
+        if any(len(each) != n for each in (self.splits, self.chain_lengths, self.questions)):
+            raise ValueError(f"splits, chain_lengths and questions must have one entry for each of the {n} problems")
+        if len(self.target) and not 0 <= self.target.min() <= self.target.max() < self.n_tokens:
+            raise ValueError(f"a target is outside the vocabulary of {self.n_tokens:,} tokens")
+        for split, use in (("train", "fitted on"), ("val", "smoothed on")):
+            if not self.rows_of(split).any():
+                raise BadInput(f"no target in split '{split}', which the controls are {use}: give more problems")
+
+    @cached_property
+    def problem(self) -> Ints:
+        """The problem of each row; rows are the slots with a target, problem by problem [rows]."""
+        return np.nonzero(self.mask)[0]
+
+    @cached_property
+    def position(self) -> Ints:
+        """The position of each row [rows]."""
+        return np.nonzero(self.mask)[1]
+
+    @cached_property
+    def target(self) -> Ints:
+        """The target token of each row [rows]."""
+        return np.asarray(self.targets, np.int64)[self.mask]
+
+    @cached_property
+    def seen(self) -> Ints:
+        """The token ids that are targets in training, sorted."""
+        return np.unique(self.target[self.rows_of("train")])
+
+    def rows_of(self, split: str) -> NDArray[np.bool_]:
+        """Whether each row is in a split [rows]."""
+        return (np.asarray(self.splits) == split)[self.problem]
+
+    def readings(self, reader: str, rank: Ints, p: Floats) -> pl.DataFrame:
+        """READINGS rows of a reader that sees no layer, from the rank and probability of each row's target."""
+        frame = {
+            "problem": pl.Series(self.problems, dtype=pl.String).gather(self.problem),
+            "position": pl.Series(self.positions, dtype=pl.String).gather(self.position),
+            "target": pl.Series(self.target, dtype=pl.Int64),
+            "rank": pl.Series(rank, dtype=pl.Int64).cast(pl.Int32),
+            "nll": pl.Series(-np.log(p), dtype=pl.Float64).cast(pl.Float32),
+            "new_value": pl.Series(self.new_values[self.mask], dtype=pl.Boolean),
+            "split": pl.Series(self.splits, dtype=pl.String).gather(self.problem),
+        }
+        named = pl.DataFrame(frame).with_columns(reader=pl.lit(reader), layer=pl.lit(""))
+        return named.select("reader", "problem", "layer", "position", "target", "rank", "nll", "new_value", "split")
+
+
+# ---- smoothed counts in contexts ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Probabilities over a vocabulary: the seen tokens' own, and one (`floor`) that every other token has.
+
+    Of seen tokens that are equally probable the lower id comes first: a control that counted its ties against itself
+    would name nothing there, and any lens would beat it. Unseen tokens do tie with each other, and come last.
+    """
+
+    seen: Ints
+    p: Floats
+    floor: float
+    n_tokens: int
+
+    def of(self, tokens: Ints) -> Floats:
+        """Probability of each token."""
+        at = _index(self.seen, tokens)
+        return np.where(at >= 0, self.p[at], self.floor)
+
+    def n_above(self, p: Floats) -> Ints:
+        """Number of seen tokens that are likelier than `p`."""
+        return len(self.seen) - np.searchsorted(self.p[self.order[::-1]], p, side="right")
+
+    def rank_of(self, tokens: Ints) -> Ints:
+        """Number of tokens before each token; all others come before an unseen one."""
+        at = _index(self.seen, tokens)
+        return np.where(at >= 0, np.argsort(self.order)[at], self.n_tokens - 1)
+
+    @cached_property
+    def order(self) -> Ints:
+        """Places of the seen tokens, the likeliest first."""
+        return np.argsort(-self.p, kind="stable")
+
+    def written_out(self) -> Floats:
+        """All probabilities [vocabulary]."""
+        whole = np.full(self.n_tokens, self.floor)
+        whole[self.seen] = self.p
+        return whole
+
+
+@dataclass(frozen=True)
+class Level:
+    """Training counts in contexts of one fineness, and their smoothing (discount and strength after Pitman and Yor 1997)."""
+
+    contexts: Ints  # the context of each row; −1 where training never showed it [rows]
+    counts: sparse.csr_array  # [contexts, seen tokens]
+    totals: Floats  # [contexts]
+    n_kinds: Floats  # different tokens seen in the context [contexts]
+    discount: float = 0.0
+    strength: float = 1.0
+
+    @classmethod
+    def of(cls, inputs: ControlInputs, labels: Ints) -> Level:
+        """Count the training targets in the contexts that `labels` [rows] give."""
+        is_train = inputs.rows_of("train")
+        known = np.unique(labels[is_train])
+        contexts, tokens = _index(known, labels), _index(inputs.seen, inputs.target[is_train])
+        where = (np.ones(len(tokens)), (contexts[is_train], tokens))
+        counts = sparse.csr_array(where, shape=(len(known), len(inputs.seen)))
+        counts.sum_duplicates()
+        return cls(contexts, counts, counts.sum(1), np.diff(counts.indptr).astype(np.float64))
+
+    def smoothed(self, counts: Floats, contexts: Ints | int, coarser: Floats) -> Floats:
+        """Probability of tokens with these counts in known contexts, given their probability in the coarser one."""
+        handed_on = self.strength + self.discount * self.n_kinds[contexts]
+        kept = np.maximum(counts - self.discount, 0.0)
+        return (kept + handed_on * coarser) / (self.totals[contexts] + self.strength)
+
+    def of_tokens(self, rows: Ints, tokens: Ints, coarser: Floats) -> Floats:
+        """Probability of one token per row; `tokens` are places among the seen, or −1."""
+        contexts, counts = self.contexts[rows], np.zeros(len(rows))
+        is_known, is_seen = contexts >= 0, (contexts >= 0) & (tokens >= 0)
+        if is_seen.any():  # asked for nothing, scipy gives back another kind of array
+            counts[is_seen] = self.counts[contexts[is_seen], tokens[is_seen]]
+        return np.where(is_known, self.smoothed(counts, contexts, coarser), coarser)
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Levels from the coarsest to the finest, each smoothed by the one before; the first by 1/V for every token."""
+
+    inputs: ControlInputs
+    levels: tuple[Level, ...] = ()
+
+    def finer(self, labels: Ints) -> Backoff:
+        """Add a level, with the smoothing that is best on the validation rows."""
+        rows = np.flatnonzero(self.inputs.rows_of("val"))
+        tokens = _index(self.inputs.seen, self.inputs.target[rows])
+        coarser = np.full(len(rows), 1 / self.inputs.n_tokens)
+        for level in self.levels:
+            coarser = level.of_tokens(rows, tokens, coarser)
+        counted = Level.of(self.inputs, labels)
+        levels = [replace(counted, discount=d, strength=s) for d, s in product(DISCOUNTS, STRENGTHS)]
+        best = min(levels, key=lambda level: -np.log(level.of_tokens(rows, tokens, coarser)).mean())
+        return Backoff(self.inputs, (*self.levels, best))
+
+    def distribution(self, row: int) -> Distribution:
+        """The whole distribution for one row."""
+        inputs = self.inputs
+        n_seen = len(inputs.seen)
+        p = np.full(n_seen + 1, 1 / inputs.n_tokens)  # the last one stands for every unseen token
+        for level in self.levels:
+            if (context := level.contexts[row]) >= 0:
+                p = level.smoothed(np.append(level.counts[[context]].toarray()[0], 0.0), context, p)
+        return Distribution(inputs.seen, p[:n_seen], p[n_seen], inputs.n_tokens)
+
+    def by_context(self) -> Iterator[tuple[Ints, Distribution]]:
+        """All rows, grouped by those that have the same distribution."""
+        _, group = np.unique(np.stack([level.contexts for level in self.levels]), axis=1, return_inverse=True)
+        for rows in np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1]):
+            yield rows, self.distribution(rows[0])
+
+    def rank_and_p(self) -> tuple[Ints, Floats]:
+        """Rank and probability of each row's target token."""
+        rank, p = np.empty(len(self.inputs.target), np.int64), np.empty(len(self.inputs.target))
+        for rows, distribution in self.by_context():
+            p[rows] = distribution.of(self.inputs.target[rows])
+            rank[rows] = distribution.rank_of(self.inputs.target[rows])
+        return rank, p
+
+
+def _index(known: Ints, values: Ints) -> Ints:
+    """Place of each value in the sorted `known`; −1 for those that are not there."""
+    at = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return np.where(known[at] == values, at, -1)
+
+
+# ---- copying numbers out of the question -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Copying:
-    """The sources' weights go to the tokens they name; the majority has what is left, and what missing sources had."""
+    """A mixture: each source's weight goes to the token it names, and the rest to the majority."""
 
     base: Backoff
     sources: Ints  # token id that each source names, −1 where the question has no such number [rows, sources]
@@ -72,13 +341,13 @@ class Copying:
 
     @cached_property
     def left(self) -> Floats:
-        """What the majority has [rows]."""
+        """Probability mass left for the majority baseline [rows]."""
         return 1 - self.weights.sum(1)
 
     @cached_property
     def p(self) -> Floats:
-        """The probability of every row's target [rows]."""
-        given = _given(self.base.asked.target, self.sources, self.weights)
+        """Probability of each row's target [rows]."""
+        given = _given(self.base.inputs.target, self.sources, self.weights)
         return self.left * self.base.rank_and_p()[1] + given
 
     def written_out(self, row: int) -> Floats:
@@ -89,25 +358,25 @@ class Copying:
         return whole
 
     def rank_and_p(self) -> tuple[Ints, Floats]:
-        """Of every row's target: how many tokens come before it, and its probability."""
+        """Rank and probability of each row's target token."""
         rank = np.empty(len(self.left), np.int64)
         for rows, distribution in self.base.by_context():
             rank[rows] = self._rank(rows, distribution)
         return rank, self.p
 
     def _rank(self, rows: Ints, majority: Distribution) -> Ints:
-        """The rank among the majority's tokens, corrected for the few tokens that each row's question names.
+        """Rank among the majority's tokens, corrected for the few tokens that each row's question names.
 
         Of equally probable tokens those that a source names come first, in the order of the sources. All is in the
         majority's own scale, where its ties are exact.
         """
-        target, sources, weights = self.base.asked.target[rows], self.sources[rows], self.weights[rows]
+        target, sources, weights = self.base.inputs.target[rows], self.sources[rows], self.weights[rows]
         left, given = self.left[rows], _given(target, sources, weights)
         own, is_named = majority.of(target), given > 0
         reach = np.where(is_named, own + given / left, own)
         rank = np.where(is_named, majority.n_above(reach), majority.rank_of(target))
         first_mention = np.where(is_named, (sources == target[:, None]).argmax(1), sources.shape[1])
-        is_unseen = majority.rank_of(target) == majority.vocabulary_size - 1
+        is_unseen = majority.rank_of(target) == majority.n_tokens - 1
         for at, token in enumerate(sources.T):
             alone, more = majority.of(token), _given(token, sources, weights) / left
             is_new = (token != target) & (more > 0) & (sources[:, :at] != token[:, None]).all(1)
@@ -127,7 +396,7 @@ def _numbers_in(question: Sequence[int], is_number: Callable[[int], bool]) -> li
 def _mixture(names_it: NDArray[np.bool_], exists: NDArray[np.bool_], by_majority: Floats) -> Floats:
     """The sources' weights that make these targets most probable, the majority having the rest (EM) [sources]."""
     n_sources = names_it.shape[1]
-    # A source that the question lacks speaks with the majority's voice.
+    # A source that the question lacks predicts as the majority does.
     likelihood = np.where(exists, names_it, by_majority[:, None])
     weights = np.full(n_sources, 0.5 / n_sources)
     for _ in range(_EM_STEPS):
@@ -137,5 +406,5 @@ def _mixture(names_it: NDArray[np.bool_], exists: NDArray[np.bool_], by_majority
 
 
 def _given(token: Ints, sources: Ints, weights: Floats) -> Floats:
-    """What the sources give to one token a row [rows]."""
+    """Total weight of the sources that name one token per row [rows]."""
     return np.where(sources == token[:, None], weights, 0.0).sum(1)

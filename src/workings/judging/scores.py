@@ -1,8 +1,9 @@
 """READINGS → scores with intervals, the best control, and skill over it.
 
-A reader is good at naming targets or it is not; whether it *read* anything is the difference to the best predictor that
-could do the same without. Everything is chosen on validation rows and measured on test rows, problem by problem.
-Shares are fractions (0.412), differences of shares too; `ce` is in nats, skill in bits is in bits.
+A lens that names targets well may only know the data: its *skill* is the difference to the best control, a predictor that never
+saw the thought. Everything is chosen on validation rows and measured on test rows, paired and clustered by problem.
+READINGS is the frame of `reading.read_all`: one row per reader, problem, layer, position and target.
+Shares are fractions (0.412), and so are differences of shares; `ce` is cross-entropy in nats, skill in bits is in bits.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from scipy import stats
 
 from workings.errors import BadInput
 from workings.judging.statistics import (
-    Band,
+    CellIntervals,
     ProblemSums,
     clustered_wilson,
     critical_value,
-    difference_band,
+    difference_intervals,
 )
 
-Measure = Literal["top1", "top5", "bits"]
+Metric = Literal["top1", "top5", "bits"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -39,7 +40,7 @@ CONTROLS = (
     "untrained model",
     "control model",
 )
-MEASURES: tuple[Measure, ...] = ("top1", "top5", "bits")
+METRICS: tuple[Metric, ...] = ("top1", "top5", "bits")
 _COLUMNS = ("reader", "problem", "layer", "position", "target", "rank", "nll", "new_value", "split")
 
 
@@ -50,10 +51,18 @@ def score(
     simultaneously: bool = False,
     confidence: float = 0.95,
 ) -> pl.DataFrame:
-    """One row a reader and cell: n_problems, n_rows, ce, top1, top5, top10, each of the four with _low and _high.
+    """Score every reader: how often it names the target (top-k), and its cross-entropy.
 
-    `by` names columns (layer, position). Intervals are clustered by problem; each holds by itself, or, to compare the
-    cells of one reader with each other, all of them hold `simultaneously`.
+    Args:
+        readings: READINGS rows.
+        by: Columns whose values are the cells (layer, position); one cell, by default.
+        split: The split that is scored.
+        simultaneously: Whether intervals hold for all cells of a reader at once, to compare cells; else each by itself.
+        confidence: Of the intervals, which are clustered by problem (Wilson for shares, Student's t for `ce`).
+
+    Returns:
+        One row per reader and cell. Columns: reader, `by`…, n_problems, n_rows, ce (nats), top1, top5, top10 (fractions),
+        each of the four with _low and _high.
     """
     rows = _rows(readings, split)
     found = []
@@ -61,39 +70,42 @@ def score(
         of_reader = rows.filter(reader=reader)
         cells = _Cells.of(of_reader, by)
         columns: dict[str, NDArray] = {"n_problems": cells.n_problems, "n_rows": cells.n_rows}
-        for name, band in _bands(of_reader, cells, simultaneously, confidence).items():
-            columns |= {name: band.estimate, f"{name}_low": band.low, f"{name}_high": band.high}
+        for name, one in _intervals(of_reader, cells, simultaneously, confidence).items():
+            columns |= {name: one.estimate, f"{name}_low": one.low, f"{name}_high": one.high}
         found.append(cells.labelled(columns).select(pl.lit(reader).alias("reader"), pl.all()))
     return pl.concat(found)
 
 
 def new_values(readings: pl.DataFrame, by: Sequence[str] = (), split: str = "test") -> pl.DataFrame:
-    """`score` on targets that are numbers standing neither in the question nor in the answer; empty without any."""
+    """`score` on targets that are numbers found neither in the question nor in the answer; empty without any."""
     rows = _rows(readings, split).filter("new_value")
     return score(rows, by, split) if len(rows) else score(_rows(readings, split), by, split).clear()
 
 
-def choose_layer(readings: pl.DataFrame, reader: str = "tuned lens", measure: Measure = "top1") -> str:
-    """The layer at which a reader does best on the validation rows; of equals the one with the lower cross-entropy."""
+def choose_layer(readings: pl.DataFrame, reader: str = "tuned lens", metric: Metric = "top1") -> str:
+    """The layer at which a reader does best on validation; ties go to the lower cross-entropy."""
     rows = _rows(_of(readings, reader), "val")
     by_layer = rows.group_by("layer", maintain_order=True).agg((pl.col("rank") < 1).mean().alias("top1"), "nll")
     by_layer = by_layer.with_columns(pl.col("nll").list.mean())
-    keys, descending = (["nll"], [False]) if measure == "bits" else (["top1", "nll"], [True, False])
+    keys, descending = (["nll"], [False]) if metric == "bits" else (["top1", "nll"], [True, False])
     return by_layer.sort(keys, descending=descending, maintain_order=True)["layer"][0]
 
 
 def at_one_layer(
-    readings: pl.DataFrame, lens: str = "tuned lens", layer: str | None = None, measure: Measure = "top1"
+    readings: pl.DataFrame, lens: str = "tuned lens", layer: str | None = None, metric: Metric = "top1"
 ) -> pl.DataFrame:
-    """Every reader at one layer, whose name is dropped, so that readers of different layers can be paired.
+    """Readings of every reader at one layer each, without its name, so that readers of different layers can be paired.
 
-    The lens is taken at `layer`, or at the one it names most targets at; a control at the layer where it does best at
-    the measure: all chosen on validation.
+    Args:
+        readings: READINGS rows.
+        lens: The reader that is judged.
+        layer: The lens's layer; the one at which it names most targets on validation, by default.
+        metric: A control with layers is taken where it does best at this, on validation.
     """
     layers = (
         readings.filter(pl.col("layer") != "").group_by("reader", maintain_order=True).agg(pl.col("layer").unique())
     )
-    chosen = {reader: choose_layer(readings, reader, measure) for reader in layers["reader"] if reader != lens}
+    chosen = {reader: choose_layer(readings, reader, metric) for reader in layers["reader"] if reader != lens}
     chosen[lens] = layer if layer is not None else choose_layer(readings, lens)
     kept = pl.col("layer") == pl.col("reader").replace_strict(chosen, default="", return_dtype=pl.String)
     return readings.filter(kept).with_columns(layer=pl.lit(""))
@@ -107,30 +119,41 @@ def skill(
     split: str = "test",
     confidence: float = 0.95,
 ) -> pl.DataFrame:
-    """The lens's lead over the best control, one row a cell and measure (top1, top5, bits).
+    """The lens's skill: its difference to the best control, on the same targets.
 
-    Columns: `by`…, measure, control, n_problems, n_rows, lens_value, control_value, skill, low, high. The control of a
-    cell is the one best there on validation: at top-1 for both shares, at cross-entropy for bits. A control that has
-    layers is paired layer by layer (see `at_one_layer`). Intervals are paired by problem, and simultaneous over cells.
+    The control of a cell is the one that is best there on validation: at top-1 for both shares, at cross-entropy for bits. A
+    control with layers is paired layer by layer (see `at_one_layer`).
+
+    Args:
+        readings: READINGS rows.
+        lens: The reader that is judged.
+        by: Columns whose values are the cells (layer, position); one cell, by default.
+        controls: The readers it is compared with; all of `CONTROLS` that are there, by default.
+        split: The split that is scored.
+        confidence: Of the intervals, which are paired and clustered by problem and hold for all cells at once.
+
+    Returns:
+        One row per cell and measure (top1, top5, bits). Columns: `by`…, measure, control, n_problems, n_rows, lens_value,
+        control_value, skill, low, high.
     """
     pairs = _Pairs.of(readings, lens, _present(readings, controls), ("val", split))
     tested, val = pairs.only(split), pairs.only("val")
     cells, val_cells = _Cells.of(tested.lens, by), _Cells.of(val.lens, by)
     found = []
-    for measure in MEASURES:
-        best = _best_controls(val, val_cells, cells, "bits" if measure == "bits" else "top1")
-        lens_values, control_values = tested.values(measure)
+    for metric in METRICS:
+        best = _best_controls(val, val_cells, cells, "bits" if metric == "bits" else "top1")
+        lens_values, control_values = tested.values(metric)
         chosen = np.take_along_axis(control_values, best[cells.codes][:, None], axis=1)[:, 0]
-        band = difference_band(cells.sums(lens_values - chosen), measure != "bits", confidence)
+        lead = difference_intervals(cells.sums(lens_values - chosen), metric != "bits", confidence)
         columns = {
-            "measure": [measure] * cells.n,
+            "measure": [metric] * cells.n,
             "control": [tested.controls[at] for at in best],
             "n_problems": cells.n_problems,
             "n_rows": cells.n_rows,
             "lens_value": abs(cells.sums(lens_values).means()),  # bits are kept as −CE, more is better
             "control_value": abs(cells.sums(chosen).means()),
         }
-        found.append(cells.labelled(columns | {"skill": band.estimate, "low": band.low, "high": band.high}))
+        found.append(cells.labelled(columns | {"skill": lead.estimate, "low": lead.low, "high": lead.high}))
     return pl.concat(found)
 
 
@@ -193,18 +216,18 @@ def _rows(readings: pl.DataFrame, split: str) -> pl.DataFrame:
     return rows
 
 
-def _bands(rows: pl.DataFrame, cells: _Cells, simultaneously: bool, confidence: float) -> dict[str, Band]:
+def _intervals(rows: pl.DataFrame, cells: _Cells, simultaneously: bool, confidence: float) -> dict[str, CellIntervals]:
     ce = cells.sums(rows["nll"].to_numpy().astype(np.float64))
     reach = stats.t.ppf(0.5 + confidence / 2, np.maximum(ce.n_problems - 1, 1))
     if simultaneously:
         reach = np.maximum(reach, critical_value(ce, confidence=confidence))
     reach = reach * ce.standard_errors()
-    bands = {"ce": Band(ce.means(), ce.means() - reach, ce.means() + reach)}
+    intervals = {"ce": CellIntervals(ce.means(), ce.means() - reach, ce.means() + reach)}
     for name, k in (("top1", 1), ("top5", 5), ("top10", 10)):
         hits = cells.sums((rows["rank"] < k).to_numpy().astype(np.float64))
         z = critical_value(hits, confidence=confidence) if simultaneously else None
-        bands[name] = clustered_wilson(hits, confidence, z)
-    return bands
+        intervals[name] = clustered_wilson(hits, confidence, z)
+    return intervals
 
 
 # ---- pairs -------------------------------------------------------------------------------------------------------
@@ -212,7 +235,7 @@ def _bands(rows: pl.DataFrame, cells: _Cells, simultaneously: bool, confidence: 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """The lens's rows, and what each control says of the same problem, position and target."""
+    """The lens's rows, and each control's reading of the same problem, position and target."""
 
     lens: pl.DataFrame  # [rows]
     controls: tuple[str, ...]
@@ -222,19 +245,19 @@ class _Pairs:
     @classmethod
     def of(cls, readings: pl.DataFrame, lens: str, controls: Sequence[str], splits: Sequence[str]) -> _Pairs:
         of_lens = pl.concat([_rows(_of(readings, lens), split) for split in dict.fromkeys(splits)])
-        beside = [_beside(of_lens, readings.filter(reader=control), lens, control) for control in controls]
-        ranks, nlls = (np.stack([each[name].to_numpy() for each in beside], axis=1) for name in ("rank", "nll"))
+        paired = [_paired(of_lens, readings.filter(reader=control), lens, control) for control in controls]
+        ranks, nlls = (np.stack([each[name].to_numpy() for each in paired], axis=1) for name in ("rank", "nll"))
         return cls(of_lens, tuple(controls), ranks.astype(np.int64), nlls.astype(np.float64))
 
     def only(self, split: str) -> _Pairs:
         kept = (self.lens["split"] == split).to_numpy()
         return _Pairs(self.lens.filter(kept), self.controls, self.ranks[kept], self.nlls[kept])
 
-    def values(self, measure: Measure) -> tuple[Floats, Floats]:
-        """(the lens's [rows], the controls' [rows, controls]); more is better."""
-        if measure == "bits":
+    def values(self, metric: Metric) -> tuple[Floats, Floats]:
+        """The lens's values [rows] and the controls' [rows, controls]; more is better."""
+        if metric == "bits":
             return -self.lens["nll"].to_numpy().astype(np.float64) / log(2), -self.nlls / log(2)
-        k = {"top1": 1, "top5": 5}[measure]
+        k = {"top1": 1, "top5": 5}[metric]
         return (self.lens["rank"] < k).to_numpy().astype(np.float64), (self.ranks < k).astype(np.float64)
 
 
@@ -248,7 +271,7 @@ def _present(readings: pl.DataFrame, controls: Sequence[str] | None) -> list[str
     return found
 
 
-def _beside(lens_rows: pl.DataFrame, control_rows: pl.DataFrame, lens: str, control: str) -> pl.DataFrame:
+def _paired(lens_rows: pl.DataFrame, control_rows: pl.DataFrame, lens: str, control: str) -> pl.DataFrame:
     """The control's rank and nll for each of the lens's rows, in their order."""
     has_layers = (control_rows["layer"] != "").any()
     keys = ["problem", "layer", "position"] if has_layers else ["problem", "position"]
@@ -264,13 +287,13 @@ def _beside(lens_rows: pl.DataFrame, control_rows: pl.DataFrame, lens: str, cont
             f"(first: {first}); read both on the same problems, layers and positions"
         )
     if (paired["target"] != paired["their_target"]).any():
-        raise BadInput(f"'{control}' was read against other targets than '{lens}'; both must be asked the same")
+        raise BadInput(f"'{control}' was read against other targets than '{lens}'; both need the same targets")
     return paired
 
 
-def _best_controls(val: _Pairs, val_cells: _Cells, cells: _Cells, measure: Measure) -> Ints:
-    """Which control does best on the validation rows of each test cell [cells]; overall where it has none."""
-    values = val.values(measure)[1]
+def _best_controls(val: _Pairs, val_cells: _Cells, cells: _Cells, metric: Metric) -> Ints:
+    """The control that does best on the validation rows of each test cell [cells]; overall, where a cell has none."""
+    values = val.values(metric)[1]
     by_cell = np.stack([val_cells.sums(values[:, at]).means() for at in range(values.shape[1])], axis=1).argmax(1)
     overall = int(values.mean(0).argmax())
     found = {label: int(best) for label, best in zip(val_cells.labels.rows() or [()], by_cell, strict=True)}

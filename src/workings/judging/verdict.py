@@ -1,18 +1,19 @@
 """Skill over the controls, with its intervals → one of four answers, and the sentence that says it.
 
-*Read* takes an interval that excludes no skill, over the best control and over the control without recurrence.
-*Explained* takes one that excludes a skill worth having (`margin`). One that excludes neither leaves it undecided.
+*Read* needs an interval that excludes no skill, over the best control and over the control without recurrence. *Explained* needs
+one that excludes a skill worth having (`margin`). An interval that excludes neither leaves it undecided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
 from workings.judging.scores import CONTROLS, at_one_layer, choose_layer, score, skill
+from workings.judging.statistics import ONE_SEED
 from workings.report.wording import interval, number
 
 Kind = Literal["read", "explained by a control", "nothing read", "undecided"]
@@ -32,16 +33,21 @@ _DOES_AS_WELL = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer, the sentence for the top of a report, and every number in it (flat, ready for JSON)."""
+    """The answer, the sentence for the top of a report, and the finding that both rest on."""
 
     kind: Kind
     sentence: str
-    numbers: Mapping[str, Any]
+    finding: Finding
+
+    @property
+    def numbers(self) -> dict[str, str | float | None]:
+        """Every number of the sentence by name, ready for JSON."""
+        return self.finding.numbers()
 
 
 @dataclass(frozen=True)
-class Lead:
-    """The lens's lead over one control at one measure."""
+class Skill:
+    """The lens's difference to one control at one measure, with its 95 % interval (fractions, or bits)."""
 
     control: str
     value: float
@@ -50,9 +56,18 @@ class Lead:
     lens_value: float
     control_value: float
 
-    def numbers(self, name: str) -> dict[str, Any]:
-        keys = {"": self.value, "_low": self.low, "_high": self.high}
-        return {f"{name}{key}": value for key, value in keys.items()} | {
+    @classmethod
+    def of(cls, readings: pl.DataFrame, lens: str, controls: list[str] | None, measure: str) -> Skill:
+        """Over the best of some controls (of all, without them); readings are at one layer."""
+        row = skill(readings, lens, controls=controls).row(by_predicate=pl.col("measure") == measure, named=True)
+        return cls(row["control"], row["skill"], row["low"], row["high"], row["lens_value"], row["control_value"])
+
+    def numbers(self, name: str) -> dict[str, str | float]:
+        """The skill as flat numbers: {name}, {name}_low, {name}_high, {name}_control, {name}_control_value."""
+        return {
+            name: self.value,
+            f"{name}_low": self.low,
+            f"{name}_high": self.high,
             f"{name}_control": self.control,
             f"{name}_control_value": self.control_value,
         }
@@ -65,24 +80,34 @@ class Lead:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a verdict rests on: the lens at one layer, its lead over the best control, and over some by themselves."""
+class Finding:
+    """What a verdict rests on: the lens at one layer, and its skill over the controls.
+
+    Attributes:
+        n_seeds: Training runs that the readings stand for.
+        margin: Smallest skill worth having, as a fraction.
+        score: The lens's row of `score`.
+        points, bits: Skill over the best control, at top-1 and in bits.
+        majority: Skill over the majority token.
+        recurrence: Skill over the matched control without recurrence, where there is one.
+        others: Skill over the best of the other controls, where there is one without recurrence.
+    """
 
     lens: str
     layer: str
     n_seeds: int
     margin: float
-    score: Mapping[str, Any]  # the lens's row of `score`
-    points: Lead  # over the best control
-    bits: Lead  # over the best control in bits
-    majority: Lead | None
-    recurrence: Lead | None  # over the matched control without recurrence
-    others: Lead | None  # over the best of the other controls, where there is one without recurrence
+    score: Mapping[str, float]
+    points: Skill
+    bits: Skill
+    majority: Skill | None
+    recurrence: Skill | None
+    others: Skill | None
 
     @property
-    def decisive(self) -> Lead:
-        """The lead that is less sure, over the best control or over the one without recurrence."""
-        return min((lead for lead in (self.points, self.recurrence) if lead), key=lambda lead: lead.low)
+    def decisive(self) -> Skill:
+        """The less certain one, of the skill over the best control and over the control without recurrence."""
+        return min((each for each in (self.points, self.recurrence) if each), key=lambda each: each.low)
 
     @property
     def kind(self) -> Kind:
@@ -94,13 +119,14 @@ class Evidence:
             return "undecided"
         return "explained by a control"
 
-    def numbers(self) -> dict[str, Any]:
-        own = {"lens": self.lens, "layer": self.layer, "n_seeds": self.n_seeds, "margin": self.margin}
+    def numbers(self) -> dict[str, str | float | None]:
+        own: dict[str, str | float | None] = {"lens": self.lens, "layer": self.layer}
+        own |= {"n_seeds": self.n_seeds, "margin": self.margin}
         own |= {name: self.score[name] for name in ("n_problems", "n_rows", "ce", "top1", "top1_low", "top1_high")}
-        leads = {"skill": self.points, "bits": self.bits, "over_majority": self.majority}
-        leads |= {"over_no_recurrence": self.recurrence, "over_the_others": self.others}
-        for name, lead in leads.items():
-            own |= lead.numbers(name) if lead else {}
+        skills = {"skill": self.points, "bits": self.bits, "over_majority": self.majority}
+        skills |= {"over_no_recurrence": self.recurrence, "over_the_others": self.others}
+        for name, one in skills.items():
+            own |= one.numbers(name) if one else {}
         return own
 
 
@@ -112,48 +138,48 @@ def verdict(
     layer: str | None = None,
     margin: float = MARGIN,
 ) -> Verdict:
-    """What the test rows say of a lens at the layer chosen on validation (or at `layer`).
+    """Judge a lens on the test rows: did it read the thoughts, or does a control explain it?
 
-    `n_seeds` is the number of training runs the readings stand for; the intervals cover problems, not runs.
+    Args:
+        readings: READINGS rows of the lens and its controls, on validation and test.
+        lens: The reader that is judged.
+        n_seeds: Training runs that the readings stand for; the intervals cover problems, not runs.
+        layer: The lens's layer; the one chosen on validation, by default.
+        margin: Smallest skill worth having, as a fraction.
     """
-    found = evidence(readings, lens, n_seeds=n_seeds, layer=layer, margin=margin)
-    sentences = (_headline(found), _on_recurrence(found), _on_seeds(found))
-    return Verdict(found.kind, " ".join(each for each in sentences if each), found.numbers())
+    found = find(readings, lens, n_seeds=n_seeds, layer=layer, margin=margin)
+    sentences = (_headline(found), _on_recurrence(found), ONE_SEED if n_seeds == 1 else "")
+    return Verdict(found.kind, " ".join(each for each in sentences if each), found)
 
 
-def evidence(
+def find(
     readings: pl.DataFrame, lens: str, *, n_seeds: int = 1, layer: str | None = None, margin: float = MARGIN
-) -> Evidence:
+) -> Finding:
     """Everything a verdict rests on. Each control is taken at the layer where it does best on validation."""
     layer = choose_layer(readings, lens) if layer is None else layer
     readers = set(readings["reader"].unique())
-    at_top1, at_bits = (at_one_layer(readings, lens, layer, measure) for measure in ("top1", "bits"))
+    at_top1, at_bits = (at_one_layer(readings, lens, layer, metric) for metric in ("top1", "bits"))
 
-    def lead(*controls: str) -> Lead | None:
+    def over(*controls: str) -> Skill | None:
         present = [control for control in controls if control in readers]
-        return _lead(at_top1, lens, present, "top1") if present else None
+        return Skill.of(at_top1, lens, present, "top1") if present else None
 
-    recurrence = lead(WITHOUT_RECURRENCE)
-    return Evidence(
+    recurrence = over(WITHOUT_RECURRENCE)
+    return Finding(
         lens,
         layer,
         n_seeds,
         margin,
-        score(at_top1.filter(reader=lens)).row(0, named=True),
-        _lead(at_top1, lens, None, "top1"),
-        _lead(at_bits, lens, None, "bits"),
-        lead("majority"),
-        recurrence,
-        lead(*(control for control in CONTROLS if control != WITHOUT_RECURRENCE)) if recurrence else None,
+        score=score(at_top1.filter(reader=lens)).row(0, named=True),
+        points=Skill.of(at_top1, lens, None, "top1"),
+        bits=Skill.of(at_bits, lens, None, "bits"),
+        majority=over("majority"),
+        recurrence=recurrence,
+        others=over(*(control for control in CONTROLS if control != WITHOUT_RECURRENCE)) if recurrence else None,
     )
 
 
-def _lead(readings: pl.DataFrame, lens: str, controls: list[str] | None, measure: str) -> Lead:
-    row = skill(readings, lens, controls=controls).row(by_predicate=pl.col("measure") == measure, named=True)
-    return Lead(row["control"], row["skill"], row["low"], row["high"], row["lens_value"], row["control_value"])
-
-
-def _headline(found: Evidence) -> str:
+def _headline(found: Finding) -> str:
     share, best = found.score, found.points
     at = f" at {found.layer}" if found.layer else ""
     over = f" over {_NAMED.get(found.bits.control, found.bits.control)}" if found.bits.control != best.control else ""
@@ -166,7 +192,7 @@ def _headline(found: Evidence) -> str:
     )
 
 
-def _conclusion(found: Evidence) -> str:
+def _conclusion(found: Finding) -> str:
     best = found.points
     if found.kind == "read":
         return "the thoughts hold more than the controls explain"
@@ -183,23 +209,17 @@ def _conclusion(found: Evidence) -> str:
     return f"the interval excludes neither no skill nor {worth_having} points of it, so more problems are needed"
 
 
-def _on_recurrence(found: Evidence) -> str:
-    lead, others = found.recurrence, found.others
-    if lead is None or found.kind == "nothing read":
+def _on_recurrence(found: Finding) -> str:
+    over_it, others = found.recurrence, found.others
+    if over_it is None or found.kind == "nothing read":
         return ""
     is_best = found.points.control == WITHOUT_RECURRENCE
-    reads = f"{number(lead.control_value, 'share')} % (difference {lead.in_points()})"
-    if lead.low > 0:
+    reads = f"{number(over_it.control_value, 'share')} % (difference {over_it.in_points()})"
+    if over_it.low > 0:
         return "" if is_best else f"A matched model without recurrence reads {reads}."
     over = f"Over the best other control ({others.control}) the skill is {others.in_points()}. " if others else ""
-    if lead.high > found.margin:
+    if over_it.high > found.margin:
         says = f"Whether this needs recurrence stays open: a matched model without it reads {reads}."
     else:
         says = f"A matched model without recurrence reads as well, {reads}: what is read needs no recurrence."
     return (over if is_best else "") + says
-
-
-def _on_seeds(found: Evidence) -> str:
-    if found.n_seeds > 1:
-        return ""
-    return "One training seed: the interval is items only and says nothing about the method."

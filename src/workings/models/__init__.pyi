@@ -1,7 +1,9 @@
 from .anatomy import count_parameters as count_parameters
+from .checkpoint import BUNDLED as BUNDLED
 from .checkpoint import checkpoint_in as checkpoint_in
 from .checkpoint import load_base as load_base
 from .checkpoint import load_gpt2 as load_gpt2
+from .checkpoint import resolve as resolve
 from .checkpoint import save_gpt2 as save_gpt2
 from .codi import CODI as CODI
 from .codi import open_model as open_model

@@ -1,61 +1,73 @@
-"""checkpoint × problems → ThoughtStore, a window of problems at a time: a window is one shard, and all of it in memory.
+"""Model × problems → ThoughtStore, a window of problems at a time: a window is one shard, and all of it fits in memory.
 
-Batches are cut within a window, by length, and put back in order; so a collection that was killed and run again writes
-the same bytes as one that was not (on one machine, with the same number of threads). Kept throughout are only the ids.
+Batches are cut within a window, by length, and put back in order; a shard is whole on disk before the manifest lists it. So a
+collection that was killed and run again writes the same bytes as one that was not (on one machine, with the same number of
+threads). Only the problems' ids are kept throughout.
+Shapes: P positions, L + 1 layers, d width.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from workings.arithmetic.answers import same_answer
 from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput, Failed
-from workings.reading.store import DTYPES, ThoughtStore
+from workings.models.anatomy import Unembedding
+from workings.models.thinking import Answer, Thoughts
+from workings.progress import Tracker, track
+from workings.reading.store import DTYPES, CollectionSettings, Failure, ThoughtStore
 from workings.reading.writer import ThoughtWriter, digest_of
 from workings.run import versions
 
-Dtype = Literal["float32", "bfloat16"]
-
 
 class ThinkingModel(Protocol):
-    """What is asked of a model: that it thinks. `workings.models.thinking.ThoughtModel` is one."""
+    """The methods that `collect` needs from a latent-reasoning model; `workings.models.thinking.ThoughtModel` has them."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Names the weights: another model has another."""
+        ...
+
     @property
-    def layers(self) -> tuple[str, ...]: ...
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers of a state, from the embedding to the final norm [L + 1]."""
+        ...
+
     @property
-    def unembedding(self) -> Any: ...
+    def unembedding(self) -> Unembedding:
+        """Final norm and output head."""
+        ...
+
     @property
     def device(self) -> torch.device: ...
+
     @property
-    def n_thoughts(self) -> int: ...
-    def positions(self, n_thoughts: int | None = None) -> tuple[str, ...]: ...
-    def chain_ids(self, problem: Problem) -> list[int]: ...
+    def n_thoughts(self) -> int:
+        """Thoughts the model was trained with."""
+        ...
+
+    def positions(self, n_thoughts: int | None = None) -> tuple[str, ...]:
+        """Names of the positions: the opening token and each thought [P]."""
+        ...
+
+    def chain_ids(self, problem: Problem) -> list[int]:
+        """Token ids of the written chain, as the model's teacher saw it."""
+        ...
+
     def think_and_answer(
         self, questions: Sequence[str], *, n_thoughts: int | None, max_new_tokens: int, batch_size: int
-    ) -> tuple[Any, list[Any]]: ...
-
-
-@dataclass(frozen=True)
-class Thought:
-    """One problem thought through: hidden [P, L+1, d] as it is stored, and the model's answer."""
-
-    hidden: Tensor
-    answer: Any
-    chain_ids: list[int]
-    own_tokens: list[int]
+    ) -> tuple[Thoughts | None, Sequence[Answer]]:
+        """Hidden states [n, P, L + 1, d] and greedy answers, in the order given."""
+        ...
 
 
 def collect(
@@ -63,95 +75,125 @@ def collect(
     problems: Iterable[Problem],
     out: str | Path,
     *,
-    dtype: Dtype = "float32",
+    dtype: Literal["float32", "bfloat16"] = "float32",
     batch_size: int = 64,
     n_thoughts: int | None = None,
     splits: Mapping[str, str] | None = None,
     shard_problems: int = 256,
     max_new_tokens: int = 32,
     max_failures: float = 0.05,
-    progress: bool = True,
 ) -> ThoughtStore:
-    """Think about every problem and store all hidden states; goes on where an earlier call like this one stopped.
+    """Think about every problem and store all hidden states; resume where an earlier call like this one stopped.
 
-    A problem that does not fit the context, gives a state that is not finite, or raises, is left out, listed and
-    counted; more than the share `max_failures` of such is Failed. `splits` is {problem id: split}; `max_new_tokens=0`
-    asks for no answers. BadInput if `out` holds other thoughts, or another process is collecting there.
+    A problem that does not fit the context, gives a state that is not finite, or raises, is left out, listed and counted.
+
+    Args:
+        model: The model that thinks.
+        problems: May be a stream. A problem given twice is left out the second time.
+        out: Folder of the store: new, empty, or of the same collection.
+        dtype: Format of the stored states.
+        batch_size: Problems thought about at once.
+        n_thoughts: Thoughts per problem; as many as the model was trained with, by default.
+        splits: {problem id: "train", "val" or "test"}, see `split_problems`; none, by default.
+        shard_problems: Problems per shard.
+        max_new_tokens: Longest answer, in tokens; 0 asks for no answers.
+        max_failures: Largest share of problems that may be left out.
+
+    Raises:
+        BadInput: Where `out` holds other thoughts, or another process is writing there.
+        Failed: Where too many problems fail, or the disk is full.
+
+    >>> import tempfile
+    >>> from workings.models import open_model
+    >>> from workings.text.datasets import load_problems
+    >>> problems = load_problems("generated", limit=4).problems
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = collect(open_model("bundled"), problems, folder, splits=dict.fromkeys([p.id for p in problems], "test"))
+    ...     print(store.hidden("embed").shape, store.splits, store.failures)
+    torch.Size([4, 7, 128]) ['test', 'test', 'test', 'test'] []
     """
-    settings = {
-        "model": model.fingerprint,
-        "layers": list(model.layers),
-        "positions": list(model.positions(n_thoughts)),
-        "n_thoughts": model.n_thoughts if n_thoughts is None else n_thoughts,
-        "width": model.unembedding.weight.shape[1],
-        "dtype": dtype,
-        "batch_size": batch_size,
-        "shard_problems": shard_problems,
-        "max_new_tokens": max_new_tokens,
-        "splits": digest_of(f"{problem} {split}" for problem, split in sorted((splits or {}).items())),
-        "device": model.device.type,
-        "versions": {name: versions().get(name) for name in ("torch", "transformers")},
-    }
-    _check(settings)
+    if dtype not in DTYPES:
+        raise BadInput(f"hidden states cannot be stored as '{dtype}'; use {' or '.join(DTYPES)}")
+    for name, value in (("batch_size", batch_size), ("shard_problems", shard_problems)):
+        if value < 1:
+            raise BadInput(f"{name} is {value}; it must be at least 1")
+    settings = CollectionSettings(
+        model=model.fingerprint,
+        layers=tuple(model.layers),
+        positions=tuple(model.positions(n_thoughts)),
+        n_thoughts=model.n_thoughts if n_thoughts is None else n_thoughts,
+        width=model.unembedding.weight.shape[1],
+        dtype=dtype,
+        batch_size=batch_size,
+        shard_problems=shard_problems,
+        max_new_tokens=max_new_tokens,
+        splits=digest_of(f"{problem} {split}" for problem, split in sorted((splits or {}).items())),
+        device=model.device.type,
+        versions={name: versions().get(name) for name in ("torch", "transformers")},
+    )
     with ThoughtWriter(Path(out), settings) as writer:
-        _Collection(model, writer, splits, max_failures).run(problems, progress)
+        _Collection(model, settings, writer, splits, max_failures).run(problems)
     return ThoughtStore.open(out)
 
 
-def _check(settings: Mapping[str, Any]) -> None:
-    if settings["dtype"] not in DTYPES:
-        raise BadInput(f"hidden states cannot be stored as '{settings['dtype']}'; use {' or '.join(DTYPES)}")
-    for name in ("batch_size", "shard_problems"):
-        if settings[name] < 1:
-            raise BadInput(f"{name} is {settings[name]}; it must be at least 1")
+@dataclass(frozen=True)
+class _Thought:
+    """One problem thought through: hidden [P, L + 1, d] as it is stored, and the model's answer."""
+
+    hidden: Tensor
+    answer: Answer
+    chain_ids: list[int]
+    own_tokens: list[int]
 
 
 class _Collection:
     def __init__(
-        self, model: ThinkingModel, writer: ThoughtWriter, splits: Mapping[str, str] | None, max_failures: float
+        self,
+        model: ThinkingModel,
+        settings: CollectionSettings,
+        writer: ThoughtWriter,
+        splits: Mapping[str, str] | None,
+        max_failures: float,
     ) -> None:
-        self.model, self.writer, self.splits, self.max_failures = model, writer, splits, max_failures
-        self.settings = writer.settings
+        self.model, self.settings, self.writer = model, settings, writer
+        self.splits, self.max_failures = splits, max_failures
         self.seen: set[str] = set()
 
-    def run(self, problems: Iterable[Problem], progress: bool) -> None:
-        windows = _windows(problems, self.settings["shard_problems"])
-        with _bar(len(problems) if isinstance(problems, Sized) else None, progress) as advance:
-            self._skip_written(windows, advance)
+    def run(self, problems: Iterable[Problem]) -> None:
+        windows = _windows(problems, self.settings.shard_problems)
+        with track("collecting thoughts", len(problems) if isinstance(problems, Sized) else None) as tracker:
+            for shard in self.writer.manifest.shards:  # written by an earlier call
+                ids = [problem.id for problem in next(windows, [])]
+                self.writer.check_same(shard, ids)
+                self.seen.update(ids)
+                tracker.advance(len(ids))
             for window in windows:
                 if self.writer.is_complete:
                     raise BadInput(f"{self.writer.out} is finished, and more problems were given; use another folder")
-                self._window(window, advance)
+                self._window(window, tracker)
         if not self.seen:
             raise BadInput("there are no problems to think about: the list is empty")
         self.writer.drop_parts() if self.writer.is_complete else self.writer.finish()
 
-    def _skip_written(self, windows: Iterator[list[Problem]], advance: Callable[[int], None]) -> None:
-        for shard in self.writer.manifest["shards"]:
-            ids = [problem.id for problem in next(windows, [])]
-            self.writer.check_same(shard, ids)
-            self.seen.update(ids)
-            advance(len(ids))
-
-    def _window(self, window: list[Problem], advance: Callable[[int], None]) -> None:
-        manifest = self.writer.manifest
-        fates: dict[int, Thought | str] = {}
+    def _window(self, window: list[Problem], tracker: Tracker) -> None:
+        """Think about a window of problems, and write it."""
+        found: dict[int, _Thought | str] = {}  # a thought, or why there is none
         for at, problem in enumerate(window):
             if reason := self._unusable(problem):
-                fates[at] = reason
+                found[at] = reason
             self.seen.add(problem.id)
         splits = [self._split(problem) for problem in window]
-        self._think(window, fates, advance)
-        thoughts = {at: fate for at, fate in sorted(fates.items()) if isinstance(fate, Thought)}
-        reasons = {at: fate for at, fate in sorted(fates.items()) if isinstance(fate, str)}
-        first = manifest["n_problems"]
-        failures = [{"problem": window[at].id, "number": first + at, "reason": why} for at, why in reasons.items()]
-        rows = [
-            {"row": row, "number": first + at, "split": splits[at], **self._about(window[at], thought)}
-            for row, (at, thought) in enumerate(thoughts.items(), start=manifest["n_rows"])
-        ]
-        tensors = self._tensors([thought.hidden for thought in thoughts.values()])
-        self.writer.write([problem.id for problem in window], tensors, rows, failures)
+        self._think(window, found, tracker)
+        first, first_row = self.writer.manifest.n_problems, self.writer.manifest.n_rows
+        failures, rows, hidden = [], [], []
+        for at, one in sorted(found.items()):
+            if isinstance(one, str):
+                failures.append(Failure(window[at].id, first + at, one))
+            else:
+                place = {"row": first_row + len(rows), "number": first + at, "split": splits[at]}
+                rows.append(place | self._about(window[at], one))
+                hidden.append(one.hidden)
+        self.writer.write([problem.id for problem in window], self._tensors(hidden), rows, failures)
         self._check_failures()
 
     def _unusable(self, problem: Problem) -> str | None:
@@ -170,65 +212,63 @@ class _Collection:
             raise BadInput(f"problem {problem.id} is in no split; give every problem one, or no splits at all")
         return self.splits[problem.id]
 
-    # ── thinking ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _think(self, window: list[Problem], found: dict[int, _Thought | str], tracker: Tracker) -> None:
+        """Fill `found` for the rest of the window, in batches of similar length (little padding)."""
+        tracker.advance(len(found))
+        waiting = sorted(set(range(len(window))) - set(found), key=lambda at: (-len(window[at].question), at))
+        for start in range(0, len(waiting), self.settings.batch_size):
+            batch = waiting[start : start + self.settings.batch_size]
+            found |= dict(zip(batch, self._tried([window[at] for at in batch]), strict=True))
+            tracker.advance(len(batch))
 
-    def _think(self, window: list[Problem], fates: dict[int, Thought | str], advance: Callable[[int], None]) -> None:
-        """Fill `fates` for every place in the window that has none yet, in batches of like length (little padding)."""
-        advance(len(fates))
-        waiting = sorted(set(range(len(window))) - set(fates), key=lambda at: (-len(window[at].question), at))
-        for start in range(0, len(waiting), self.settings["batch_size"]):
-            batch = waiting[start : start + self.settings["batch_size"]]
-            fates |= dict(zip(batch, self._fates([window[at] for at in batch]), strict=True))
-            advance(len(batch))
-
-    def _fates(self, batch: Sequence[Problem]) -> list[Thought | str]:
+    def _tried(self, batch: Sequence[Problem]) -> list[_Thought | str]:
         """The thought of each problem, or why there is none. A batch that raises is halved until it is one problem."""
         try:
-            return self._batch(batch)
+            return self._thought_through(batch)
         except Exception as error:  # whatever one problem does to a model, the others are not lost
             if len(batch) > 1:
                 half = len(batch) // 2
-                return self._fates(batch[:half]) + self._fates(batch[half:])
+                return self._tried(batch[:half]) + self._tried(batch[half:])
             return [str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"]
 
-    def _batch(self, batch: Sequence[Problem]) -> list[Thought | str]:
+    def _thought_through(self, batch: Sequence[Problem]) -> list[_Thought | str]:
         thoughts, answers = self.model.think_and_answer(
             [problem.question for problem in batch],
-            n_thoughts=self.settings["n_thoughts"],
-            max_new_tokens=self.settings["max_new_tokens"],
+            n_thoughts=self.settings.n_thoughts,
+            max_new_tokens=self.settings.max_new_tokens,
             batch_size=len(batch),
         )
+        assert thoughts is not None
         head = self.model.unembedding
         with torch.no_grad():
             final = thoughts.hidden[:, :, -1].to(head.weight.device, head.weight.dtype)
             own = head(final, normed=True).argmax(-1).tolist()
         chains = [self.model.chain_ids(problem) for problem in batch]
-        hidden = thoughts.hidden.cpu().to(DTYPES[self.settings["dtype"]])
+        hidden = thoughts.hidden.cpu().to(DTYPES[self.settings.dtype])
         return [
-            self._not_finite(h) or Thought(h, answer, chain, tokens)
+            self._not_finite(h) or _Thought(h, answer, chain, tokens)
             for h, answer, chain, tokens in zip(hidden, answers, chains, own, strict=True)
         ]
 
     def _not_finite(self, hidden: Tensor) -> str | None:
-        """Where a state [P, L+1, d] is not finite, in words."""
+        """Names the first layer and position at which a state [P, L + 1, d] is not finite."""
         bad = (~hidden.isfinite()).any(-1).nonzero()
         if len(bad) == 0:
             return None
         place, layer = bad[0].tolist()
-        return f"hidden state is not finite at {self.settings['layers'][layer]}, {self.settings['positions'][place]}"
-
-    # ── what is written of it ────────────────────────────────────────────────────────────────────────────────────────
+        return f"hidden state is not finite at {self.settings.layers[layer]}, {self.settings.positions[place]}"
 
     def _tensors(self, hidden: Sequence[Tensor]) -> dict[str, Tensor]:
-        """{layer: [rows, P, d]}."""
-        shape = (0, len(self.settings["positions"]), self.settings["width"])
-        empty = torch.empty(shape, dtype=DTYPES[self.settings["dtype"]])
+        """States [P, L + 1, d] of each row as {layer: [rows, P, d]}."""
+        shape = (0, len(self.settings.positions), self.settings.width)
+        empty = torch.empty(shape, dtype=DTYPES[self.settings.dtype])
         return {
             layer: torch.stack([h[:, i] for h in hidden]) if hidden else empty.clone()
-            for i, layer in enumerate(self.settings["layers"])
+            for i, layer in enumerate(self.settings.layers)
         }
 
-    def _about(self, problem: Problem, thought: Thought) -> dict[str, Any]:
+    def _about(self, problem: Problem, thought: _Thought) -> dict[str, Any]:
+        """Columns of `PROBLEMS`."""
         value = thought.answer.value
         return {
             "problem": problem.id,
@@ -236,7 +276,7 @@ class _Collection:
             "gold": problem.answer,
             "model_answer": None if value is None else str(value),
             "model_text": thought.answer.text,
-            "correct": same_answer(value, problem.value) if self.settings["max_new_tokens"] else None,
+            "correct": same_answer(value, problem.value) if self.settings.max_new_tokens else None,
             "chain": write_chain(problem.steps),
             "n_steps": problem.n_steps,
             "source": problem.source,
@@ -246,9 +286,9 @@ class _Collection:
         }
 
     def _check_failures(self) -> None:
-        n, failures = self.writer.manifest["n_problems"], self.writer.manifest["failures"]
+        n, failures = self.writer.manifest.n_problems, self.writer.manifest.failures
         if len(failures) > self.max_failures * n:
-            reasons = "; ".join(f"{failure['problem']}: {failure['reason']}" for failure in failures[:3])
+            reasons = "; ".join(f"{failure.problem}: {failure.reason}" for failure in failures[:3])
             raise Failed(
                 f"{len(failures)} of {n} problems failed, more than {self.max_failures:.0%} ({reasons}). "
                 f"All are listed in {self.writer.out}/manifest.json; with a higher max_failures the collection goes on."
@@ -259,11 +299,3 @@ def _windows(problems: Iterable[Problem], size: int) -> Iterator[list[Problem]]:
     remaining = iter(problems)
     while window := list(itertools.islice(remaining, size)):
         yield window
-
-
-@contextmanager
-def _bar(total: int | None, shown: bool) -> Generator[Callable[[int], None]]:
-    columns = (TextColumn("thinking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not shown) as progress:
-        task = progress.add_task("thinking", total=total)
-        yield lambda n: progress.advance(task, n)

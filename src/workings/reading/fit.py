@@ -1,51 +1,87 @@
 """Hidden states × targets → a tuned lens: all layers at once, selected on validation; the test split is never seen.
 
-Fitting several sets of targets on the same states (the real ones and their shuffles) loads and checks the states once.
-Shapes: T translated layers, b problems of a batch, P positions, R = states with a target, d width.
+A lens is fitted to say the targets, by cross-entropy (Belrose et al. 2023 fit theirs to the model's own last layer). Fitting
+several sets of targets on the same states (the real ones and their shuffles) loads and checks the states once.
+Shapes: T translated layers, b problems of a batch, P positions, R states with a target, d width.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from workings import seeds
-from workings.config import to_dict
 from workings.errors import BadInput, Failed
-from workings.reading.head import FrozenHead, resolved
-from workings.reading.lens import TunedLens
+from workings.reading.lens import Fitted, FrozenHead, TunedLens, resolved
 from workings.reading.recipe import FitConfig
 from workings.reading.store import HiddenStates
 from workings.reading.targets import Targets
 
-Log = Callable[..., Any]
-"""Called once an epoch as `log(epoch, fit=…, train=…, validation=…, lr=…)`; a run's `log` is one."""
-_VALIDATED_AT_ONCE = 128
-"""Problems; they need no gradients."""
+Log = Callable[..., Any]  # called once an epoch as log(epoch, fit=…, train=…, validation=…, lr=…); a run's `log` is one
+_VALIDATED_AT_ONCE = 128  # problems; they need no gradients
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training problems; losses are nats per target, means over all layers, positions and problems."""
+
+    epoch: int  # 0 is before the first step
+    train: float  # NaN for epoch 0
+    validation: float
+    lr: float
+    seconds: float  # since the fit began
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted lens and how it came about. Losses are nats a target, means over all layers, positions and problems."""
+    """A fitted lens and how it came about.
+
+    Attributes:
+        best_epoch: The epoch whose weights the lens has; 0 is the start: nothing better was found.
+        validation: Loss of the lens, in nats per target, in float32.
+    """
 
     lens: TunedLens
-    best_epoch: int  # 0 is the start: nothing better was found
-    validation: float  # of the lens returned, in float32
-    epochs: list[dict[str, float]]  # epoch, train, validation, lr, seconds; epoch 0 is before the first step
+    best_epoch: int
+    validation: float
+    epochs: list[Epoch]
 
 
 def fit_tuned_lens(
     lens: TunedLens, hidden: HiddenStates, targets: Targets, config: FitConfig | None = None, log: Log | None = None
 ) -> Fit:
-    """A copy of `lens` fitted to say `targets`: on the rows of split "train", selected on "val".
+    """Fit a copy of `lens` to say `targets`: on the rows of split "train", selected on "val".
 
-    BadInput for states of another model, states that are not finite (naming problem, layer and position), targets of
-    other problems, or a split without a target. The same seed gives the same lens on the same machine.
+    The same seed gives the same lens on the same machine.
+
+    Args:
+        lens: Where the fit starts; it is not changed.
+        hidden: States of the lens's model.
+        targets: Of the same problems, in the same order.
+        config: Recipe; the default one, without it.
+        log: Called once an epoch.
+
+    Raises:
+        BadInput: For states of another model or not finite (naming problem, layer and position), targets of other
+            problems, or a split without a target.
+        Failed: Where the fit diverges.
+
+    >>> from workings.reading import FitConfig, StatesInMemory, TunedLens, fit_tuned_lens, probe_targets
+    >>> from workings.models import open_model
+    >>> from workings.text.datasets import load_problems
+    >>> import tempfile
+    >>> from workings.reading import collect, split_problems
+    >>> model, problems = open_model("bundled"), load_problems("generated", limit=60).problems
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> store = collect(model, problems, folder.name, max_new_tokens=0, splits=split_problems(problems))
+    >>> fit = fit_tuned_lens(TunedLens.of(model), store, probe_targets("step1", model, store), FitConfig(max_epochs=2))
+    >>> fit.epochs[2].train < fit.epochs[1].train, fit.lens.n_parameters
+    (True, 33024)
     """
     return fit_each(lens, hidden, {"": targets}, config, log)[""]
 
@@ -60,7 +96,9 @@ def fit_each(
     """`fit_tuned_lens` for several named sets of targets with the same splits; each is fitted as if it were alone."""
     config = config or FitConfig()
     splits = _shared_splits(targets)
-    _check_states(lens, hidden, targets)
+    lens.refuse_others(hidden)
+    for one in targets.values():
+        one.refuse_others(hidden)
     train, val = (torch.tensor([i for i, s in enumerate(splits) if s == name]) for name in ("train", "val"))
     _check_finite(hidden, lens.translated, torch.cat([train, val]).long())
     head = FrozenHead(lens.unembedding, config.precision)
@@ -90,11 +128,12 @@ def _validate(
     for rows in val.split(_VALIDATED_AT_ONCE):
         states = load(rows)
         for name, fitting in fittings.items():
-            sums[name] += fitting.loss_sum(states, rows)
+            with torch.no_grad():
+                sums[name] += float(fitting.loss_sum(states, rows))
     for name, fitting in fittings.items():
-        metrics = fitting.end_epoch(epoch, sums[name])
+        metrics = asdict(fitting.end_epoch(epoch, sums[name]))
         if log is not None:
-            log(epoch, fit=name, **{key: value for key, value in metrics.items() if key != "epoch"})
+            log(metrics.pop("epoch"), fit=name, **metrics)
 
 
 class _Fitting:
@@ -111,7 +150,7 @@ class _Fitting:
         # Stepped by the epoch; over the largest number of epochs, though patience usually ends the fit long before.
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=config.max_epochs)
         self.best = _Best(torch.inf, 0, start.weight.detach(), start.bias.detach())
-        self.epochs: list[dict[str, float]] = []
+        self.epochs: list[Epoch] = []
         self.train_sum = torch.zeros((), device=self.device)
         self.began = time.perf_counter()
 
@@ -126,21 +165,23 @@ class _Fitting:
 
     def step(self, states: Tensor, rows: Tensor) -> None:
         """One step on states [T, b, P, d] of the problems `rows`."""
-        h, asked = self._asked(states, rows)
-        if len(asked) == 0:
+        h, targets = self._with_targets(states, rows)
+        if len(targets) == 0:
             return
-        loss = self.head(_translated(h, self.weight, self.bias, self.head.dtype), asked)
+        loss = self.head(_translated(h, self.weight, self.bias, self.head.dtype), targets)
         self.optimizer.zero_grad(set_to_none=True)
-        (loss / len(asked)).backward()
+        (loss / len(targets)).backward()
         torch.nn.utils.clip_grad_norm_([self.weight, self.bias], self.config.clip, foreach=True)
         self.optimizer.step()
         self.train_sum += loss.detach()
 
-    @torch.no_grad()
-    def loss_sum(self, states: Tensor, rows: Tensor) -> float:
-        return float(self._sum(states, rows, self.head, self.weight, self.bias))
+    def loss_sum(self, states: Tensor, rows: Tensor, head: FrozenHead | None = None) -> Tensor:
+        """Σ nats over the targets of the problems `rows`, with the present weights."""
+        head = head or self.head
+        h, targets = self._with_targets(states, rows)
+        return head(_translated(h, self.weight, self.bias, head.dtype), targets)
 
-    def end_epoch(self, epoch: int, validation_sum: float) -> dict[str, float]:
+    def end_epoch(self, epoch: int, validation_sum: float) -> Epoch:
         validation = validation_sum / self._n("val")
         if epoch and not validation < torch.inf:
             raise Failed(f"the fit of '{self.targets.rule}' diverged in epoch {epoch}: lower its learning rate")
@@ -148,32 +189,34 @@ class _Fitting:
             self.best = _Best(validation, epoch, self.weight.detach().clone(), self.bias.detach().clone())
         train = float(self.train_sum) / self._n("train") if epoch else float("nan")
         lr, seconds = self.optimizer.param_groups[0]["lr"], time.perf_counter() - self.began
-        self.epochs.append({"epoch": epoch, "train": train, "validation": validation, "lr": lr, "seconds": seconds})
+        self.epochs.append(Epoch(epoch, train, validation, lr, seconds))
         return self.epochs[-1]
 
     @torch.no_grad()
-    def result(self, head: FrozenHead, load: Callable[[Tensor], Tensor], val: Tensor, data: str) -> Fit:
-        lens = TunedLens.start(self.start.unembedding, self.start.layers, self.start.fingerprint)
-        lens.weight.copy_(self.best.weight)
-        lens.bias.copy_(self.best.bias)
-        parts = val.split(_VALIDATED_AT_ONCE)
-        total = sum(float(self._sum(load(rows), rows, head, lens.weight, lens.bias)) for rows in parts)
-        validation = total / self._n("val")
-        recipe = to_dict(self.config) | {"precision": resolved(self.config.precision, self.device)}
-        outcome = {"best_epoch": self.best.epoch, "validation": validation, "n_epochs": len(self.epochs) - 1}
-        lens.fitted = {"recipe": recipe, "rule": self.targets.rule, "targets": self.targets.digest, "states": data}
-        lens.fitted |= outcome
-        return Fit(lens, self.best.epoch, validation, self.epochs)
+    def result(self, head: FrozenHead, load: Callable[[Tensor], Tensor], val: Tensor, states: str) -> Fit:
+        """The lens with the best weights; its validation loss is measured again with `head` (float32)."""
+        for present, best in ((self.weight, self.best.weight), (self.bias, self.best.bias)):
+            present.copy_(best)
+        lens = TunedLens(self.start.unembedding, self.start.layers, self.start.fingerprint)
+        lens.weight.copy_(self.weight)
+        lens.bias.copy_(self.bias)
+        total = sum(float(self.loss_sum(load(rows), rows, head)) for rows in val.split(_VALIDATED_AT_ONCE))
+        lens.fitted = Fitted(
+            recipe=replace(self.config, precision=resolved(self.config.precision, self.device)),
+            rule=self.targets.rule,
+            targets=self.targets.digest,
+            states=states,
+            best_epoch=self.best.epoch,
+            validation=total / self._n("val"),
+            n_epochs=len(self.epochs) - 1,
+        )
+        return Fit(lens, self.best.epoch, lens.fitted.validation, self.epochs)
 
-    def _sum(self, states: Tensor, rows: Tensor, head: FrozenHead, weight: Tensor, bias: Tensor) -> Tensor:
-        h, asked = self._asked(states, rows)
-        return head(_translated(h, weight, bias, head.dtype), asked)
-
-    def _asked(self, states: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _with_targets(self, states: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The states [T, R, d] that have a target, and the targets Long [T·R]."""
         mask = self.targets.mask[rows]
-        asked = self.targets.ids[rows][mask].repeat(len(states))
-        return states[:, mask].to(self.device), asked.to(self.device)
+        targets = self.targets.ids[rows][mask].repeat(len(states))
+        return states[:, mask].to(self.device), targets.to(self.device)
 
     def _n(self, split: str) -> int:
         return int(self.targets.mask[self.targets.rows(split)].sum()) * len(self.weight)
@@ -204,19 +247,6 @@ def _shared_splits(targets: Mapping[str, Targets]) -> Sequence[str]:
                     f"no target of '{one.rule}' is in the split '{split}'; a fit needs some in train and val"
                 )
     return first.splits
-
-
-def _check_states(lens: TunedLens, hidden: HiddenStates, targets: Mapping[str, Targets]) -> None:
-    if lens.fingerprint != hidden.fingerprint:
-        raise BadInput(
-            f"the lens is for the model {lens.fingerprint}, and the hidden states are of {hidden.fingerprint}: "
-            "a lens is fitted on the thoughts of its own model"
-        )
-    for one in targets.values():
-        if list(one.problems) != list(hidden.ids):
-            raise BadInput(
-                f"the targets '{one.rule}' are of other problems than the hidden states, or in another order"
-            )
 
 
 def _check_finite(hidden: HiddenStates, layers: Sequence[str], rows: Tensor) -> None:

@@ -1,8 +1,8 @@
-"""Model × problems × a substitute for its thoughts → does the answer survive? What is read is not yet what is used.
+"""Model × problems × an ablation of its thoughts → answers. What can be read from a thought is not yet what is used.
 
-Every substitute replaces the vectors that are *fed*; later thoughts are recomputed from them (the total effect). `zero` feeds
-nothing, `mean` the average vector of each step over other problems, `first` the first thought again at every step, `swapped` the
-thoughts of another problem with as many steps and another answer.
+Every condition but `own` replaces the vectors that are *fed*; later thoughts are recomputed from them, so this is the total
+effect. `zero` feeds nothing, `mean` the mean vector of each step over other problems (mean ablation), `first` the first thought
+again at every step, `swapped` the thoughts of another problem with as many steps and another answer (interchange).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from workings import seeds
 from workings.arithmetic.answers import same_answer
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.models.thinking import Answer, ThoughtModel
+from workings.models.thinking import Answer, Edit, ThoughtModel
 
-SUBSTITUTES = ("own", "zero", "mean", "first", "swapped")
+CONDITIONS = ("own", "zero", "mean", "first", "swapped")
 
 
 def donors(problems: Sequence[Problem], seed: int) -> list[int | None]:
@@ -37,6 +37,7 @@ def donors(problems: Sequence[Problem], seed: int) -> list[int | None]:
 
 
 def _nth_other(by_answer: dict[object, list[int]], own: object, n: int) -> int:
+    """The n-th of the problems with another answer, without listing them all for every problem."""
     for answer, rows in by_answer.items():
         if answer != own:
             if n < len(rows):
@@ -45,7 +46,7 @@ def _nth_other(by_answer: dict[object, list[int]], own: object, n: int) -> int:
     raise AssertionError("n counts the others")
 
 
-def substituted(
+def ablated_answers(
     model: ThoughtModel,
     problems: Sequence[Problem],
     means_from: Sequence[Problem],
@@ -54,10 +55,23 @@ def substituted(
     batch_size: int = 256,
     max_new_tokens: int = 16,
 ) -> pl.DataFrame:
-    """One row per problem × substitute: problem, n_steps, substitute, answer, correct, follows (says the donor's answer).
+    """Answer problems with the model's own thoughts, and with each ablation of them.
 
-    The step means come from `means_from`, which must be other problems than those judged. A problem that has no donor (none
-    with as many steps has another answer) is left out of every condition. BadInput if that leaves none.
+    A problem without a donor (none with as many steps has another answer) is left out of every condition.
+
+    Args:
+        model: The model that thinks and answers.
+        problems: The problems answered.
+        means_from: Other problems, over which the mean of each step is taken.
+        seed: Random seed of the donors.
+        batch_size: Problems answered at once.
+        max_new_tokens: Longest answer, in tokens.
+
+    Returns:
+        One row per problem and condition: problem, n_steps, condition, answer, correct, follows (gives the donor's answer).
+
+    Raises:
+        BadInput: Where no problem has a donor.
     """
     found = {i: j for i, j in enumerate(donors(problems, seed)) if j is not None}
     if not found:
@@ -86,7 +100,7 @@ def substituted(
         "first": answered(lambda k, z, rows: fed[rows, 0]),
         "swapped": answered(lambda k, z, rows: fed[partner[rows], k - 1]),
     }
-    return pl.concat([_rows(name, said[name], problems, donor) for name in SUBSTITUTES])
+    return pl.concat([_rows(name, said[name], problems, donor) for name in CONDITIONS])
 
 
 def _rows(name: str, answers: Sequence[Answer], problems: Sequence[Problem], donor: Sequence[int]) -> pl.DataFrame:
@@ -94,7 +108,7 @@ def _rows(name: str, answers: Sequence[Answer], problems: Sequence[Problem], don
         {
             "problem": [p.id for p in problems],
             "n_steps": [p.n_steps for p in problems],
-            "substitute": name,
+            "condition": name,
             "answer": [None if a.value is None else str(a.value) for a in answers],
             "correct": [same_answer(a.value, p.value) for a, p in zip(answers, problems, strict=True)],
             "follows": [same_answer(a.value, problems[j].value) for a, j in zip(answers, donor, strict=True)],
@@ -104,12 +118,10 @@ def _rows(name: str, answers: Sequence[Answer], problems: Sequence[Problem], don
 
 
 def self_check(model: ThoughtModel, questions: Sequence[str]) -> dict[str, float]:
-    """Largest change of any state or answer score under edits that must change nothing; all exactly 0, or the engine is wrong.
+    """Largest change of an answer's scores (logits) under two edits that must change nothing: exactly 0, or the engine is wrong.
 
     `replace by itself`: each thought fed again as it is. `last state`: the final-norm state of the last thought, fed to nothing.
     """
-    from workings.models.thinking import Edit
-
     with torch.no_grad():
         clean = model.begin(model.prompt(questions))
         states = [clean]
@@ -121,8 +133,8 @@ def self_check(model: ThoughtModel, questions: Sequence[str]) -> dict[str, float
         edited = model.step(states[-2], edits=[Edit("final_norm", lambda h: h.flip(-1))])
         none = torch.empty(len(questions), 0, dtype=torch.long, device=model.device)
         opening = [model.close(s, none)[0][-1] for s in (states[-1], again, edited)]
-    return {"replace by itself": _gap(opening[0], opening[1]), "last state": _gap(opening[0], opening[2])}
-
-
-def _gap(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max())
+    largest: dict[str, Tensor] = {
+        "replace by itself": (opening[0] - opening[1]).abs().max(),
+        "last state": (opening[0] - opening[2]).abs().max(),
+    }
+    return {name: float(change) for name, change in largest.items()}

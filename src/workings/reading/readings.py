@@ -6,19 +6,19 @@ Shapes: b problems at a time, P positions, d width, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+import polars as pl
 import torch
 from torch import Tensor
 
 from workings.errors import BadInput
+from workings.models.thinking import ThoughtModel
 from workings.reading.lens import Lens
-from workings.reading.store import HiddenStates
+from workings.reading.store import HiddenStates, ThoughtStore
 from workings.reading.targets import Targets
-
-if TYPE_CHECKING:
-    import polars as pl
 
 _SCORES_AT_ONCE = 1 << 24
 
@@ -33,44 +33,55 @@ def read_all(
     reader: str | None = None,
     layers: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """One row a (problem, layer, position) with a target, for the problems `rows` (Long [m]).
+    """Read every target of some problems with a lens, at every layer.
 
-    Columns: reader (the lens's name, or as given), problem, layer, position, target, rank (how many other tokens score
-    at least as high: ties count against), nll (nats, full softmax in float32), new_value, split.
-    BadInput for states of another model than the lens is for, or targets of other problems.
+    Args:
+        lens: Of the model whose states these are.
+        hidden: Hidden states [n, P, d] by layer.
+        targets: Of the same problems, in the same order.
+        rows: The problems to read, Long [m].
+        reader: Name in the frame; the lens's own, by default.
+        layers: By default all that the lens knows.
+
+    Returns:
+        One row per (problem, layer, position) with a target. Columns: reader, problem, layer, position, target, rank (how
+        many other tokens score at least as high: ties count against), nll (−log p of the full softmax, in nats, float32),
+        new_value, split.
+
+    Raises:
+        BadInput: For states of another model than the lens is for, or targets of other problems.
     """
-    import polars as pl
-
-    _check(lens, hidden)
-    if list(targets.problems) != list(hidden.ids):
-        raise BadInput(
-            f"the targets '{targets.rule}' are of other problems than the hidden states, or in another order"
-        )
+    lens.refuse_others(hidden)
+    targets.refuse_others(hidden)
     tables = []
     for layer, place, some, h in _states(lens, hidden, rows, layers):
-        asked = targets.mask[some, place]
-        if not asked.any():
+        has_target = targets.mask[some, place]
+        if not has_target.any():
             continue
-        some, h = some[asked], h[asked]
+        some, h = some[has_target], h[has_target]
         target = targets.ids[some, place]
-        rank, nll = _judged(lens.read(h, layer, hidden.positions[place]), target)
+        rank, nll = _rank_and_nll(lens.read(h, layer, hidden.positions[place]), target)
         columns = {"row": some, "target": target, "rank": rank, "nll": nll, "new_value": targets.new_value[some, place]}
         table = pl.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
         tables.append(table.with_columns(layer=pl.lit(layer), position=pl.lit(hidden.positions[place])))
-    return _named(tables, hidden, targets, reader or lens.name)
+    if not tables:
+        raise BadInput(f"none of these problems has a target of '{targets.rule}'; there is nothing to read")
+    names = pl.DataFrame({"row": range(len(hidden.ids)), "problem": list(hidden.ids), "split": list(targets.splits)})
+    frame = pl.concat(tables).join(names, on="row", how="left", maintain_order="left")
+    return frame.with_columns(reader=pl.lit(reader or lens.name)).select(
+        "reader", "problem", "layer", "position", "target", "rank", "nll", "new_value", "split"
+    )
 
 
 @torch.no_grad()
 def top_tokens(
     lens: Lens, hidden: HiddenStates, rows: Tensor, *, k: int = 5, layers: Sequence[str] | None = None
 ) -> pl.DataFrame:
-    """What a lens reads first: one row a (problem, layer, position, place 1 … k).
+    """The k likeliest tokens that a lens reads: one row per (problem, layer, position, place 1 … k).
 
     Columns: problem, layer, position, place, token, probability (of the full softmax, in float32).
     """
-    import polars as pl
-
-    _check(lens, hidden)
+    lens.refuse_others(hidden)
     tables = []
     for layer, place, some, h in _states(lens, hidden, rows, layers):
         found = lens.read(h, layer, hidden.positions[place]).float().softmax(-1).topk(k)
@@ -99,28 +110,74 @@ def _states(
                 yield layer, place, some, h[:, place]
 
 
-def _judged(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """(rank Int [b], nll [b]) of targets Long [b] under scores [b, V]."""
+def _rank_and_nll(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """(rank Int [b], nll [b] in nats) of targets Long [b] under scores [b, V]."""
     scores = scores.float()
     of_target = scores.gather(1, target[:, None].to(scores.device))
     rank = (scores >= of_target).sum(1, dtype=torch.int32) - 1
     return rank, scores.logsumexp(1) - of_target[:, 0]
 
 
-def _named(tables: list[pl.DataFrame], hidden: HiddenStates, targets: Targets, reader: str) -> pl.DataFrame:
-    import polars as pl
+# ---- a few problems in full --------------------------------------------------------------------------------------
 
-    if not tables:
-        raise BadInput(f"none of the problems asked about has a target of '{targets.rule}'; there is nothing to read")
-    names = pl.DataFrame({"row": range(len(hidden.ids)), "problem": list(hidden.ids), "split": list(targets.splits)})
-    frame = pl.concat(tables).join(names, on="row", how="left", maintain_order="left")
-    return frame.with_columns(reader=pl.lit(reader)).select(
-        "reader", "problem", "layer", "position", "target", "rank", "nll", "new_value", "split"
+
+@dataclass(frozen=True)
+class SampleCell:
+    """The lens's reading of one state: (token, probability) of its likeliest tokens, and the target's, if there is one."""
+
+    guesses: tuple[tuple[str, float], ...]
+    rank: int | None
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class SampleGrid:
+    """All readings of one problem: cells [layers, positions], and the target token of each position or None."""
+
+    problem: str
+    question: str
+    chain: str
+    gold: str
+    answer: str
+    correct: bool
+    layers: tuple[str, ...]
+    positions: tuple[str, ...]
+    targets: tuple[str | None, ...]
+    cells: tuple[tuple[SampleCell, ...], ...]
+
+
+def sample_grids(
+    model: ThoughtModel, store: ThoughtStore, lens: Lens, targets: Targets, n: int, k: int = 5
+) -> tuple[SampleGrid, ...]:
+    """Read the first `n` test problems that have a target: nothing is picked by how well it was read."""
+    rows = [row for row in targets.rows("test").tolist() if targets.mask[row].any()][:n]
+    return tuple(_grid(model, store, lens, targets, row, k) for row in rows)
+
+
+def _grid(model: ThoughtModel, store: ThoughtStore, lens: Lens, targets: Targets, row: int, k: int) -> SampleGrid:
+    one = torch.tensor([row])
+    tops = top_tokens(lens, store, one, k=k)
+    ranks = read_all(lens, store, targets, one)
+    about = store.problems.row(row, named=True)
+    names = model.tokens(targets.ids[row].clamp(min=0).tolist())
+    return SampleGrid(
+        problem=about["problem"],
+        question=about["question"],
+        chain=about["chain"],
+        gold=about["gold"],
+        answer=about["model_answer"] or "",
+        correct=bool(about["correct"]),
+        layers=lens.layers,
+        positions=store.positions,
+        targets=tuple(name if m else None for name, m in zip(names, targets.mask[row].tolist(), strict=True)),
+        cells=tuple(tuple(_cell(model, tops, ranks, layer, p) for p in store.positions) for layer in lens.layers),
     )
 
 
-def _check(lens: Lens, hidden: HiddenStates) -> None:
-    if lens.fingerprint != hidden.fingerprint:
-        raise BadInput(
-            f"the {lens.name} is for the model {lens.fingerprint}, and the hidden states are of {hidden.fingerprint}"
-        )
+def _cell(model: ThoughtModel, tops: pl.DataFrame, ranks: pl.DataFrame, layer: str, position: str) -> SampleCell:
+    top = tops.filter(layer=layer, position=position).sort("place")
+    of_target = ranks.filter(layer=layer, position=position).select("rank", "nll").rows()
+    rank, nll = of_target[0] if of_target else (None, None)
+    tokens = model.tokens(top["token"].to_list())
+    guesses = tuple(zip(tokens, top["probability"].to_list(), strict=True))
+    return SampleCell(guesses, rank, None if nll is None else math.exp(-nll))

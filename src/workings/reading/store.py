@@ -1,43 +1,139 @@
 """ThoughtStore: hidden states by (layer; problem, position) on disk, with everything needed to judge a reading of them.
 
     manifest.json              whose thoughts, of which problems, in which files (sha256), and what failed
-    shard_00000.safetensors …  one tensor a layer, [rows, P, d]; a row is a problem
-    problems.parquet           a row a problem: question, gold, what the model answered, split, chain, token ids
-    index.parquet              a row a problem and position
+    shard_00000.safetensors …  one tensor per layer, [rows, P, d]; a row is a problem
+    problems.parquet           one row per problem: question, gold, the model's answer, split, chain, token ids
+    index.parquet              one row per problem and position
 
-While a store is being collected, each shard has its problems beside it (`shard_00000.parquet`) and the manifest says
-"partial".
+This is the read side; `writer` is the write side. While a store is being collected, each shard has its problems beside it
+(`shard_00000.parquet`) and the manifest says "partial".
 Shapes: n problems, P positions (bot, t1 … tK), d width.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Literal, Protocol
 
+import polars as pl
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workings.arithmetic.chain import read_chain
 from workings.arithmetic.problems import Problem
+from workings.config import from_dict
 from workings.errors import BadInput
-from workings.files import sha256_of
-
-if TYPE_CHECKING:
-    import polars as pl
+from workings.files import explained, sha256_of
 
 FORMAT = 1
 FINAL_NORM = "final_norm"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+# ---- the manifest: field names are the format of manifest.json ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CollectionSettings:
+    """All that decides the bytes of a store, except the problems; a collection goes on only with the same settings."""
+
+    model: str  # fingerprint
+    layers: tuple[str, ...]
+    positions: tuple[str, ...]
+    n_thoughts: int
+    width: int
+    dtype: Literal["float32", "bfloat16"]
+    batch_size: int
+    shard_problems: int
+    max_new_tokens: int
+    splits: str  # digest of {problem: split}
+    device: str
+    versions: dict[str, str | None]
+
+    def differences(self, now: CollectionSettings) -> list[str]:
+        """One phrase for every setting that has changed."""
+        pairs = ((each.name, getattr(self, each.name), getattr(now, each.name)) for each in fields(self))
+        return [f"{name} was {before}, is now {after}" for name, before, after in pairs if before != after]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Problems `first` to `first + given − 1` in the order given; `rows` of them could be thought about."""
+
+    file: str
+    first: int
+    given: int
+    rows: int
+    problems: str  # digest of the problems' ids
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A problem that is not in the store; `number` is its place in the order given, from 0."""
+
+    problem: str
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size and sha256 of a file of the store."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileEntry:
+        return cls(path.stat().st_size, sha256_of(path))
+
+
+@dataclass
+class StoreManifest:
+    """The content of manifest.json. `digest` is empty until the store is complete."""
+
+    kind: Literal["thoughts"]
+    format: int
+    status: Literal["partial", "complete"]
+    settings: CollectionSettings
+    n_problems: int = 0
+    n_rows: int = 0
+    n_failures: int = 0
+    problems: str = hashlib.sha256().hexdigest()  # digest of the shards' digests of ids
+    digest: str = ""
+    shards: list[Shard] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    files: dict[str, FileEntry] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> StoreManifest:
+        """The manifest of a store, finished or not. BadInput where there is none or it is not one."""
+        path = folder / "manifest.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BadInput(f"{folder} is not a thought store: it has no manifest.json") from None
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path} cannot be read: {error}") from None
+        if not isinstance(content, dict) or content.get("kind") != "thoughts" or content.get("format") != FORMAT:
+            raise BadInput(f"{path} is not the manifest of a thought store of format {FORMAT}")
+        try:
+            return from_dict(cls, content)
+        except BadInput as error:
+            raise BadInput(f"{path} is damaged ({error}): collect the thoughts again into an empty folder") from None
+
+
+# ---- the read side -----------------------------------------------------------------------------------------------
+
 
 class HiddenStates(Protocol):
-    """What a lens is fitted on and read over: a `ThoughtStore`, or `StatesInMemory`."""
+    """Hidden states that a lens is fitted on and read over: a `ThoughtStore`, or `StatesInMemory`."""
 
     @property
     def layers(self) -> tuple[str, ...]: ...
@@ -76,65 +172,81 @@ class StatesInMemory:
 
 
 class ThoughtStore:
-    """The read side of a finished store; `collect` writes one. Hidden states are mapped into memory, not read."""
+    """The read side of a finished store. Hidden states are mapped into memory and read when they are used.
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    >>> import tempfile
+    >>> from workings.models import open_model
+    >>> from workings.text.datasets import load_problems
+    >>> from workings.reading import collect
+    >>> problems = load_problems("generated", limit=4).problems
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = collect(open_model("bundled"), problems, folder.name, max_new_tokens=4).path
+    >>> store = ThoughtStore.open(path)
+    >>> len(store), store.layers, store.positions
+    (4, ('embed', 'block1', 'final_norm'), ('bot', 't1', 't2', 't3', 't4', 't5', 't6'))
+    >>> store.hidden("block1").shape
+    torch.Size([4, 7, 128])
+    >>> store.problems.columns[:6]
+    ['row', 'number', 'problem', 'split', 'question', 'gold']
+    """
+
+    def __init__(self, path: Path, manifest: StoreManifest) -> None:
         self.path, self.manifest = path, manifest
         self._open: dict[int, Any] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> ThoughtStore:
-        """A store that is finished, and whole by names and sizes (`verify` re-hashes). BadInput otherwise."""
+        """Open a finished store; its files are checked by name and size (`verify` hashes them).
+
+        Raises:
+            BadInput: Where it is unfinished, damaged, or no store.
+        """
         path = Path(path)
-        manifest = read_manifest(path)
-        if manifest["status"] != "complete":
+        manifest = StoreManifest.read(path)
+        if manifest.status != "complete":
             raise BadInput(
-                f"{path} is a partial store: {manifest['n_problems']} problems collected so far. "
+                f"{path} is a partial store: {manifest.n_problems} problems collected so far. "
                 "Run the same collection again to finish it."
             )
-        wrong = [line for name, entry in manifest["files"].items() if (line := _misfit(path / name, entry))]
+        wrong = [line for name, entry in manifest.files.items() if (line := _misfit(path / name, entry))]
         if wrong:
             raise BadInput(f"{path} is damaged: {'; '.join(wrong)}. Collect it again into an empty folder.")
         return cls(path, manifest)
 
     @property
     def layers(self) -> tuple[str, ...]:
-        return tuple(self.manifest["settings"]["layers"])
+        return self.manifest.settings.layers
 
     @property
     def positions(self) -> tuple[str, ...]:
-        return tuple(self.manifest["settings"]["positions"])
+        return self.manifest.settings.positions
 
     @property
     def fingerprint(self) -> str:
-        """Of the model that thought."""
-        return self.manifest["settings"]["model"]
+        """Fingerprint of the model that thought."""
+        return self.manifest.settings.model
 
     @property
     def digest(self) -> str:
         """sha256 over the digests of the files: the same for the same thoughts of the same problems."""
-        return self.manifest["digest"]
+        return self.manifest.digest
 
     @property
-    def failures(self) -> list[dict[str, Any]]:
-        """Problems that are not in the store, and why: {problem, number (in the order given), reason}."""
-        return self.manifest["failures"]
+    def failures(self) -> list[Failure]:
+        """Problems that are not in the store, and why."""
+        return self.manifest.failures
 
     def __len__(self) -> int:
-        return sum(shard["rows"] for shard in self.manifest["shards"])
+        return sum(shard.rows for shard in self.manifest.shards)
 
     @cached_property
     def problems(self) -> pl.DataFrame:
-        """A row a problem, in the rows' order; see `writer.PROBLEMS` for the columns."""
-        import polars as pl
-
+        """One row per problem, in the rows' order; `writer.PROBLEMS` lists the columns."""
         return pl.read_parquet(self.path / "problems.parquet")
 
     @cached_property
     def index(self) -> pl.DataFrame:
-        """A row a problem and position; `own_token` is the model's own next token there."""
-        import polars as pl
-
+        """One row per problem and position; `own_token` is the model's own next token there."""
         return pl.read_parquet(self.path / "index.parquet")
 
     @property
@@ -152,48 +264,47 @@ class ThoughtStore:
         return [Problem(question, read_chain(chain), gold, source) for question, chain, gold, source in columns]
 
     def hidden(self, layer: str, rows: Tensor | None = None) -> Tensor:
-        """[n, P, d] of one layer, in the dtype stored; `rows` (Long [m]) picks and orders problems.
+        """Hidden states [n, P, d] of one layer, in the dtype stored; a store of one shard is not copied.
 
-        Nothing is read before it is used, and a store of one shard is not copied either. BadInput for an unknown layer.
+        Args:
+            layer: One of `layers`; another is BadInput.
+            rows: Picks and orders problems, Long [m]; all in order, without it.
         """
         if layer not in self.layers:
             raise BadInput(f"{self.path} has no layer '{layer}'; it has {', '.join(self.layers)}")
         if rows is None:
-            parts = [self._tensor(i, layer) for i in range(len(self.manifest["shards"]))]
+            parts = [self._tensor(i, layer) for i in range(len(self.manifest.shards))]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
-        return self._gathered(layer, rows)
-
-    def verify(self) -> list[str]:
-        """One line for every file that is missing or not as it was written; none means the store is whole."""
-        lines = []
-        for name, entry in self.manifest["files"].items():
-            misfit = _misfit(self.path / name, entry)
-            if misfit is None and sha256_of(self.path / name) != entry["sha256"]:
-                misfit = f"{name}: changed since it was written"
-            lines += [misfit] if misfit else []
-        return lines
-
-    def _gathered(self, layer: str, rows: Tensor) -> Tensor:
         shard_of = torch.searchsorted(self._starts, rows, right=True) - 1
         touched = shard_of.unique().tolist()
         if len(touched) == 1:
             return self._tensor(touched[0], layer)[rows - self._starts[touched[0]]]
-        settings = self.manifest["settings"]
-        out = torch.empty(len(rows), len(self.positions), settings["width"], dtype=DTYPES[settings["dtype"]])
+        settings = self.manifest.settings
+        out = torch.empty(len(rows), len(self.positions), settings.width, dtype=DTYPES[settings.dtype])
         for i in touched:
             here = shard_of == i
             out[here] = self._tensor(i, layer)[rows[here] - self._starts[i]]
         return out
 
+    def verify(self) -> list[str]:
+        """One line for every file that is missing or not as it was written; none means the store is whole."""
+        lines = []
+        for name, entry in self.manifest.files.items():
+            misfit = _misfit(self.path / name, entry)
+            if misfit is None and sha256_of(self.path / name) != entry.sha256:
+                misfit = f"{name}: changed since it was written"
+            lines += [misfit] if misfit else []
+        return lines
+
     @cached_property
     def _starts(self) -> Tensor:
-        """Long [shards]: the first row of each."""
-        counts = torch.tensor([shard["rows"] for shard in self.manifest["shards"]])
+        """The first row of each shard, Long [shards]."""
+        counts = torch.tensor([shard.rows for shard in self.manifest.shards])
         return counts.cumsum(0) - counts
 
     def _tensor(self, shard: int, layer: str) -> Tensor:
         if shard not in self._open:
-            file = self.path / self.manifest["shards"][shard]["file"]
+            file = self.path / self.manifest.shards[shard].file
             try:
                 self._open[shard] = safe_open(file, framework="pt")
             except (OSError, SafetensorError) as error:
@@ -201,26 +312,17 @@ class ThoughtStore:
         return self._open[shard].get_tensor(layer)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a store, finished or not. BadInput where there is none or it is not one."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path} is not a thought store: it has no manifest.json") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}/manifest.json cannot be read: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("kind") != "thoughts" or manifest.get("format") != FORMAT:
-        raise BadInput(f"{path}/manifest.json is not the manifest of a thought store of format {FORMAT}")
-    return manifest
-
-
-def file_entry(path: Path) -> dict[str, Any]:
-    """What the manifest keeps of a file."""
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-def _misfit(path: Path, entry: Mapping[str, Any]) -> str | None:
+def _misfit(path: Path, entry: FileEntry) -> str | None:
     if not path.is_file():
         return f"{path.name}: missing"
     size = path.stat().st_size
-    return None if size == entry["bytes"] else f"{path.name}: {size:,} bytes, {entry['bytes']:,} were written"
+    return None if size == entry.bytes else f"{path.name}: {size:,} bytes, {entry.bytes:,} were written"
+
+
+@contextmanager
+def disk_errors(out: Path) -> Generator[None]:
+    """Turn a refused write into a user message; finished shards stay valid and are resumed from."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the operating system said, as text
+        raise explained(error, out) from error

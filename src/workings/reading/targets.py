@@ -1,4 +1,4 @@
-"""Written chains → what each (problem, position) is asked about, by a named rule.
+"""Written chains → probe targets: the token that each (problem, position) is to be read as, by a named rule.
 
 A slot without a target is masked and counted, never a token. Shapes: n problems, P positions, N tokens of a chain.
 """
@@ -19,10 +19,11 @@ from workings import seeds
 from workings.arithmetic.chain import LONGEST_NUMBER, evaluate
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
+from workings.models.thinking import ThoughtModel
+from workings.reading.store import HiddenStates, ThoughtStore
 
 SPLITS = ("train", "val", "test")
-EMPTY = -1
-"""The id of a masked slot: no token has it, so that a forgotten mask fails loudly."""
+EMPTY = -1  # the id of a masked slot: no token has it, so that a forgotten mask fails loudly
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 _NUMBER = re.compile(_DIGITS)
@@ -31,10 +32,15 @@ _WRITTEN = re.compile(rf"-?\$?{_DIGITS}%?")
 
 @dataclass(frozen=True)
 class Targets:
-    """`ids` Long [n, P]; `mask`, `new_value`, `multi_token` Bool [n, P]; a row per problem, as in the store.
+    """Probe targets, one row per problem, in the order of the store.
 
-    `new_value`: the target is a number that stands neither in the question nor in the answer. `multi_token`: what the
-    target stands for is longer than the one token that is asked for.
+    Attributes:
+        rule: The rule they follow.
+        ids: Token ids, Long [n, P]; `EMPTY` where there is no target.
+        mask: Where there is a target, Bool [n, P].
+        new_value: Where the target is a number that stands neither in the question nor in the answer, Bool [n, P].
+        multi_token: Where the target stands for something longer than its one token, Bool [n, P].
+        problems, splits: Ids of the problems, and "train", "val" or "test" for each [n].
     """
 
     rule: str
@@ -52,11 +58,17 @@ class Targets:
 
     @property
     def n_empty_by_position(self) -> list[int]:
+        """Slots with no target at each position [P]."""
         return (~self.mask).sum(0).tolist()
 
     @property
+    def in_every_split(self) -> bool:
+        """Whether every split has a target: otherwise nothing can be fitted, selected or judged."""
+        return all(bool(self.mask[self.rows(split)].any()) for split in SPLITS)
+
+    @property
     def multi_token_share(self) -> float:
-        """Share of the targets of which only the first token is asked for; 0 where there is no target."""
+        """Share of the targets that are only the first token of something longer; 0 where there is no target."""
         return float(self.multi_token[self.mask].float().mean()) if self.mask.any() else 0.0
 
     @property
@@ -67,14 +79,21 @@ class Targets:
         return sha256.hexdigest()
 
     def rows(self, split: str) -> Tensor:
-        """Long [m]: the rows of one split, in order."""
+        """The rows of one split, in order, Long [m]."""
         return torch.tensor([i for i, name in enumerate(self.splits) if name == split], dtype=torch.long)
 
-    def shuffled(self, seed: int) -> Targets:
-        """The control: every problem gets the whole row of targets of another problem of its split (alone, its own).
+    def refuse_others(self, hidden: HiddenStates) -> None:
+        """BadInput for hidden states of other problems, or in another order."""
+        if list(self.problems) != list(hidden.ids):
+            raise BadInput(
+                f"the targets '{self.rule}' are of other problems than the hidden states, or in another order"
+            )
 
-        A slot counts only where both rows have a target, so that receiver and donor are asked at the same positions;
-        `new_value` stays that of the slot, so that the same slots are compared.
+    def shuffled(self, seed: int) -> Targets:
+        """The control: every problem gets the whole row of targets of another problem of its split.
+
+        A problem alone in its split keeps its own. A slot counts only where both rows have a target, so that receiver and
+        donor have targets at the same positions; `new_value` stays that of the slot, so that the same slots are compared.
         """
         donors = torch.arange(len(self.ids))
         for split in dict.fromkeys(self.splits):
@@ -92,6 +111,25 @@ class Targets:
         )
 
 
+def probe_targets(rule: str, model: ThoughtModel, store: ThoughtStore) -> Targets:
+    """The probe targets of a store's problems, by the name of a rule.
+
+    Args:
+        rule: `stepK`: the result of step K, at every position. `uniform`: the first token of the position's slice of the
+            chain. Another name is BadInput.
+        model: Has the tokenizer, and writes the chain.
+        store: Has the problems.
+    """
+    problems, n_positions = store.as_problems(), len(store.positions)
+    if rule == "uniform":
+        chains = [model.chain_ids(p) for p in problems]
+        return uniform_split(chains, n_positions, problems, store.splits, model.tokenizer.decode)
+    if rule.startswith("step") and rule[4:].isdigit():
+        encode = lambda text: model.tokenizer.encode(text, add_special_tokens=False)
+        return step_result(problems, encode, int(rule[4:]), n_positions, store.splits)
+    raise BadInput(f"no target rule '{rule}'; there are uniform, step1, step2, …")
+
+
 def uniform_split(
     chains: Sequence[Sequence[int]],
     n_positions: int,
@@ -99,10 +137,16 @@ def uniform_split(
     splits: Sequence[str] | None = None,
     decode: Callable[[list[int]], str] | None = None,
 ) -> Targets:
-    """Position i of P is asked for the first token of slice [i·N/P, (i+1)·N/P) of the chain's N token ids.
+    """Targets: at position i of P, the first token of slice [i·N/P, (i+1)·N/P) of the chain's N token ids.
 
-    A chain of fewer tokens than positions leaves slots empty (the first one always). With `problems` and `decode`, a
-    token that reads as a number is marked where it is a new value. `splits` per row; "train" where none are given.
+    A chain of fewer tokens than positions leaves slots empty (the first one always).
+
+    Args:
+        chains: Token ids of each problem's chain.
+        n_positions: P.
+        problems: With `decode`, a token that reads as a number is marked where it is a new value.
+        splits: One per row; "train", by default.
+        decode: Token ids → text.
     """
     ids = torch.full((len(chains), n_positions), EMPTY)
     multi = torch.zeros(len(chains), n_positions, dtype=torch.bool)
@@ -131,7 +175,7 @@ def step_result(
     n_positions: int,
     splits: Sequence[str] | None = None,
 ) -> Targets:
-    """Every position is asked for the result of step k (1 is the first), as its first token.
+    """Targets: at every position, the first token of the result of step k (1 is the first).
 
     A problem of fewer steps, or a result that does not encode, is masked at every position.
     """
@@ -150,10 +194,17 @@ def step_result(
 def split_problems(
     problems: Sequence[Problem], fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0
 ) -> dict[str, str]:
-    """{problem id: "train" | "val" | "test"}: by problem, and the same question never in two splits.
+    """Split problems into "train", "val" and "test", the same question never in two splits.
 
-    The order in which the problems are given does not matter. A group of equal questions (case and spaces aside) is
-    never divided, so the shares are met as nearly as that allows.
+    A group of equal questions (case and spaces aside) is never divided, so the shares are met as nearly as that allows.
+
+    Args:
+        problems: Their order does not matter.
+        fractions: Shares of the three splits; they must add up to 1, or BadInput.
+        seed: Random seed of the order in which questions are drawn.
+
+    Returns:
+        {problem id: split}.
     """
     if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise BadInput(f"the shares of {', '.join(SPLITS)} must add up to 1, not {tuple(fractions)}")

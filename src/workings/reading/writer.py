@@ -1,26 +1,24 @@
-"""The write side of a ThoughtStore: a window of problems at a time, whole on disk before the manifest says that it is.
+"""The write side of a ThoughtStore: a window of problems at a time, whole on disk before the manifest lists it.
 
-A window is cut by the place of its problems in the order given and becomes one shard, so where a collection was
-interrupted leaves no trace in what is written.
+A window is cut by the place of its problems in the order given and becomes one shard, so where a collection was interrupted
+leaves no trace in what is written.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from workings.errors import BadInput, Failed
-from workings.files import drop_half_written, explained, lock, to_json, write_atomic, write_with
-from workings.reading.store import FORMAT, file_entry, read_manifest
+from workings.errors import BadInput
+from workings.files import drop_half_written, lock, to_json, write_atomic, write_with
+from workings.reading.store import FORMAT, CollectionSettings, Failure, FileEntry, Shard, StoreManifest, disk_errors
 
 PROBLEMS = pa.schema(
     {
@@ -54,19 +52,21 @@ INDEX = pa.schema(
 
 
 class ThoughtWriter:
-    """One store being written: begun, or gone on with where an earlier writer with the same settings stopped.
+    """One store being written: begun, or resumed where an earlier writer with the same settings stopped.
 
-    Use it in a `with`: it holds the folder's lock. BadInput if the folder holds anything else, or was begun with other
-    settings.
+    Use it in a `with`: it holds the folder's lock.
+
+    Raises:
+        BadInput: Where the folder holds anything else, or was begun with other settings.
     """
 
-    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
-        self.out, self.settings = out, settings
-        with explaining(out):
+    def __init__(self, out: Path, settings: CollectionSettings) -> None:
+        self.out = out
+        with disk_errors(out):
             out.mkdir(parents=True, exist_ok=True)
             self._lock = lock(out)
         try:
-            self.manifest = self._begun()
+            self.manifest = self._begun(settings)
         except BaseException:
             self._lock.close()
             raise
@@ -79,90 +79,84 @@ class ThoughtWriter:
 
     @property
     def is_complete(self) -> bool:
-        return self.manifest["status"] == "complete"
+        return self.manifest.status == "complete"
 
-    def _begun(self) -> dict[str, Any]:
+    def _begun(self, settings: CollectionSettings) -> StoreManifest:
         if not (self.out / "manifest.json").exists():
             if any(not left.name.startswith(".") for left in self.out.iterdir()):
                 raise BadInput(f"{self.out} holds other files and no thought store; give an empty or a new folder")
-            return _new_manifest(self.settings)
-        manifest = read_manifest(self.out)
-        differ = [
-            f"{name} was {old}, is now {self.settings.get(name)}"
-            for name, old in manifest["settings"].items()
-            if old != self.settings.get(name)
-        ]
-        if differ:
-            raise BadInput(f"{self.out} was begun with other settings: {'; '.join(differ)}. Use another folder.")
+            return StoreManifest("thoughts", FORMAT, "partial", settings)
+        manifest = StoreManifest.read(self.out)
+        if different := manifest.settings.differences(settings):
+            raise BadInput(f"{self.out} was begun with other settings: {'; '.join(different)}. Use another folder.")
         drop_half_written(self.out)
         return manifest
 
-    def check_same(self, shard: Mapping[str, Any], ids: Sequence[str]) -> None:
-        """That a window given again is the one that became `shard`."""
-        if digest_of(ids) != shard["problems"]:
-            last = shard["first"] + shard["given"] - 1
+    def check_same(self, shard: Shard, ids: Sequence[str]) -> None:
+        """Refuse a window, given again, that is not the one that became `shard`."""
+        if digest_of(ids) != shard.problems:
             raise BadInput(
-                f"{self.out} was begun with other problems: those numbered {shard['first']} to {last} are not the "
-                f"{len(ids)} given now. Give the same problems in the same order, or another folder."
+                f"{self.out} was begun with other problems: those numbered {shard.first} to {shard.first + shard.given - 1} "
+                f"are not the {len(ids)} given now. Give the same problems in the same order, or another folder."
             )
 
     def write(
-        self,
-        ids: Sequence[str],
-        tensors: dict[str, Tensor],
-        rows: list[dict[str, Any]],
-        failures: list[dict[str, Any]],
+        self, ids: Sequence[str], tensors: dict[str, Tensor], rows: list[dict[str, Any]], failures: list[Failure]
     ) -> None:
-        """One window: its states {layer: [rows, P, d]}, its `rows` (columns of `PROBLEMS`), and what failed."""
-        name = f"shard_{len(self.manifest['shards']):05d}.safetensors"
-        part = _part_of(name)
-        with explaining(self.out):
+        """Write one window as a shard, then record it.
+
+        Args:
+            ids: Of all problems of the window, also those that failed.
+            tensors: States {layer: [rows, P, d]}.
+            rows: One mapping a problem, with the columns of `PROBLEMS`.
+            failures: The problems that have no row.
+        """
+        manifest = self.manifest
+        name = f"shard_{len(manifest.shards):05d}.safetensors"
+        with disk_errors(self.out):
             write_with(self.out / name, lambda path: save_file(tensors, path))
-            write_with(self.out / part, lambda path: pq.write_table(pa.Table.from_pylist(rows, PROBLEMS), path))
-            self._record(name, ids, len(rows), failures)
+            write_with(self.out / _part(name), lambda path: pq.write_table(pa.Table.from_pylist(rows, PROBLEMS), path))
+            shard = Shard(name, manifest.n_problems, len(ids), len(rows), digest_of(ids))
+            manifest.shards.append(shard)
+            manifest.failures += failures
+            manifest.n_problems += len(ids)
+            manifest.n_rows += len(rows)
+            manifest.n_failures += len(failures)
+            manifest.problems = digest_of([manifest.problems, shard.problems])
+            manifest.files |= {file: FileEntry.of(self.out / file) for file in (name, _part(name))}
+            self._save()
 
     def finish(self) -> None:
-        """Join the shards' problems to the two tables, then say that the store is complete, then drop the parts."""
-        shards = [shard["file"] for shard in self.manifest["shards"]]
-        with explaining(self.out):
+        """Join the shards' problems into the two tables, then mark the store complete, then drop the parts."""
+        manifest = self.manifest
+        with disk_errors(self.out):
             write_with(self.out / "problems.parquet", lambda path: _stream(path, PROBLEMS, self._parts()))
             write_with(self.out / "index.parquet", lambda path: _stream(path, INDEX, map(self._index, self._parts())))
-            entries = {name: self.manifest["files"][name] for name in shards}
-            entries |= {name: file_entry(self.out / name) for name in ("problems.parquet", "index.parquet")}
-            digest = digest_of(f"{name} {entry['sha256']}" for name, entry in entries.items())
-            self.manifest |= {"status": "complete", "files": entries, "digest": digest}
+            entries = {shard.file: manifest.files[shard.file] for shard in manifest.shards}
+            entries |= {name: FileEntry.of(self.out / name) for name in ("problems.parquet", "index.parquet")}
+            manifest.status, manifest.files = "complete", entries
+            manifest.digest = digest_of(f"{name} {entry.sha256}" for name, entry in entries.items())
             self._save()
             self.drop_parts()
 
     def drop_parts(self) -> None:
         """Remove the shards' own problem tables, which a complete store has joined."""
-        for shard in self.manifest["shards"]:
-            (self.out / _part_of(shard["file"])).unlink(missing_ok=True)
-
-    def _record(self, name: str, ids: Sequence[str], n_rows: int, failures: list[dict[str, Any]]) -> None:
-        manifest = self.manifest
-        digest = digest_of(ids)
-        first = manifest["n_problems"]
-        manifest["shards"].append({"file": name, "first": first, "given": len(ids), "rows": n_rows, "problems": digest})
-        manifest["failures"] += failures
-        manifest["n_problems"] += len(ids)
-        manifest["n_rows"] += n_rows
-        manifest["n_failures"] += len(failures)
-        manifest["problems"] = digest_of([manifest["problems"], digest])
-        manifest["files"] |= {file: file_entry(self.out / file) for file in (name, _part_of(name))}
-        self._save()
+        for shard in self.manifest.shards:
+            (self.out / _part(shard.file)).unlink(missing_ok=True)
 
     def _parts(self) -> Iterator[pa.Table]:
-        for shard in self.manifest["shards"]:
-            yield pq.read_table(self.out / _part_of(shard["file"]), schema=PROBLEMS)
+        for shard in self.manifest.shards:
+            yield pq.read_table(self.out / _part(shard.file), schema=PROBLEMS)
 
     def _index(self, problems: pa.Table) -> pa.Table:
-        """A row a problem and position, from a row a problem."""
+        """One row per problem and position, from one row per problem."""
         rows = [
             {name: row[name] for name in ("row", "problem", "split")}
             | {"place": place, "position": position, "own_token": token}
             for row in problems.select(["row", "problem", "split", "own_tokens"]).to_pylist()
-            for place, (position, token) in enumerate(zip(self.settings["positions"], row["own_tokens"], strict=True))
+            for place, (position, token) in enumerate(
+                zip(self.manifest.settings.positions, row["own_tokens"], strict=True)
+            )
         ]
         return pa.Table.from_pylist(rows, INDEX)
 
@@ -170,14 +164,7 @@ class ThoughtWriter:
         write_atomic(self.out / "manifest.json", to_json(self.manifest))
 
 
-def _new_manifest(settings: dict[str, Any]) -> dict[str, Any]:
-    counts = {"n_problems": 0, "n_rows": 0, "n_failures": 0}
-    digests = {"problems": digest_of(()), "digest": ""}
-    head = {"kind": "thoughts", "format": FORMAT, "status": "partial", "settings": settings}
-    return head | counts | digests | {"shards": [], "failures": [], "files": {}}
-
-
-def _part_of(shard: str) -> str:
+def _part(shard: str) -> str:
     return str(Path(shard).with_suffix(".parquet"))
 
 
@@ -193,14 +180,3 @@ def digest_of(lines: Iterable[str]) -> str:
     for line in lines:
         sha256.update(f"{line}\n".encode())
     return sha256.hexdigest()
-
-
-@contextmanager
-def explaining(out: Path) -> Generator[None]:
-    """What the operating system refuses to write, as a message. What was written before is whole, and gone on from."""
-    try:
-        yield
-    except SafetensorError as error:  # it wraps what the operating system said, as text
-        raise Failed(f"cannot write into {out}: {error}. Make room, then run the same command again.") from error
-    except OSError as error:
-        raise explained(error, out) from error
