@@ -21,9 +21,6 @@ MET_FIRST = {"read_problems", "generate", "rewrite", "Fact", "FactVocabulary"}
 MET_FIRST |= {"CODI", "collect", "fit_tuned_lens", "compare", "Run"}
 WITHOUT = {
     "CODI",
-    "collect",
-    "fit_tuned_lens",
-    "compare",
     "Run",
 }  # names of MET_FIRST whose example is still to be written
 

@@ -28,7 +28,36 @@ class Mutant:
     tests: str
 
 
-MUTANTS: tuple[Mutant, ...] = ()
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "swapped thoughts are the problem's own",
+        "reading/intervene.py",
+        "fed[partner[rows], k - 1]",
+        "fed[rows, k - 1]",
+        "tests/judging/test_ablation.py",
+    ),
+    Mutant(
+        "the paired bootstrap ignores clusters",
+        "judging/statistics.py",
+        "np.asarray(a, np.float64) - np.asarray(b, np.float64), clusters, **options",
+        "np.asarray(a, np.float64) - np.asarray(b, np.float64), None, **options",
+        "tests/judging/test_statistics.py::test_sixteen_copies_of_a_pair_are_not_sixteen_pairs",
+    ),
+    Mutant(
+        "the comparison of two arms ignores clusters",
+        "judging/paired.py",
+        "labels = np.arange(len(differences[0])) if clusters is None else clusters",
+        "labels = np.arange(len(differences[0]))",
+        "tests/judging/test_paired.py::test_copies_of_an_item_are_not_more_items",
+    ),
+    Mutant(
+        "the validation split is half of what was asked for",
+        "reading/targets.py",
+        "ends = [sum(fractions[: i + 1]) * n for i in range(len(SPLITS) - 1)]",
+        "ends = [fractions[0] * n, (fractions[0] + fractions[1] / 2) * n]",
+        "tests/reading/test_targets.py::test_splits_have_the_asked_for_sizes_whatever_the_order",
+    ),
+)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

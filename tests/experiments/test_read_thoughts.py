@@ -10,6 +10,7 @@ import pytest
 from tests.models.conftest import *  # noqa: F403  (the small models)
 from workings.cli import main
 from workings.experiment import report_runs, run_experiment
+from workings.reading.store import ThoughtStore
 from workings.run import RunRecord
 
 READERS = {
@@ -37,6 +38,11 @@ def test_every_reader_was_asked_the_same(record):
     slots = {name: set(rows.select("problem", "position").rows()) for (name,), rows in readings.group_by("reader")}
     assert len(set(map(frozenset, slots.values()))) == 1
     assert set(readings["split"]) == {"val", "test"}
+
+
+def test_the_splits_have_the_shares_that_the_config_names(record):
+    splits = ThoughtStore.open(record.path / "thoughts" / "model").splits
+    assert [splits.count(name) for name in ("train", "val", "test")] == [60, 12, 48]
 
 
 def test_the_engine_was_checked_before_anything_was_printed(record):

@@ -114,6 +114,7 @@ def test_splits_have_the_asked_for_sizes_whatever_the_order():
     given = problems(100)
     splits = split_problems(given, (0.7, 0.1, 0.2), seed=3)
     assert [list(splits.values()).count(name) for name in ("train", "val", "test")] == [70, 10, 20]
+    assert split_problems(given, seed=3) == splits  # the shares where none are named
     assert split_problems(given[::-1], (0.7, 0.1, 0.2), seed=3) == splits
     assert split_problems(given, (0.7, 0.1, 0.2), seed=4) != splits
 

@@ -280,6 +280,23 @@ def compare(
 
     Raises:
         BadInput: Where runs are unfinished, not matched, or did not judge the same examples.
+
+    >>> import tempfile
+    >>> from workings.config import scientific
+    >>> from workings.run import Run
+    >>> @dataclass(frozen=True)
+    ... class Config:
+    ...     vocabulary: str = scientific("digits")
+    ...     seed: int = 0
+    >>> def finished(arm, correct, root):
+    ...     with Run.start(root, "facts", arm, 0, Config(arm)) as run:
+    ...         _ = run.outcomes("gsm8k", pl.DataFrame({"problem": range(len(correct)), "correct": correct}))
+    ...     return RunRecord(run.path)
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     runs = [finished("digits", [False] * 6 + [True] * 2, root), finished("facts", [True] * 8, root)]
+    ...     found = compare(runs, Config)
+    >>> found.table.select("arm_a", "arm_b", "difference", "only_a", "only_b", "p").row(0)
+    ('digits', 'facts', 0.75, 0, 6, 0.03125)
     """
     pairs = _pairs(records)
     for a, b in pairs:
