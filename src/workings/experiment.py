@@ -9,7 +9,8 @@ An experiment is a module with a docstring whose first line is the question, and
 It may also have
 
     SCALES                 smoke, mini, full → the fields they set; without it only mini, which sets nothing
-    inputs(config)         name → what is read from outside; by default the fields that name existing local paths
+    inputs(config)         name → path, hub id or text that is read from outside (None: not given), hashed by content where
+                           it is local; by default the fields that name existing local paths
     report(records, out)   here or in <name>_report.py beside it; by default experiments/default_report.py
     follow(config)         where several processes can carry out one run (torchrun): what all but the first of them do
 """

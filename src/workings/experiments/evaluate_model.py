@@ -52,8 +52,8 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 
 
-def inputs(config: Config) -> dict[str, str | Path]:
-    """Model and data, by content where they are local."""
+def inputs(config: Config) -> dict[str, str | None]:
+    """Model and data."""
     if config.model is None and config.checkpoints is None:
         raise BadInput(
             "name one model (--model path or hub id), or a training whose checkpoints are meant (--checkpoints)"
@@ -61,8 +61,7 @@ def inputs(config: Config) -> dict[str, str | Path]:
     if config.model is not None and config.checkpoints is not None:
         raise BadInput("model and checkpoints are both set, and would be two evaluations: set one of them to null")
     named = {"model": config.model, "checkpoints": config.checkpoints}
-    named |= {task: getattr(config.settings, f"{task}_data") for task in config.tasks if task != "probes"}
-    return {k: Path(v).expanduser() if Path(v).expanduser().exists() else v for k, v in named.items() if v is not None}
+    return named | {task: getattr(config.settings, f"{task}_data") for task in config.tasks if task != "probes"}
 
 
 def run_arm(config: Config, run: Run) -> None:

@@ -17,29 +17,24 @@ steps is fixed beforehand; the last weights are judged; nothing is selected.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
-from workings import models, training
+from workings import evals, models, training
 from workings.arithmetic.drills import DrillSpec
 from workings.config import changed, fixed, nuisance, scientific, to_dict
-from workings.evals.settings import Settings
+from workings.evals.settings import Settings, TaskName
 from workings.launch import processes_here
 from workings.run import Run
+from workings.text.corpus import Corpus, build_corpus
+from workings.text.manifest import CorpusConfig, SourceConfig
 from workings.text.tokenizer import Mode, Vocabulary
 from workings.training.recipes import PRETRAIN_PRESETS, PretrainConfig
-
-if TYPE_CHECKING:
-    from workings.evals import TaskResult
-    from workings.evals.settings import TaskName
-    from workings.models.causal import LanguageModel
-    from workings.models.gpt2 import GPT2
-    from workings.text.corpus import Corpus, CorpusConfig
 
 
 @dataclass(frozen=True)
@@ -139,18 +134,14 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 
 
-def inputs(config: Config) -> dict[str, str | Path]:
-    """What is read from outside, by content where it is local."""
+def inputs(config: Config) -> dict[str, str]:
+    """What is read from outside."""
     named = {"english": config.text.english, "base": config.base, "hellaswag": config.hellaswag, "gsm8k": config.gsm8k}
-    named["corpus"] = config.text.corpus.format(vocabulary=config.vocabulary)
-    return {k: Path(v).expanduser() if Path(v).expanduser().exists() else v for k, v in named.items() if v}
+    return named | {"corpus": config.text.corpus.format(vocabulary=config.vocabulary)}
 
 
 def run_arm(config: Config, run: Run) -> None:
     """Build the corpus, train, judge the last weights. Under torchrun this is rank 0; the others `follow`."""
-    from workings.evals import evaluate, load_items
-    from workings.models.own import Language
-
     training.limit_threads(config.threads)
     corpus = corpus_of(config, run)
     cost = budget(config, corpus)
@@ -158,14 +149,14 @@ def run_arm(config: Config, run: Run) -> None:
     seen = facts_in(corpus) * cost.epochs
     run.results("text", TextRead(cost.epochs, seen / len(corpus.tokenizer.facts)))
     model = trained(config, corpus, run)
-    language = Language.of(model, corpus.tokenizer, f"{config.vocabulary}, seed {config.seed}")
+    language = models.Language.of(model, corpus.tokenizer, f"{config.vocabulary}, seed {config.seed}")
     run.outcomes("text", text_outcomes(language, corpus, config.training.validation_documents))
     settings = settings_of(config)
-    results = evaluate(language, load_items(tasks_of(config), settings), run, settings, reference=run.path)
-    run.results("headline", headline(results, run.path))
+    results = evals.evaluate(language, evals.load_items(tasks_of(config), settings), run, settings, reference=run.path)
+    run.results("headline", headline(results["probes"], run.path))
 
 
-def trained(config: Config, corpus: Corpus, run: Run) -> GPT2:
+def trained(config: Config, corpus: Corpus, run: Run) -> models.GPT2:
     """The model, kept in the run; a run that was killed after its training is not trained again."""
     with training.lead(run, config.device, str(corpus.folder)) as session:
         if session is not None:
@@ -177,15 +168,13 @@ def trained(config: Config, corpus: Corpus, run: Run) -> GPT2:
 
 def follow(config: Config) -> None:
     """What every process but rank 0 does: wait for the corpus, and take part in the training."""
-    from workings.text.corpus import Corpus
-
     training.limit_threads(config.threads)
     with training.join(config.device) as session:
         if session is not None:
             train(config, Corpus.open(session.message), session, None)
 
 
-def train(config: Config, corpus: Corpus, session: training.Session, run: Run | None) -> GPT2:
+def train(config: Config, corpus: Corpus, session: training.Session, run: Run | None) -> models.GPT2:
     """This process's part of the training; `run` is rank 0's, which alone judges and writes."""
     return training.pretrain(
         config.training,
@@ -205,8 +194,6 @@ def corpus_of(config: Config, run: Run) -> Corpus:
 
     What was there before is read whole first, for a shard may have changed.
     """
-    from workings.text.corpus import Corpus, build_corpus
-
     own = run.path / "corpus"
     is_new = not config.text.corpus and not own.exists()
     if config.text.corpus:
@@ -220,8 +207,6 @@ def corpus_of(config: Config, run: Run) -> Corpus:
 
 def corpus_config(config: Config) -> CorpusConfig:
     """What `workings corpus build` would be asked for; arms differ in the vocabulary alone."""
-    from workings.text.corpus import CorpusConfig, SourceConfig
-
     text = config.text
     return CorpusConfig(
         documents=(
@@ -250,26 +235,25 @@ def budget(config: Config, corpus: Corpus) -> training.Budget:
     return training.planned(config.training, corpus, processes_here())
 
 
-def tasks_of(config: Config) -> list[str]:
+def tasks_of(config: Config) -> list[TaskName]:
     """Probes always; HellaSwag and GSM8K where their data are named."""
     return ["probes", *(name for name in ("hellaswag", "gsm8k") if getattr(config, name))]
 
 
 def settings_of(config: Config) -> Settings:
+    """How its models are judged: on the drills that the corpus has, and on the data that are named."""
     asked = Settings(limit=config.limit, drills=config.text.drills)
     named = {"hellaswag_data": config.hellaswag, "gsm8k_data": config.gsm8k}
     return changed(asked, {name: value for name, value in named.items() if value})
 
 
-def table_accuracy(config: Config) -> Callable[[LanguageModel, int], dict[str, float]]:
+def table_accuracy(config: Config) -> Callable[[models.LanguageModel, int], dict[str, float]]:
     """What training asks of its model: how many of the 81 products it gets right when it may show its work."""
-    from workings.evals import probes
-
     settings = settings_of(config)
-    asked = [probe for probe in probes.load_items(settings) if probe.kind == "table"][: config.limit]
+    asked = [probe for probe in evals.probes.load_items(settings) if probe.kind == "table"][: config.limit]
 
-    def judge(model: LanguageModel, step: int) -> dict[str, float]:
-        frame = probes.judge_items(model, asked, settings, choices=False)
+    def judge(model: models.LanguageModel, step: int) -> dict[str, float]:
+        frame = evals.probes.judge_items(model, asked, settings, choices=False)
         return {
             f"table_{name}": int(frame[column].sum()) / len(frame)
             for name, column in (("worked", "worked"), ("direct", "correct"))
@@ -278,7 +262,7 @@ def table_accuracy(config: Config) -> Callable[[LanguageModel, int], dict[str, f
     return judge
 
 
-def text_outcomes(model: LanguageModel, corpus: Corpus, most: int) -> pl.DataFrame:
+def text_outcomes(model: models.LanguageModel, corpus: Corpus, most: int) -> pl.DataFrame:
     """One row a validation document: id, source, nats, bytes (raw), tokens, facts, held_out_facts; at most `most` of each source.
 
     `held_out_facts` are tokens that no training text has, and so none where their meaning is shuffled.
@@ -295,17 +279,12 @@ def text_outcomes(model: LanguageModel, corpus: Corpus, most: int) -> pl.DataFra
     )
 
 
-def headline(results: Mapping[TaskName, TaskResult], path: Path) -> dict[str, Any]:
+def headline(probes: evals.TaskResult, path: Path) -> dict[str, float]:
     """The headline numbers of a run, as `workings show` prints them."""
-    measures = results["probes"].measures
     text = pl.read_parquet(path / "outcomes" / "text.parquet")
+    bits = text["nats"].to_numpy().sum() / math.log(2)
     return {
-        "table, with the work shown": round(measures["table.worked"].value, 4),
-        "table, at once": round(measures["table.direct"].value, 4),
-        "bits per byte": round(_bits(text), 4),
+        "table, with the work shown": round(probes.measures["table.worked"].value, 4),
+        "table, at once": round(probes.measures["table.direct"].value, 4),
+        "bits per byte": round(float(bits / text["bytes"].to_numpy().sum()), 4),
     }
-
-
-def _bits(text: pl.DataFrame) -> float:
-    """Of all these documents together."""
-    return float(text["nats"].to_numpy().sum() / (math.log(2) * text["bytes"].to_numpy().sum()))

@@ -85,19 +85,17 @@ EMBEDDED_CORPUS = CorpusConfig(
 )
 
 
-def inputs(config: Config) -> dict[str, str | Path]:
-    """The corpus by its manifest, which holds the digests of its shards; what else is read, by content where it is local."""
+def inputs(config: Config) -> dict[str, str | None]:
+    """The corpus by its manifest, which holds the digests of its shards, and what else is read from outside."""
     if not config.corpus:
         raise BadInput(
             "no corpus: make one with `workings corpus build` and name its folder (--corpus), or take --corpus embedded"
         )
     trackers.check_installed(config.track)
     named = {"start": config.start, "hellaswag": config.hellaswag}
-    found = {k: Path(v).expanduser() if Path(v).expanduser().exists() else v for k, v in named.items() if v is not None}
     if config.corpus == EMBEDDED:
-        return {"corpus": EMBEDDED} | found
-    Corpus.open(Path(config.corpus).expanduser())
-    return {"corpus": Path(config.corpus).expanduser() / "manifest.json"} | found
+        return {"corpus": EMBEDDED} | named
+    return {"corpus": str(Corpus.open(Path(config.corpus).expanduser()).folder / "manifest.json")} | named
 
 
 def run_arm(config: Config, run: Run) -> None:

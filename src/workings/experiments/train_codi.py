@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from workings import judging, models, training
@@ -94,14 +93,13 @@ class Problems:
     malformed: list[str]
 
 
-def inputs(config: Config) -> dict[str, str | Path]:
-    """Base and problems, by content where they are local."""
+def inputs(config: Config) -> dict[str, str | None]:
+    """Base and problems."""
     if config.base is None:
         raise BadInput(
             "no base: name the language model to train (--base path, .gguf file or hub id), or take --base embedded"
         )
-    named = {"base": config.base, "problems": config.problems, "validation": config.validation}
-    return {k: Path(v).expanduser() if Path(v).expanduser().exists() else v for k, v in named.items() if v is not None}
+    return {"base": config.base, "problems": config.problems, "validation": config.validation}
 
 
 def run_arm(config: Config, run: Run) -> None:
