@@ -14,6 +14,7 @@ from workings.config import (
     changed,
     differing,
     digest,
+    field_of,
     fixed,
     from_dict,
     leaves,
@@ -27,6 +28,7 @@ from workings.config import (
     to_yaml,
 )
 from workings.errors import BadInput
+from workings.experiment import available, load
 
 
 @dataclass(frozen=True)
@@ -247,3 +249,10 @@ class Renamed:
 class Needy:
     must: int = scientific()
     optim: Optim = Optim()
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_field_of_an_experiment_says_what_it_is(name: str) -> None:
+    config = load(name).module.Config
+    helps = {field: field_of(config, field)[0].metadata.get("help", "") for field in names_of(config)}
+    assert [field for field, text in helps.items() if len(text.split()) < 2 or text.split()[0] in ("of", "at")] == []

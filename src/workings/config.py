@@ -27,14 +27,8 @@ from workings.errors import BadInput, suggestion
 
 Role = Literal["scientific", "nuisance", "fixed"]
 C = TypeVar("C")
-_WORDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    Path: "a path",
-    type(None): "null",
-}
+_WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+_WORDS[type(None)] = "null"
 REQUIRED: Any = dataclasses.MISSING
 
 
@@ -293,10 +287,10 @@ def in_words(annotation: Any) -> str:
         return " or ".join(in_words(choice) for choice in arguments)
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
-    if origin is tuple:
-        return f"a list of {in_words(arguments[0])}" if ... in arguments else f"a list of {len(arguments)} values"
-    if origin in (list, dict):
-        return f"a {'list' if origin is list else 'mapping'} of {in_words(arguments[-1])}"
+    if origin is tuple and ... not in arguments:
+        return f"a list of {len(arguments)} values"
+    if origin in (tuple, list, dict):
+        return f"a mapping of {in_words(arguments[1])}" if origin is dict else f"a list of {in_words(arguments[0])}"
     if annotation in _WORDS:
         return _WORDS[annotation]
     if dataclasses.is_dataclass(annotation):

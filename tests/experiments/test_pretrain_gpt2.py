@@ -62,7 +62,7 @@ def hellaswag_file(folder: Path) -> Path:
 
 
 def test_a_run_records_its_cost_its_judges_and_its_checkpoint(corpus, tmp_path):
-    judged = [f"hellaswag={hellaswag_file(tmp_path)}", "probes=true", "judged=5"]
+    judged = [f"hellaswag={hellaswag_file(tmp_path)}", "probes=true", "n_judged=5"]
     record = run(corpus, tmp_path / "runs", *judged, keep_every=2, **{"shape.block": 64, "tokens_per_step": 128})
     budget, logged = record.result("budget"), record.metrics()
     assert set(budget) == {"parameters", "steps", "raw_bytes", "tokens", "flops"} and budget["tokens"] == 4 * 128

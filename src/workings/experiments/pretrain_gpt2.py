@@ -45,7 +45,7 @@ class Config:
         None, "HellaSwag items to judge on at the end and every training.evaluate_every steps: a file or a hub id"
     )
     probes: bool = fixed(False, "judge on arithmetic probes at the end and every training.evaluate_every steps")
-    judged: int | None = fixed(None, "maximum number of items per benchmark")
+    n_judged: int | None = fixed(None, "maximum number of items per benchmark", formerly="judged")
     verify: bool = fixed(True, "hash every shard of the corpus before training, and before resuming")
     track: tuple[trackers.Tracker, ...] = fixed(
         (), "trackers that also receive the metrics: tensorboard, wandb, trackio"
@@ -194,10 +194,10 @@ def evaluations(config: Config, run: Run) -> list[training.Evaluation]:
 
     chosen: list[training.Evaluation] = []
     if config.hellaswag is not None:
-        hellaswag_items = evals.hellaswag.load_items(settings)[: config.judged]
+        hellaswag_items = evals.hellaswag.load_items(settings)[: config.n_judged]
         chosen.append(hellaswag_now)
     if config.probes:
-        asked = evals.probes.load_items(settings)[: config.judged]
+        asked = evals.probes.load_items(settings)[: config.n_judged]
         chosen.append(probes_now)
     return chosen
 

@@ -44,19 +44,29 @@ GPT2_SIZES = {
 class CodiConfig:
     """All of CODI that the base model's own config does not say. Saved beside the weights as `thinking.json`."""
 
-    vocabulary: int  # V of the base; rows V, V+1, V+2 of the embedding are pad, bot, eot
-    n_thoughts: int = 6
-    recurrence: Literal["state", "constant"] = "state"  # constant: one learned vector is fed at every thought
-    answer_sees: AnswerSees = "everything"
-    projection: bool = True
-    projection_width: int = 768
-    projection_norm: bool = True
-    projection_dropout: float = 0.0
-    chain_style: Literal["marked", "stripped"] = "marked"
-    keep_last_step: bool = False
-    remove_eos: bool = True  # no end-of-text token between question, thoughts and answer
-    normalise_question: bool = True
-    lora_alpha: float | None = None  # of the checkpoint that the weights were merged from; for the record
+    vocabulary: int = fixed(
+        help="number of tokens V of the base; rows V, V+1, V+2 of the embedding are pad, bot and eot"
+    )
+    n_thoughts: int = fixed(6, "number of continuous thoughts before the answer")
+    recurrence: Literal["state", "constant"] = fixed(
+        "state", "what each thought is computed from: the state before it, or a learned constant"
+    )
+    answer_sees: AnswerSees = fixed("everything", "what the answer attends to: question and thoughts, or thoughts only")
+    projection: bool = fixed(True, "whether a state passes a projection before it becomes the next input")
+    projection_width: int = fixed(768, "hidden width of the projection")
+    projection_norm: bool = fixed(True, "whether the projection ends in a layer norm")
+    projection_dropout: float = fixed(0.0, "dropout probability before the projection")
+    chain_style: Literal["marked", "stripped"] = fixed(
+        "marked", "written chain of the teacher: steps as <<6*9=54>>, or without the marks"
+    )
+    keep_last_step: bool = fixed(False, "whether the teacher's written chain includes the last step")
+    remove_eos: bool = fixed(True, "whether the end-of-text tokens after question and chain are left out")
+    normalise_question: bool = fixed(
+        True, "whether the question loses its outer spaces and its double spaces become single"
+    )
+    lora_alpha: float | None = fixed(
+        None, "LoRA alpha of the checkpoint that the weights were merged from, for the record"
+    )
 
     @property
     def pad_id(self) -> int:
