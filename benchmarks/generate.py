@@ -25,7 +25,7 @@ from workings.arithmetic.generator import PRESETS as PROBLEMS
 from workings.arithmetic.generator import generate
 from workings.models.configs import GPT2_SIZES
 from workings.models.gpt2 import GPT2
-from workings.models.language import Language
+from workings.models.language import GPT2LanguageModel
 from workings.text.bpe import train_bpe
 from workings.text.tokenizer import Tokenizer
 
@@ -58,7 +58,7 @@ def theirs(peer: GPT2LMHeadModel, tokenizer: Tokenizer, prompts: list[list[int]]
     return [tokenizer.decode(row) for row in written.tolist()]
 
 
-def ours(language: Language, prompts: list[list[int]], new: int) -> list[str]:
+def ours(language: GPT2LanguageModel, prompts: list[list[int]], new: int) -> list[str]:
     return [said.text for said in language.generate(prompts, new, batch_size=len(prompts))]
 
 
@@ -67,9 +67,9 @@ def compare(tokenizer: Tokenizer, batch: int, new: int, rounds: int) -> None:
     torch.manual_seed(0)
     for parameter in model.parameters():  # so that no two tokens are nearly as likely, and texts can be compared
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    language = Language.of(model, tokenizer)
-    assert language.live is not None
-    model.wte.weight.data[~language.live] = (
+    language = GPT2LanguageModel.of(model, tokenizer)
+    assert language.predictable is not None
+    model.wte.weight.data[~language.predictable] = (
         0.0  # rows of no token: ours cannot write them, transformers' shall not want to
     )
     peer = in_transformers(model, tokenizer.eot)

@@ -27,7 +27,7 @@ from workings.evals.settings import Settings
 from workings.files import write_atomic
 from workings.models.configs import GPT2_SIZES
 from workings.models.gpt2 import GPT2
-from workings.models.language import HubModel, Language, LanguageModel, open_language
+from workings.models.language import GPT2LanguageModel, HuggingFaceModel, LanguageModel, open_language
 from workings.text.documents import docstrings
 from workings.text.tokenizer import Tokenizer
 
@@ -62,10 +62,10 @@ def one_at_a_time(model: LanguageModel, items: Sequence[hellaswag.Item]) -> Deci
 
 def network_of(model: LanguageModel) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor | None]:
     """ids → all logits, and what takes the ids that are never predicted out of them (None where there are none)."""
-    if isinstance(model, HubModel):
+    if isinstance(model, HuggingFaceModel):
         return lambda ids: model.model(input_ids=ids, use_cache=False).logits, None
-    assert isinstance(model, Language)
-    live = model.live
+    assert isinstance(model, GPT2LanguageModel)
+    live = model.predictable
     return model.model, None if live is None else torch.where(live, 0.0, -torch.inf)
 
 
@@ -96,7 +96,7 @@ def opened(given: argparse.Namespace) -> LanguageModel:
     tokenizer = Tokenizer.build(given.base, "digits")
     shape = replace(GPT2_SIZES[given.preset], vocab=tokenizer.embedding_width, block=1024)  # no item is to be cut
     model = GPT2(shape).init(0)
-    return Language.of(model.eval().to(given.device), tokenizer, f"{given.preset}, untrained")
+    return GPT2LanguageModel.of(model.eval().to(given.device), tokenizer, f"{given.preset}, untrained")
 
 
 def main() -> None:

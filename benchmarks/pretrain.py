@@ -27,8 +27,8 @@ from torch import nn
 from transformers import GPT2Config as PeerConfig
 from transformers import GPT2LMHeadModel
 
+from workings.models.anatomy import device_of
 from workings.models.configs import GPT2_SIZES, GPT2Config
-from workings.models.device import device_of
 from workings.models.gpt2 import GPT2
 from workings.models.importing import to_hf
 from workings.text.corpus import Batch

@@ -136,7 +136,7 @@ def test_a_long_prompt_is_cut_on_the_left_and_counted(model):
     assert found.prompts_cut.k == 1
     long = model.encode(TEMPLATES["chat"].prompt(questions[1]["question"]))
     kept = long[frame["cut"].to_list()[1] :]
-    assert len(kept) == model.context - 20 and model.decode(kept).endswith("9?\nAssistant:")
+    assert len(kept) == model.context_length - 20 and model.decode(kept).endswith("9?\nAssistant:")
     (alone,) = model.generate([kept], 20, stop=TEMPLATES["chat"].stop)
     assert alone.text == frame["response"].to_list()[1]
 

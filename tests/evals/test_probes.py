@@ -17,7 +17,7 @@ from workings.evals.contamination import contamination_of
 from workings.evals.settings import Settings, encode_raw
 from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
-from workings.models.own import Language
+from workings.models.language import GPT2LanguageModel
 from workings.text.tokenizer import VOCABULARIES, Tokenizer
 
 ITEMS = probes.load_items(Settings())
@@ -36,7 +36,7 @@ def lesson(probe) -> list[str]:
     ]
 
 
-def taught(vocabulary: str) -> Language:
+def taught(vocabulary: str) -> GPT2LanguageModel:
     """Two layers that have read the lessons of TAUGHT until they are known by heart."""
     tokenizer = Tokenizer.build("embedded", vocabulary)
     model = GPT2(GPT2Config(n_layers=2, n_heads=4, d_model=32, block=96, vocab=tokenizer.embedding_width)).init(0)
@@ -50,14 +50,14 @@ def taught(vocabulary: str) -> Language:
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 1e-2 * min((step + 1) / 20, 1.3 * (1 - step / steps), 1)
         optimizer.zero_grad()
-        model.loss(whole[:, :-1], whole[:, 1:], live_bias=bias).backward()
+        model.loss(whole[:, :-1], whole[:, 1:], logit_bias=bias).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    return Language.of(model.eval(), tokenizer)
+    return GPT2LanguageModel.of(model.eval(), tokenizer)
 
 
 @pytest.fixture(scope="module", params=["digits", "facts"])
-def model(request) -> Language:
+def model(request) -> GPT2LanguageModel:
     return taught(request.param)
 
 
@@ -84,7 +84,7 @@ def test_a_value_taught_is_likely_first_and_chosen_in_every_arm(frame):
 
 
 def test_a_fact_token_answers_like_digits_and_is_counted(model, frame):
-    has_tokens = model.vocabulary is not None
+    has_tokens = model.facts is not None
     assert (frame["worked_facts"].sum() > 0) == has_tokens
     assert frame["fact_rank"].is_not_null().all() if has_tokens else frame["fact_rank"].is_null().all()
     summary = probes.summarize(frame)["table"]
@@ -106,11 +106,11 @@ def test_probabilities_and_ranks_are_those_of_the_full_softmax(model):
             rank = 1 + int((logprobs > logprobs[one]).sum())
         return p, rank
 
-    ways = [f" {probe.answer}"] + [f" {fact.token}" for fact in model.vocabulary or () if fact.value == probe.answer]
+    ways = [f" {probe.answer}"] + [f" {fact.token}" for fact in model.facts or () if fact.value == probe.answer]
     assert row["probability"] == pytest.approx(sum(by_hand(way)[0] for way in ways), rel=1e-3)
     first = model.next_logprobs([prompt])[0]
     assert row["rank"] == 1 + int((first > first[model.encode(ways[0])[0]]).sum())
-    if model.vocabulary is not None:
+    if model.facts is not None:
         p, rank = by_hand(f" {Fact.of(*probe.operands).token}")
         assert (row["fact_probability"], row["fact_rank"]) == (pytest.approx(p, rel=1e-3), rank)
 
@@ -123,7 +123,7 @@ def test_the_choice_of_values_is_among_all_of_them_and_sums_to_one(model):
     likely = np.exp([one.total for one in scored])
     row = probes.judge_items(model, [probe], Settings()).row(0, named=True)
     assert len(values) == 36
-    if model.vocabulary is None:  # else fact tokens are spellings too
+    if model.facts is None:  # else fact tokens are spellings too
         assert row["value_share"] == pytest.approx(likely[values.index(probe.answer)] / likely.sum(), rel=1e-3)
     assert 1 <= row["value_rank"] <= 36 and 1 <= row["equation_rank"] <= 45
 

@@ -16,12 +16,12 @@ from transformers import GPT2Config as TheirConfig
 from transformers import GPT2LMHeadModel
 
 from workings.errors import BadInput
-from workings.models import nats
+from workings.models import kernels
 from workings.models.configs import GPT2_SIZES, GPT2Config
 from workings.models.gpt2 import GPT2, restarting
 from workings.models.importing import to_hf
-from workings.models.inference import Inference
-from workings.models.linear import linear
+from workings.models.inference import Inference, KVCache
+from workings.models.kernels import linear
 
 TINY = GPT2Config(n_layers=2, n_heads=2, d_model=16, block=24, vocab=61)
 
@@ -222,52 +222,52 @@ def test_positions_restart_with_each_document():
     assert restarting(documents).tolist() == [[0, 1, 2, 0, 0, 1], [0, 0, 1, 2, 3, 0]]
 
 
-# ── nats ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── loss ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("rows", [1, 7, 256])
 @pytest.mark.parametrize("masked", [False, True])
 def test_chunks_change_neither_the_loss_nor_its_gradients(rows: int, masked: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(nats, "ROWS", rows)
-    monkeypatch.setattr(nats, "PIECE", 4 * 40 * 5)  # four rows
+    monkeypatch.setattr(kernels, "ROWS", rows)
+    monkeypatch.setattr(kernels, "PIECE", 4 * 40 * 5)  # four rows
     hidden, head = torch.randn(3, 11, 8, requires_grad=True), torch.randn(40, 8, requires_grad=True)
     targets = some_ids(3, 11, vocab=30)
-    targets[0, :4] = nats.IGNORED
+    targets[0, :4] = kernels.IGNORED
     bias = torch.where(torch.arange(40) < 30, 0.0, -torch.inf) if masked else None
     logits = hidden @ head.T + (0.0 if bias is None else bias)
     wanted = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    found = nats.mean_nats(hidden, head, targets, bias)
+    found = kernels.mean_nll(hidden, head, targets, bias)
     torch.testing.assert_close(found, wanted)
     for mine, true in zip(
         torch.autograd.grad(3 * found, (hidden, head)), torch.autograd.grad(3 * wanted, (hidden, head)), strict=True
     ):
         torch.testing.assert_close(mine, true, rtol=1e-4, atol=1e-7)
-    each = nats.nats(hidden, head, targets, bias)
+    each = kernels.token_nll(hidden, head, targets, bias)
     assert bool((each[0, :4] == 0).all())
-    torch.testing.assert_close(each.sum() / (targets != nats.IGNORED).sum(), wanted.detach())
+    torch.testing.assert_close(each.sum() / (targets != kernels.IGNORED).sum(), wanted.detach())
 
 
 def test_the_gradients_are_those_of_differences():
     """Against nobody's formula: torch's own check by small differences, in float64."""
     hidden = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     head = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
-    targets = torch.tensor([0, 6, nats.IGNORED, 2, 2])
+    targets = torch.tensor([0, 6, kernels.IGNORED, 2, 2])
     for parameter in (hidden, head):
         step = torch.randn_like(parameter)
-        (slope,) = torch.autograd.grad(nats.mean_nats(hidden, head, targets), parameter)
+        (slope,) = torch.autograd.grad(kernels.mean_nll(hidden, head, targets), parameter)
         with torch.no_grad():
             saved = parameter.clone()
             ends = []
             for sign in (1, -1):
                 parameter.copy_(saved + sign * 1e-2 * step)
-                ends.append(nats.mean_nats(hidden, head, targets))
+                ends.append(kernels.mean_nll(hidden, head, targets))
             parameter.copy_(saved)
         assert float((slope * step).sum()) == pytest.approx(float(ends[0] - ends[1]) / 2e-2, rel=2e-3, abs=1e-5)
 
 
 def test_an_impossible_target_costs_what_it_costs_and_is_still_a_number():
     head = torch.tensor([[300.0], [-300.0]])
-    assert nats.nats(torch.ones(1, 1), head, torch.tensor([1])).item() == pytest.approx(600.0)
+    assert kernels.token_nll(torch.ones(1, 1), head, torch.tensor([1])).item() == pytest.approx(600.0)
 
 
 def test_dead_rows_get_no_probability_and_no_gradient():
@@ -275,7 +275,7 @@ def test_dead_rows_get_no_probability_and_no_gradient():
     bias = torch.where(torch.arange(61) < 50, 0.0, -torch.inf)
     ids = some_ids(2, 9, vocab=50)
     live = F.cross_entropy(model(ids)[..., :50].flatten(0, 1), ids.flatten())
-    loss = model.loss(ids, ids, live_bias=bias)
+    loss = model.loss(ids, ids, logit_bias=bias)
     torch.testing.assert_close(loss, live)
     loss.backward()
     assert bool((model.wte.weight.grad[50:] == 0).all()) and bool((model.wte.weight.grad[:50] != 0).any())
@@ -284,9 +284,9 @@ def test_dead_rows_get_no_probability_and_no_gradient():
 def test_autocast_reaches_the_head():
     hidden, head = torch.randn(9, 8, requires_grad=True), torch.randn(40, 8, requires_grad=True)
     targets = some_ids(9, vocab=40)
-    exact = nats.mean_nats(hidden, head, targets)
+    exact = kernels.mean_nll(hidden, head, targets)
     with torch.autocast("cpu", torch.bfloat16):
-        found = nats.mean_nats(hidden, head, targets)
+        found = kernels.mean_nll(hidden, head, targets)
         wanted = F.cross_entropy(F.linear(hidden, head), targets)
     assert found.dtype == torch.float32 and found != exact
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
@@ -299,78 +299,99 @@ def test_autocast_reaches_the_head():
 # ── the cache ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class Reading:
+    """Logits of a model that reads in pieces, as `Inference` does it."""
+
+    def __init__(self, model: GPT2, ids: torch.Tensor, padding: torch.Tensor | None = None, capacity: int = 24) -> None:
+        self.model, self.run = model, Inference(model)
+        padding = torch.zeros(len(ids), dtype=torch.long) if padding is None else padding
+        states, self.cache = self.run.begin(ids, padding, capacity)
+        self.first = model.logits(states)
+
+    def more(self, ids: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
+        return self.model.logits(self.run.extend(ids, cache or self.cache))
+
+
 @settings(max_examples=30, deadline=None)
 @given(steps=st.lists(st.integers(1, 7), min_size=1, max_size=5), data=st.data())
+@torch.no_grad()
 def test_extending_piece_by_piece_is_the_forward_pass_on_each_row_alone(steps: list[int], data: st.DataObject):
     """Rows of different length are aligned at their ends; what fills them up is seen by nobody."""
     model, total = loud(), min(sum(steps), 24)
     filling = [data.draw(st.integers(0, steps[0] - 1), label="padding") for _ in range(3)]
     ids = some_ids(3, total)
-    cache = model.cache(3, capacity=total)
-    pieces = [model.extend(piece, cache, torch.tensor(filling) if i == 0 else None) for i, piece in enumerate(ids.split(
-        [min(step, total - sum(steps[:i])) for i, step in enumerate(steps) if sum(steps[:i]) < total], 1))]  # fmt: skip
-    found = torch.cat(pieces, 1)
-    assert cache.lengths.tolist() == [total - fill for fill in filling]
+    pieces = ids.split([min(step, total - sum(steps[:i])) for i, step in enumerate(steps) if sum(steps[:i]) < total], 1)
+    reading = Reading(model, pieces[0], torch.tensor(filling), total)
+    found = torch.cat([reading.first, *map(reading.more, pieces[1:])], 1)
+    assert reading.cache.lengths.tolist() == [total - fill for fill in filling]
     for row, fill in enumerate(filling):
         alone = model(ids[row : row + 1, fill:])[0]
         torch.testing.assert_close(found[row, fill:], alone, rtol=1e-5, atol=3e-5)
 
 
+@torch.no_grad()
 def test_what_fills_a_row_changes_nothing_bit_for_bit():
     model, padding = loud(), torch.tensor([3, 0])
     ids = some_ids(2, 8)
     other = ids.clone()
     other[0, :3] = 7
-    found = [model.extend(x, model.cache(2), padding)[0, 3:] for x in (ids, other)]
+    found = [Reading(model, x, padding).first[0, 3:] for x in (ids, other)]
     assert torch.equal(*found)
 
 
+@torch.no_grad()
 def test_a_forked_cache_goes_on_as_its_row_would_and_leaves_the_others_alone():
     model = loud()
     context, padding = some_ids(2, 6), torch.tensor([2, 0])
     endings = some_ids(4, 3, seed=5)
-    cache = model.cache(2)
-    model.extend(context, cache, padding)
-    forked = cache.repeat(2, capacity=12)
-    found = model.extend(endings, forked)
+    reading = Reading(model, context, padding)
+    forked = reading.cache.select(torch.tensor([0, 0, 1, 1]), capacity=12)
+    found = reading.more(endings, forked)
     for row, ending in enumerate(endings):
         own = context[row // 2, padding[row // 2] :]
         alone = model(torch.cat([own, ending])[None])[0, -3:]
         torch.testing.assert_close(found[row], alone, rtol=1e-5, atol=3e-5)
-    assert cache.lengths.tolist() == [4, 6] and forked.lengths.tolist() == [7, 7, 9, 9]
-    once_more = model.extend(endings[:2], cache)
+    assert reading.cache.lengths.tolist() == [4, 6] and forked.lengths.tolist() == [7, 7, 9, 9]
+    once_more = reading.more(endings[:2])
     torch.testing.assert_close(
         once_more[1], model(torch.cat([context[1], endings[1]])[None])[0, -3:], rtol=1e-5, atol=3e-5
     )
 
 
+@torch.no_grad()
 def test_dropping_the_longest_row_gives_back_its_room():
     model = loud()
     ids = some_ids(2, 24)
-    cache = model.cache(2)
-    model.extend(ids, cache, torch.tensor([0, 20]))
+    reading = Reading(model, ids, torch.tensor([0, 20]))
     with pytest.raises(BadInput, match="24"):
-        model.extend(ids[:, :1], cache)
-    left = cache.select([1])
+        reading.more(ids[:, :1])
+    left = reading.cache.select(torch.tensor([1]))
     assert left.lengths.tolist() == [4] and left.n_slots == 4 and left.starts is None
-    found = model.extend(ids[1:, :5], left)
+    found = reading.more(ids[1:, :5], left)
     alone = model(torch.cat([ids[1, 20:], ids[1, :5]])[None])[:, -5:]
     torch.testing.assert_close(found, alone, rtol=1e-5, atol=3e-5)
 
 
-def test_last_only_gives_the_last_logits():
-    model, ids = loud(), some_ids(2, 5)
-    torch.testing.assert_close(
-        model.extend(ids, model.cache(2), last_only=True), model(ids)[:, -1:], rtol=1e-5, atol=3e-5
-    )
+@torch.no_grad()
+def test_rows_that_are_kept_in_place_go_on_as_they_would():
+    model = loud()
+    ids, padding = some_ids(4, 6), torch.tensor([0, 3, 1, 2])
+    reading = Reading(model, ids, padding)
+    order = [0, 3, 2]  # the last has moved into the place of the second
+    found = reading.more(ids[:3, :2], reading.cache.keep(torch.tensor(order)))
+    for at, row in enumerate(order):
+        alone = model(torch.cat([ids[row, padding[row] :], ids[at, :2]])[None])[0, -2:]
+        torch.testing.assert_close(found[at], alone, rtol=1e-5, atol=3e-5)
 
 
+@torch.no_grad()
 def test_generation_step_by_step_is_hugging_faces_greedy_text():
     model = loud()
-    prompt, cache = some_ids(3, 5), model.cache(3)
-    written = [model.extend(prompt, cache, last_only=True)[:, -1].argmax(-1)]
+    prompt = some_ids(3, 5)
+    reading = Reading(model, prompt)
+    written = [reading.first[:, -1].argmax(-1)]
     while len(written) < 12:
-        written.append(model.extend(written[-1][:, None], cache, last_only=True)[:, -1].argmax(-1))
+        written.append(reading.more(written[-1][:, None])[:, -1].argmax(-1))
     wanted = theirs_with(model).generate(
         prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False, pad_token_id=0
     )

@@ -25,10 +25,12 @@ from workings.errors import BadInput
 from workings.models.checkpoint import save_gpt2
 from workings.models.configs import GPT2Config
 from workings.models.exchange import export_hf
-from workings.models.generation import Growing, Stops
+from workings.models.generation import GrowingText, StopStrings
 from workings.models.gpt2 import GPT2
 from workings.models.inference import Inference
-from workings.models.language import HubModel, Language, LanguageModel, bits_per_byte, open_language
+from workings.models.kernels import token_nll
+from workings.models.language import GPT2LanguageModel, HuggingFaceModel, LanguageModel, open_language
+from workings.models.scoring import bits_per_byte
 from workings.text.tokenizer import Tokenizer, Vocabulary
 from workings.text.words import word_tokenizer
 
@@ -54,12 +56,14 @@ class Pair:
     def logprobs(self, ids: Sequence[int]) -> torch.Tensor:
         """log p of the next token after each [T, V], over live ids."""
         logits = self.plain(torch.tensor([list(ids)])).logits[0].double()
-        return (logits if self.ours.live is None else logits.masked_fill(~self.ours.live, -torch.inf)).log_softmax(-1)
+        return (
+            logits if self.ours.predictable is None else logits.masked_fill(~self.ours.predictable, -torch.inf)
+        ).log_softmax(-1)
 
     @torch.no_grad()
     def greedy(self, prompt: list[int], max_new_tokens: int, never: Sequence[int] = ()) -> list[int]:
         """What `generate` of transformers gives for one prompt, without the id that ended it."""
-        dead = [] if self.ours.live is None else (~self.ours.live).nonzero()[:, 0].tolist()
+        dead = [] if self.ours.predictable is None else (~self.ours.predictable).nonzero()[:, 0].tolist()
         ids = torch.tensor([prompt or [self.ours.start]])
         options = {"max_new_tokens": max_new_tokens, "suppress_tokens": [*dead, *never] or None, "do_sample": False}
         eot = self.ours.eot
@@ -96,7 +100,7 @@ def own(vocabulary: Vocabulary) -> Pair:
     linear = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # transformers stores [in, out]
     weights = {k: v.T if k.endswith(linear) else v for k, v in model.state_dict().items()}
     plain.transformer.load_state_dict(weights)
-    return Pair(Language.of(model, tokenizer), plain)
+    return Pair(GPT2LanguageModel.of(model, tokenizer), plain)
 
 
 @pytest.fixture(scope="module", params=[*FAMILIES, "mistral with a window", "own facts", "own digits"])
@@ -127,8 +131,8 @@ def alone(pair: Pair, context: list[int], continuation: list[int]) -> tuple[np.n
 def stated(pair: Pair, **changes: Any) -> Pair:
     """The same pair with another idea of which ids end a text or are live."""
     ours = copy(pair.ours)
-    ours.reader = replace(ours.reader, **changes)
-    vars(ours).pop("_live_bias", None), vars(ours).pop("_dead", None)
+    ours.codec = replace(ours.codec, **changes)
+    vars(ours).pop("_logit_bias", None), vars(ours).pop("_dead", None)
     return Pair(ours, pair.plain)
 
 
@@ -147,9 +151,9 @@ def test_scores_are_those_of_one_plain_pass_an_item(pair, batch_tokens):
                 assert (answer.total, answer.greedy) == (0.0, True)
                 continue
             tokens, greedy = alone(pair, context, continuation)
-            np.testing.assert_allclose(answer.tokens, tokens, atol=1e-4)
+            np.testing.assert_allclose(answer.token_logprobs, tokens, atol=1e-4)
             assert answer.total == pytest.approx(tokens.sum(), abs=1e-3) and answer.greedy == greedy
-            assert answer.cut == max(0, len(context) + len(continuation) - 1 - CONTEXT)
+            assert answer.n_cut == max(0, len(context) + len(continuation) - 1 - CONTEXT)
 
 
 def test_what_greedy_decoding_says_is_greedy(pair):
@@ -169,13 +173,13 @@ def test_order_repeats_and_company_change_nothing(pair):
     again = pair.ours.logprobs([contexts[i] for i in order], [continuations[i] for i in order])
     for i, group in zip(order, again, strict=True):
         for one, other in zip(group, together[i], strict=True):
-            np.testing.assert_allclose(one.tokens, other.tokens, atol=1e-4)
+            np.testing.assert_allclose(one.token_logprobs, other.token_logprobs, atol=1e-4)
 
 
 def test_a_context_is_read_once_for_all_its_continuations(model, monkeypatch):
     read = []
     begin = model.begin
-    monkeypatch.setattr(model, "begin", lambda rows, room: read.extend(rows) or begin(rows, room))
+    monkeypatch.setattr(model, "begin", lambda rows, n_more: read.extend(rows) or begin(rows, n_more))
     model.logprobs([[5, 6, 7], [5, 6, 7], [8]], [[[1], [2, 3]], [[4]], [[5, 6]] * 3])
     assert sorted(map(list, read)) == [[5, 6, 7], [8]]
 
@@ -183,15 +187,15 @@ def test_a_context_is_read_once_for_all_its_continuations(model, monkeypatch):
 def test_nothing_to_score(model):
     assert model.logprobs([], []) == [] and model.logprobs([[3]], [[]]) == [[]]
     (only,) = model.logprobs([[3]], [[[]]])[0]
-    assert (only.total, len(only.tokens), only.greedy) == (0.0, 0, True)
-    assert model.next_logprobs([]).shape == (0, model.width)
+    assert (only.total, len(only.token_logprobs), only.greedy) == (0.0, 0, True)
+    assert model.next_logprobs([]).shape == (0, model.vocab_size)
 
 
 def test_what_cannot_be_scored_is_said(model):
     with pytest.raises(BadInput, match=r"question 1, alternative 0.*96 positions"):
         model.logprobs([[2], [2]], [[[3]], [[3] * 97]])
-    with pytest.raises(BadInput, match=f"id {model.width} is outside the {model.width} rows"):
-        model.logprobs([[model.width]], [[[1]]])
+    with pytest.raises(BadInput, match=f"id {model.vocab_size} is outside the {model.vocab_size} rows"):
+        model.logprobs([[model.vocab_size]], [[[1]]])
     with pytest.raises(BadInput, match="2 contexts"):
         model.logprobs([[1], [2]], [[[1]]])
 
@@ -212,15 +216,15 @@ def test_greedy_text_is_that_of_transformers(pair):
     expected = [pair.greedy(prompt, 24) for prompt in prompts]
     for batch_size in (1, 3, 32):
         for ids, got in zip(expected, pair.ours.generate(prompts, 24, batch_size=batch_size), strict=True):
-            assert got.ids == ids and got.text == pair.ours.decode(ids) and got.cut == 0
+            assert got.ids == ids and got.text == pair.ours.decode(ids) and got.n_cut == 0
             assert got.ended == ("length" if len(ids) == 24 else "eot")
 
 
 def test_the_limits_of_generation(model):
     assert model.generate([], 5) == []
-    assert [(g.ids, g.text, g.ended) for g in model.generate([[3]], 0)] == [([], "", "length")]
+    assert [(g.ids, g.text, g.ended) for g in model.generate([[3], [3, 4]], 0)] == [([], "", "length")] * 2
     (long,) = model.generate([[6, 7, *[5] * 100]], 10)
-    assert long.cut == 16 and long.ids == model.generate([[5] * 86], 10)[0].ids
+    assert long.n_cut == 16 and long.ids == model.generate([[5] * 86], 10)[0].ids
     with pytest.raises(BadInput, match="96 new tokens"):
         model.generate([[3]], 96)
     with pytest.raises(BadInput, match="may be empty"):
@@ -250,8 +254,10 @@ def test_forbidden_and_dead_ids_never_come(pair):
     forbidden = sorted(said)[: len(said) // 2 + 1]
     without = pair.ours.generate(prompts, 20, forbid=forbidden)
     assert [g.ids for g in without] == [pair.greedy(prompt, 20, forbidden) for prompt in prompts]
-    live = range(pair.ours.width) if pair.ours.live is None else pair.ours.live.nonzero()[:, 0].tolist()
-    fewer = stated(pair, live=tuple(range(i, i + 1) for i in live if i not in forbidden)).ours
+    live = (
+        range(pair.ours.vocab_size) if pair.ours.predictable is None else pair.ours.predictable.nonzero()[:, 0].tolist()
+    )
+    fewer = stated(pair, predictable=tuple(range(i, i + 1) for i in live if i not in forbidden)).ours
     assert fewer.generate(prompts, 20) == without
     assert fewer.next_logprobs(prompts)[:, forbidden].isneginf().all()
     torch.testing.assert_close(fewer.next_logprobs(prompts).exp().sum(-1), torch.ones(8))
@@ -261,7 +267,7 @@ def test_forbidden_and_dead_ids_never_come(pair):
 def test_the_end_of_a_text_ends_a_row_and_not_its_neighbours(pair):
     prompts = rows_of(random.Random(10), 10, 30)
     free = pair.ours.generate(prompts, 20)
-    ends = pair.ours.reader.ends | {g.ids[len(g.ids) // 2] for g in free[:4] if g.ids}
+    ends = pair.ours.codec.ends | {g.ids[len(g.ids) // 2] for g in free[:4] if g.ids}
     again = stated(pair, ends=ends).ours.generate(prompts, 20)
     for whole, got in zip(free, again, strict=True):
         at = next((i for i, token in enumerate(whole.ids) if token in ends), None)
@@ -288,7 +294,7 @@ def test_growing_text_is_stopped_by_the_first_id_that_completes_a_stop_string(by
     stop = data.draw(st.lists(st.text("abcé€\n ", min_size=1, max_size=4), min_size=1, max_size=3))
     texts = [byte_level.decode(ids[:n]) for n in range(len(ids) + 1)]
     expected = next((n for n, text in enumerate(texts) if any(s in text for s in stop) and text[-1] != "\ufffd"), None)
-    growing = Growing(Stops(byte_level.decode, stop))
+    growing = GrowingText(StopStrings(byte_level.decode, stop))
     assert next((n for n, token in enumerate(ids, 1) if growing.add(token)), None) == expected
     whole = texts[expected if expected is not None else -1]
     assert growing.text == whole[: min((whole.find(s) for s in stop if s in whole), default=None)]
@@ -327,7 +333,7 @@ def test_a_model_in_training_is_judged_as_it_stands_and_left_as_it_was():
     model = (
         GPT2(GPT2Config(n_layers=2, n_heads=2, d_model=16, block=32, vocab=tokenizer.embedding_width)).init(0).train()
     )
-    language = Language.of(model, tokenizer)
+    language = GPT2LanguageModel.of(model, tokenizer)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     ids = torch.randint(0, 2000, (4, 17))
     contexts, continuations = ids[:, :8].tolist(), [[row] for row in ids[:, 8:].tolist()]
@@ -339,8 +345,8 @@ def test_a_model_in_training_is_judged_as_it_stands_and_left_as_it_was():
     after = language.logprobs(contexts, continuations)
     assert sum(a[0].total for a in after) > sum(b[0].total for b in before) + 1
     assert language.fingerprint != named and model.training and torch.is_grad_enabled()
-    bias = torch.zeros(language.width).masked_fill(~language.live, -torch.inf)
-    nats = model.nats(ids[:, :-1], ids[:, 1:], live_bias=bias)[:, 7:].sum(1)
+    bias = torch.zeros(language.vocab_size).masked_fill(~language.predictable, -torch.inf)
+    nats = token_nll(model.hidden(ids[:, :-1]), model.wte.weight, ids[:, 1:], bias)[:, 7:].sum(1)
     np.testing.assert_allclose([-a[0].total for a in after], nats, rtol=1e-5)
 
 
@@ -360,11 +366,11 @@ def test_a_checkpoint_of_ours_and_its_export_are_the_same_model(tmp_path):
     exported = export_hf(checkpoint, tmp_path / "hf")
     ours, theirs = open_language(checkpoint, "cpu"), open_language(exported, "cpu", as_hf=True)
     again = open_language(exported, "cpu")
-    assert [type(m) for m in (ours, theirs, again)] == [Language, HubModel, Language]
-    for other in (theirs, again, Language.of(model, tokenizer)):
+    assert [type(m) for m in (ours, theirs, again)] == [GPT2LanguageModel, HuggingFaceModel, GPT2LanguageModel]
+    for other in (theirs, again, GPT2LanguageModel.of(model, tokenizer)):
         np.testing.assert_allclose(scores(other), scores(ours), rtol=1e-5)
-        np.testing.assert_array_equal(other.live[: tokenizer.width], ours.live[: tokenizer.width])
-        assert other.prepare("6*9=54") == "6*9=54" and other.vocabulary is None
+        np.testing.assert_array_equal(other.predictable[: tokenizer.width], ours.predictable[: tokenizer.width])
+        assert other.prepare("6*9=54") == "6*9=54" and other.facts is None
     prompts = [ours.encode(text) for text in ("6 * 9 =", "a", "how many pens")]
     assert ours.generate(prompts, 20) == theirs.generate(prompts, 20) == again.generate(prompts, 20)
     assert theirs.fingerprint == again.fingerprint != ours.fingerprint
@@ -375,7 +381,7 @@ def test_the_tokenizer_belongs_to_the_fingerprint_of_a_checkpoint(tmp_path):
     model = GPT2(GPT2Config(n_layers=1, n_heads=1, d_model=8, block=16, vocab=digits.embedding_width)).init(0)
     opened = [open_language(save_gpt2(model, t, tmp_path / t.vocabulary), "cpu") for t in (digits, facts)]
     assert opened[0].fingerprint != opened[1].fingerprint
-    assert opened[1].prepare("6*9=54") == "<MUL_6_9_54>" and len(opened[1].vocabulary) == 45
+    assert opened[1].prepare("6*9=54") == "<MUL_6_9_54>" and len(opened[1].facts) == 45
 
 
 OTHERS = [
@@ -397,7 +403,7 @@ def test_a_gpt2_of_transformers_is_run_by_our_modules_only_if_they_compute_the_s
     plain.save_pretrained(tmp_path)
     words.save_pretrained(tmp_path)
     ours = open_language(tmp_path, "cpu")
-    assert isinstance(ours, Language if own else HubModel)
+    assert isinstance(ours, GPT2LanguageModel if own else HuggingFaceModel)
     pair = Pair(ours, plain)
     prompts = rows_of(random.Random(2), 4, 20)
     assert [g.ids for g in ours.generate(prompts, 12)] == [pair.greedy(prompt, 12) for prompt in prompts]
@@ -411,12 +417,12 @@ def test_the_pass_for_inference_is_that_of_the_model(dtype):
     for parameter in model.parameters():
         parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) * 0.3)
     ids, padding = torch.arange(60).view(3, 20) % 50, torch.tensor([0, 4, 9])
-    run, cache = Inference(model), model.cache(3, 20)
+    run = Inference(model)
     torch.testing.assert_close(run.read(ids), model.hidden(ids))
-    got, running = run.begin(ids[:, :12], padding, 20)
-    torch.testing.assert_close(got[:, 9:], model.extend_hidden(ids[:, :12], cache, padding)[:, 9:])
-    for piece in ids[:, 12:].split([1, 5, 1, 1], 1):
-        torch.testing.assert_close(run.extend(piece, running), model.extend_hidden(piece, cache))
+    states, cache = run.begin(ids[:, :12], padding, 20)
+    found = torch.cat([states, *(run.extend(piece, cache) for piece in ids[:, 12:].split([1, 5, 1, 1], 1))], 1)
+    for row, fill in enumerate(padding.tolist()):
+        torch.testing.assert_close(found[row, fill:], model.hidden(ids[row : row + 1, fill:])[0])
 
 
 @pytest.mark.parametrize(
@@ -449,7 +455,7 @@ def test_a_family_without_a_row_in_our_tables_is_judged_like_any_other(tmp_path)
     pair = Pair(open_language(tmp_path, "cpu"), plain)
     context, continuation = [3, 4, 5, 6], [7, 8, 9]
     (scored,) = pair.ours.logprobs([context], [[continuation]])[0]
-    np.testing.assert_allclose(scored.tokens, alone(pair, context, continuation)[0], atol=1e-4)
+    np.testing.assert_allclose(scored.token_logprobs, alone(pair, context, continuation)[0], atol=1e-4)
 
 
 def test_a_model_that_thinks_is_not_judged_as_a_plain_one():

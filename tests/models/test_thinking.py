@@ -135,7 +135,7 @@ def test_scores_are_those_of_generated_answers(thinker, questions, sees):
         state = model.begin(model.prompt(questions))
         for _ in range(model.n_thoughts):
             state = model.step(state)
-        said = model.generate(state, 5)
+        said = model.greedy_answer(state, 5)
         width = max(map(len, said))
         answers = torch.tensor([s + [0] * (width - len(s)) for s in said])
         mask = torch.tensor([[True] * len(s) + [False] * (width - len(s)) for s in said])
@@ -177,7 +177,7 @@ def test_without_recurrence_one_pass_over_all_thoughts_equals_the_steps(thinker,
             stepped = model.step(stepped)
         at_once = model.feed_all(begun)
     assert (stepped.hidden - at_once.hidden).abs().max() < CLOSE
-    assert stepped.k == at_once.k and torch.equal(stepped.next_position, at_once.next_position)
+    assert stepped.n_fed == at_once.n_fed and torch.equal(stepped.next_position, at_once.next_position)
 
 
 def test_official_compat_attends_to_padding_and_so_depends_on_the_batch(thinker, questions):

@@ -149,7 +149,7 @@ def _outcome(model: LanguageModel, item: Item, prompt: str, answer: Generation) 
         "n_facts": n_facts(model, answer.ids),
         "ended": answer.ended,
         "truncated": answer.ended == "length",
-        "cut": answer.cut,
+        "cut": answer.n_cut,
     }
 
 
@@ -173,7 +173,7 @@ def notes(model: LanguageModel, outcomes: pl.DataFrame, settings: Settings) -> l
     if (most := n_new_tokens(model, wanted)) == wanted:
         return []
     return [
-        f"answers have at most {most} new tokens where {wanted} were asked for: the model has {model.context} positions, "
+        f"answers have at most {most} new tokens where {wanted} were asked for: the model has {model.context_length} positions, "
         "half of them for the prompt."
     ]
 
@@ -207,7 +207,7 @@ def lm_eval_tasks(items: Sequence[Item], outcomes: pl.DataFrame, n_all: int, set
 
 def n_facts(model: LanguageModel, ids: Sequence[int]) -> int:
     """The number of these ids that are facts to this model's tokenizer."""
-    return len(model.vocabulary.of_ids(ids)) if model.vocabulary is not None else 0
+    return len(model.facts.of_ids(ids)) if model.facts is not None else 0
 
 
 # ---- lm-eval's two rules -----------------------------------------------------------------------------------------

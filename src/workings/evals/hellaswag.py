@@ -26,7 +26,8 @@ from workings.judging.statistics import Measure
 from workings.text.datasets import Row, content_ids, rows_of, text_field
 
 if TYPE_CHECKING:
-    from workings.models.language import LanguageModel, Scored
+    from workings.models.language import LanguageModel
+    from workings.models.scoring import Scored
 
 Length = Literal["total", "tokens", "characters", "bytes"]
 LENGTHS: tuple[Length, ...] = get_args(Length)
@@ -126,7 +127,7 @@ def judge_items(model: LanguageModel, items: Sequence[Item], settings: Settings)
     for convention in settings.conventions:
         encoded = [_encoded(model, item, convention) for item in items]
         contexts = [context for context, _ in encoded]
-        endings = [four if max(map(len, four)) <= model.context else [] for _, four in encoded]
+        endings = [four if max(map(len, four)) <= model.context_length else [] for _, four in encoded]
         scored = model.logprobs(contexts, endings, settings.batch_tokens)
         rows = [_outcome(item, convention, four) for item, four in zip(items, scored, strict=True)]
         frames.append(pl.DataFrame(rows, schema=_SCHEMA))
@@ -148,7 +149,7 @@ def _outcome(item: Item, convention: Convention, scored: Sequence[Scored]) -> di
     totals = np.array([one.total for one in scored])
     lengths: dict[Length, list[int]] = {
         "total": [1] * len(scored),
-        "tokens": [len(one.tokens) for one in scored],
+        "tokens": [len(one.token_logprobs) for one in scored],
         "characters": [len(ending) for ending in endings],
         "bytes": [len(ending.encode()) for ending in endings],
     }
@@ -162,7 +163,7 @@ def _outcome(item: Item, convention: Convention, scored: Sequence[Scored]) -> di
         "totals": totals.tolist(),
         "greedy": [one.greedy for one in scored],
         "n_tokens": lengths["tokens"],
-        "cut": max((one.cut for one in scored), default=0),
+        "cut": max((one.n_cut for one in scored), default=0),
     }
 
 
@@ -185,7 +186,7 @@ def notes(model: LanguageModel, outcomes: pl.DataFrame, settings: Settings) -> l
     """Sentences for the report on what the model's few positions did."""
     return [
         f"{one.n_not_judged:,} of {one.n:,} items ({convention}) were not judged, for an ending is longer than the model's "
-        f"{model.context} positions; they count as wrong."
+        f"{model.context_length} positions; they count as wrong."
         for convention, one in summarize(outcomes).items()
         if one.n_not_judged
     ]

@@ -179,7 +179,7 @@ def _forced(
     scored = model.logprobs(forced, spellings, batch_tokens)
     ranks = _ranks(model, forced, [ways[0][0] for ways in spellings], batch_tokens)
     asked = [Fact.of(*probe.operands, family=_FAMILIES.get(probe.kind, "MUL")) for probe in items]
-    vocabulary = model.vocabulary or ()
+    vocabulary = model.facts or ()
     facts = [model.encode(f" {fact.token}") if fact in vocabulary else None for fact in asked]
     behind = [prompt + (fact[:-1] if fact else []) for prompt, fact in zip(forced, facts, strict=True)]
     fact_ranks = _ranks(model, behind, [fact[-1] if fact else None for fact in facts], batch_tokens)
@@ -195,7 +195,7 @@ def _forced(
 
 def _spellings(model: LanguageModel, value: int) -> list[list[int]]:
     """Ids of the ways to write a value after `is`: in digits first, then each fact token of that value."""
-    facts = [fact for fact in model.vocabulary or () if fact.value == value]
+    facts = [fact for fact in model.facts or () if fact.value == value]
     return [model.encode(f" {value}"), *(model.encode(f" {fact.token}") for fact in facts)]
 
 
@@ -248,7 +248,7 @@ def _choices(
 
 def _equations(model: LanguageModel, fact: Fact) -> list[list[int]]:
     """Ids of the ways in which this model's texts write a fact where an answer begins."""
-    if model.vocabulary is not None and fact in model.vocabulary:
+    if model.facts is not None and fact in model.facts:
         return [model.encode(f" {fact.token}")]
     a, b = fact.operands
     return [model.encode(f" {one}*{other}={fact.value}") for one, other in dict.fromkeys([(a, b), (b, a)])]

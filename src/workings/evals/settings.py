@@ -114,10 +114,10 @@ def encode_prompt(model: LanguageModel, text: str) -> list[int]:
 
 def opening_ids(model: LanguageModel) -> list[int]:
     """The ids a model's tokenizer puts before every text: one for Llama and Gemma, none for GPT-2 and our own."""
-    tokenizer = model.reader.tokenizer
+    tokenizer = model.codec.tokenizer
     return [] if isinstance(tokenizer, Tokenizer) else tokenizer.encode("")
 
 
 def n_new_tokens(model: LanguageModel, wanted: int) -> int:
     """Tokens that an answer may have: `wanted`, or fewer where that leaves the prompt less than half of the positions."""
-    return min(wanted, model.context // 2)
+    return min(wanted, model.context_length // 2)

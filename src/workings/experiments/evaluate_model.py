@@ -89,7 +89,9 @@ def open_judged(config: Config) -> models.LanguageModel:
     tokenizer = Tokenizer.build("embedded", "digits")
     shape = replace(models.GPT2_SIZES["mini"], vocab=tokenizer.embedding_width)
     device, dtype = models.device_of(config.device), models.dtype_of(config.precision)
-    return models.Language.of(models.GPT2(shape).init(config.seed).eval().to(device, dtype), tokenizer, UNTRAINED)
+    return models.GPT2LanguageModel.of(
+        models.GPT2(shape).init(config.seed).eval().to(device, dtype), tokenizer, UNTRAINED
+    )
 
 
 def kept_checkpoints(reference: str | Path) -> dict[int, Path]:

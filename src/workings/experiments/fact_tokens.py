@@ -149,7 +149,7 @@ def run_arm(config: Config, run: Run) -> None:
     seen = facts_in(corpus) * cost.epochs
     run.results("text", TextRead(cost.epochs, seen / len(corpus.tokenizer.facts)))
     model = trained(config, corpus, run)
-    language = models.Language.of(model, corpus.tokenizer, f"{config.vocabulary}, seed {config.seed}")
+    language = models.GPT2LanguageModel.of(model, corpus.tokenizer, f"{config.vocabulary}, seed {config.seed}")
     run.outcomes("text", text_outcomes(language, corpus, config.training.validation_documents))
     settings = settings_of(config)
     results = evals.evaluate(language, evals.load_items(tasks_of(config), settings), run, settings, reference=run.path)

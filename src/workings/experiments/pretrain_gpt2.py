@@ -209,7 +209,7 @@ def _flat(name: str, found: judging.Measure) -> dict[str, Any]:
 
 def _finish(model: models.GPT2, corpus: Corpus, run: Run) -> None:
     """All validation documents, one outcome each; the checkpoint; at the very last the resume point goes."""
-    language = models.Language.of(model, corpus.tokenizer)
+    language = models.GPT2LanguageModel.of(model, corpus.tokenizer)
     read = models.bits_per_byte(language, corpus.validation()).with_row_index("document")
     run.outcomes("validation", read)
     by_source = {name: _measured(part) for (name,), part in read.group_by("source", maintain_order=True)}

@@ -1,4 +1,7 @@
+from .anatomy import anatomy_of as anatomy_of
 from .anatomy import count_parameters as count_parameters
+from .anatomy import device_of as device_of
+from .anatomy import dtype_of as dtype_of
 from .checkpoint import BUNDLED as BUNDLED
 from .checkpoint import checkpoint_in as checkpoint_in
 from .checkpoint import load_base as load_base
@@ -10,14 +13,12 @@ from .codi import open_model as open_model
 from .configs import GPT2_SIZES as GPT2_SIZES
 from .configs import CodiConfig as CodiConfig
 from .configs import GPT2Config as GPT2Config
-from .device import device_of as device_of
-from .device import dtype_of as dtype_of
 from .exchange import export_hf as export_hf
 from .exchange import pull as pull
 from .exchange import push as push
 from .gpt2 import GPT2 as GPT2
 from .importing import import_gpt2 as import_gpt2
+from .language import GPT2LanguageModel as GPT2LanguageModel
 from .language import LanguageModel as LanguageModel
 from .language import open_language as open_language
-from .own import Language as Language
 from .scoring import bits_per_byte as bits_per_byte

@@ -1,7 +1,7 @@
 """Where an architecture keeps its parts: an explicit table by `config.model_type`, and the unembedding every lens shares.
 
 Nothing here guesses. A model type that is not in the table is an error that lists those which are, because a lens built on the
-wrong norm reads plausible nonsense.
+wrong norm reads plausible nonsense. So is a device that this machine lacks: nothing falls back to another.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ ANATOMIES = {"gpt2": _GPT2, "llama": _LLAMA, "mistral": _LLAMA, "qwen2": _LLAMA,
 def anatomy_of(config: Any) -> Anatomy:
     """The anatomy of a Hugging Face config, by its `model_type`.
 
-    Raises BadInput for a type that is not in the table: add a row to `ANATOMIES` and its parity test.
+    Raises:
+        BadInput: The type is not in the table. Add a row to `ANATOMIES`, and its family to the parity tests.
     """
     found = ANATOMIES.get(config.model_type)
     if found is None:
@@ -65,11 +66,7 @@ def part(model: nn.Module, path: str) -> nn.Module:
 
 
 class Unembedding(nn.Module):
-    """Final norm and output head of a model, frozen: residual state → logits over the vocabulary.
-
-    `forward(h, normed)` takes h [..., d]; with `normed=True` the state is already past the final norm (as `final_norm` states
-    are) and the norm is not applied again.
-    """
+    """Final norm and output head of a model, frozen: residual state → logits over the vocabulary."""
 
     def __init__(self, norm: nn.Module, weight: Tensor):
         super().__init__()
@@ -77,6 +74,7 @@ class Unembedding(nn.Module):
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
 
     def forward(self, h: Tensor, normed: bool = False) -> Tensor:
+        """Logits [..., V] of states h [..., d]; `normed`: they are past the final norm already, as `final_norm` states are."""
         return F.linear(h if normed else self.norm(h), self.weight)
 
     @property
@@ -116,3 +114,29 @@ def causal_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     """Bool [n, q, T] (query may look at key) → additive [n, 1, q, T] mask in `dtype`, which every attention kernel accepts."""
     mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min).unsqueeze(1)
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def device_of(name: str) -> str:
+    """The device that a word of the command line names; `auto` is a GPU if there is one, else the CPU.
+
+    Raises:
+        BadInput: There is no such device, or not on this machine.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return "cuda" if there["cuda"] else "cpu"
+    if name not in there:
+        raise BadInput(f"no device '{name}'; there are auto, {', '.join(there)}")
+    if not there[name]:
+        raise BadInput(f"this machine has no {name} that torch can use; take --device auto or cpu")
+    return name
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The number format that `fp32` or `bf16` names. BadInput for another word."""
+    if precision not in DTYPES:
+        raise BadInput(f"no precision '{precision}'; there are {', '.join(DTYPES)}")
+    return DTYPES[precision]

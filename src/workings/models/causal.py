@@ -1,8 +1,8 @@
-"""A causal language model as judges see it: token ids in; log-probabilities or greedy text out.
+"""Rows of token ids through a causal model, one batch at a time: padding, batches, the steps a model supplies, greedy decoding.
 
-`LanguageModel` is what every kind shares. A kind supplies the steps of one batch (`begin`, `extend`, `fork`, and what turns a
-position into log-probabilities or a choice); scoring.py and generation.py are written once on these. Where tokens are divided
-between context and continuation is the caller's decision: nothing here joins or splits text.
+`CausalModel` is what every kind of language model shares. A kind supplies the steps of one batch (`begin`, `extend`, `fork`, and
+what turns a position into logits or a choice); `scoring.py` and `generation.py` are written once on these. Where tokens are
+divided between context and continuation is the caller's decision: nothing here joins or splits text.
 
 Shapes: n rows, T positions, q new positions, V rows of the output head. *Features* [..., f] are what a kind makes logits of: the
 final state for our own GPT-2 (f = d), the logits themselves for a model of transformers (f = V).
@@ -11,27 +11,108 @@ final state for our own GPT-2 (f = d), the logits themselves for a model of tran
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from workings.errors import BadInput
-from workings.models import generation, scoring
 
 if TYPE_CHECKING:
     from workings.arithmetic.facts import FactVocabulary
-    from workings.models.generation import Generation
-    from workings.models.scoring import Scored
     from workings.text.tokenizer import Tokenizer
+
+# ── rows of ids → batches ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
-class Reader:
-    """What a model's tokenizer decides, ours or one of transformers."""
+class PaddedRows:
+    """Token rows of different length, padded on the left. `ids` Long [n, T]; `mask` Bool [n, T], False on padding."""
+
+    ids: Tensor
+    mask: Tensor
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> PaddedRows:
+    """Pad token rows on the left, so that what follows each row stands right behind it."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows], device=device)
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    return PaddedRows(ids, torch.arange(width, device=device) >= width - lengths[:, None])
+
+
+def right_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> Tensor:
+    """Pad token rows on the right, Long [n, T]: for causal models that read whole rows, to which later padding is nothing."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
+
+
+def by_length(lengths: Sequence[int], n_rows: int | None = None, n_tokens: int | None = None) -> Iterator[list[int]]:
+    """Indices in batches of like length, longest first, so that little is padding and the most memory is needed at once.
+
+    Args:
+        lengths: Tokens in each row.
+        n_rows: The most rows in a batch.
+        n_tokens: The most tokens in a batch, padding included; a longer row is a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    at = 0
+    while at < len(order):
+        n = len(order) if n_tokens is None else max(1, n_tokens // max(1, lengths[order[at]]))
+        n = min(n, n_rows or n)
+        yield order[at : at + n]
+        at += n
+
+
+# ── greedy decoding ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Decoder(Protocol):
+    """A batch of rows in the middle of being continued."""
+
+    def choose(self) -> Tensor:
+        """The likeliest next id of each row, Long [n]."""
+        ...
+
+    def keep(self, rows: list[int]) -> list[int]:
+        """Drop all rows but these, given in rising order; returns them in the order in which they now stand."""
+        ...
+
+    def extend(self, tokens: Tensor) -> None:
+        """Read one more token a row, Long [n]."""
+        ...
+
+
+def greedy(decoder: Decoder, n_rows: int, max_new_tokens: int, take: Callable[[int, int], bool]) -> None:
+    """Continue a batch by the likeliest token again and again; a row that has ended leaves it.
+
+    Args:
+        decoder: The batch, after its last token was read.
+        n_rows: Rows in it.
+        max_new_tokens: The most tokens of a row.
+        take: Gets each row's number and its next token; False once the row has ended.
+    """
+    rows = list(range(n_rows))
+    for n_left in reversed(range(max_new_tokens)):
+        tokens = decoder.choose()
+        going = [i for i, token in enumerate(tokens.tolist()) if take(rows[i], token)]
+        if not going or not n_left:
+            return
+        if len(going) < len(rows):
+            order = decoder.keep(going)
+            rows, tokens = [rows[i] for i in order], tokens[torch.tensor(order, device=tokens.device)]
+        decoder.extend(tokens)
+
+
+# ── what a kind of model supplies ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class TextCodec:
+    """Text ⇄ token ids as one model has them: what its tokenizer decides, ours or one of transformers."""
 
     tokenizer: Any  # Tokenizer, or PreTrainedTokenizerFast
     prepare: Callable[[str], str]  # raw text → as this model reads it: facts rewritten, or unchanged
@@ -40,56 +121,58 @@ class Reader:
     eot: int  # ends a text
     start: int  # opens a text: what an empty context stands for
     ends: frozenset[int]  # end a generation
-    live: tuple[range, ...] | None  # may be predicted; None: every row
-    vocabulary: FactVocabulary | None  # the facts that are one id
+    predictable: tuple[range, ...] | None  # ids that may be predicted; None: every row
+    facts: FactVocabulary | None  # the facts that are one id
+
+    @classmethod
+    def of_ours(cls, tokenizer: Tokenizer) -> TextCodec:
+        """Our tokenizer: end of text opens and ends a text, and only the ids that text can hold are predicted."""
+        eot = tokenizer.eot
+        return cls(
+            tokenizer,
+            tokenizer.prepare,
+            tokenizer.encode,
+            lambda ids: tokenizer.decode([i for i in ids if i != eot]),
+            eot,
+            eot,
+            frozenset([eot]),
+            tokenizer.live,
+            tokenizer.facts if tokenizer.has_facts else None,
+        )
+
+    @classmethod
+    def of_transformers(cls, tokenizer: Any, ends: Sequence[int], name: str) -> TextCodec:
+        """A tokenizer of transformers; `ends` are the ids with which the model's own settings end a text."""
+        eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
+        if eos is None and bos is None:
+            raise BadInput(
+                f"the tokenizer of {name} names neither an eos nor a bos token: no text can be begun or ended"
+            )
+        eot, start = (bos if eos is None else eos), (eos if bos is None else bos)
+        silent = {eot, start, tokenizer.pad_token_id}
+        return cls(
+            tokenizer,
+            str,
+            lambda text: tokenizer.encode(text, add_special_tokens=False),
+            lambda ids: tokenizer.decode([i for i in ids if i not in silent], clean_up_tokenization_spaces=False),
+            eot,
+            start,
+            frozenset([eot, *ends]),
+            None,
+            None,
+        )
 
 
-def own_reader(tokenizer: Tokenizer) -> Reader:
-    """Our tokenizer: end of text opens and ends a text, and only its live ids are predicted."""
-    eot = tokenizer.eot
-    return Reader(
-        tokenizer,
-        tokenizer.prepare,
-        tokenizer.encode,
-        lambda ids: tokenizer.decode([i for i in ids if i != eot]),
-        eot,
-        eot,
-        frozenset([eot]),
-        tokenizer.live,
-        tokenizer.facts if tokenizer.has_facts else None,
-    )
-
-
-def hub_reader(tokenizer: Any, ends: Sequence[int], name: str) -> Reader:
-    """A tokenizer of transformers; `ends` are the ids that the model's own settings end a text with."""
-    eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
-    if eos is None and bos is None:
-        raise BadInput(f"the tokenizer of {name} names neither an eos nor a bos token: no text can be begun or ended")
-    eot, start = (bos if eos is None else eos), (eos if bos is None else bos)
-    silent = {eot, start, tokenizer.pad_token_id}
-    return Reader(
-        tokenizer,
-        str,
-        lambda text: tokenizer.encode(text, add_special_tokens=False),
-        lambda ids: tokenizer.decode([i for i in ids if i not in silent], clean_up_tokenization_spaces=False),
-        eot,
-        start,
-        frozenset([eot, *ends]),
-        None,
-        None,
-    )
-
-
-class LanguageModel(ABC):
-    """A causal language model with its tokenizer, to be scored and to generate from. Abstract: kinds are final."""
+class CausalModel(ABC):
+    """A causal language model with its tokenizer, in steps. Abstract: `language.py` has the kinds."""
 
     name: str
-    reader: Reader
-    width: int  # V
-    context: int  # positions: how many tokens can be read at once
-    block: int  # features of so many positions are held at once
+    codec: TextCodec
+    vocab_size: int  # V
+    context_length: int  # positions: how many tokens can be read at once
+    n_positions_at_once: int  # features of so many positions fit the memory together
 
-    # 1. What a kind knows: one batch, in steps -----------------------------------------------------------------------
+    # 1. What a kind knows: one batch, in steps. A state is whatever the kind needs to go on, and each has its own -----
 
     @property
     @abstractmethod
@@ -102,111 +185,88 @@ class LanguageModel(ABC):
         """sha256 of what decides the outputs."""
 
     @abstractmethod
-    def begin(self, rows: Sequence[Sequence[int]], room: int) -> tuple[Tensor, Any]:
-        """Read n non-empty rows; at most `room` tokens will follow each → features of the last token [n, f], and the state."""
+    def begin(self, rows: Sequence[Sequence[int]], n_more: int) -> tuple[Tensor, Any]:
+        """Read n non-empty rows, to each of which at most `n_more` tokens will be added.
+
+        Returns:
+            Features of the last token [n, f], and the state.
+        """
 
     @abstractmethod
     def extend(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Read q more tokens a row, Long [n, q] → their features [n, q, f] and the state after them; the one given is used up."""
+        """Read q more tokens a row, Long [n, q].
+
+        Returns:
+            Their features [n, q, f], and the state after them; the one given is invalid from now on.
+        """
 
     @abstractmethod
-    def fork(self, state: Any, rows: Tensor, room: int) -> Any:
-        """The state of some rows, Long, repeats allowed, with room for so many tokens; the one given stays what it is."""
+    def fork(self, state: Any, rows: Tensor, n_more: int) -> Any:
+        """A copy of the state for some rows, Long, repeats allowed, with room for `n_more` tokens."""
 
     @abstractmethod
     def keep(self, state: Any, rows: Tensor) -> Any:
-        """As `fork`, for fewer rows and none twice; the state given is used up. A row that keeps its place costs nothing."""
+        """In-place version of `fork` for a subset of rows without repeats; the state given is invalid from now on."""
 
     @abstractmethod
     def read(self, ids: Tensor) -> Tensor:
-        """Whole rows, Long [n, T], padding only on the right → features [n, T, f]."""
+        """Features [n, T, f] of whole rows, Long [n, T], padding only on the right."""
 
     @abstractmethod
     def logits(self, features: Tensor) -> Tensor:
-        """Features [m, f] → fp32 logits [m, V], -inf for ids that may not be predicted."""
+        """fp32 logits [m, V] of features [m, f]; −inf for ids that may not be predicted."""
 
     @abstractmethod
     def chooser(self, forbid: Sequence[int]) -> Callable[[Tensor], Tensor]:
-        """Features [m, f] → the likeliest live id, Long [m], that is not in `forbid`."""
+        """A function from features [m, f] to the likeliest predictable id, Long [m], that is not in `forbid`."""
 
     @abstractmethod
     def evaluating(self) -> AbstractContextManager[None]:
-        """A context: no gradients, no dropout; what was before is restored after it."""
+        """A context without gradients and dropout; what was before is restored after it."""
 
     # 2. What its tokenizer knows -------------------------------------------------------------------------------------
 
     @property
     def eot(self) -> int:
         """The id that ends a text."""
-        return self.reader.eot
+        return self.codec.eot
 
     @property
     def start(self) -> int:
         """The id that opens a text, and that an empty context stands for: bos where there is one, else the end of text."""
-        return self.reader.start
+        return self.codec.start
 
     @property
-    def vocabulary(self) -> FactVocabulary | None:
+    def facts(self) -> FactVocabulary | None:
         """The facts that are one id each in this model's texts; None where there are none."""
-        return self.reader.vocabulary
+        return self.codec.facts
 
     @property
-    def live(self) -> Tensor | None:
+    def predictable(self) -> Tensor | None:
         """Bool [V]: the ids that may be predicted and generated; None where every row may."""
-        if self.reader.live is None:
+        if self.codec.predictable is None:
             return None
-        live = torch.zeros(self.width, dtype=torch.bool, device=self.device)
-        for ids in self.reader.live:
-            live[ids.start : ids.stop] = True
-        return live
+        mask = torch.zeros(self.vocab_size, dtype=torch.bool, device=self.device)
+        for ids in self.codec.predictable:
+            mask[ids.start : ids.stop] = True
+        return mask
 
     def prepare(self, text: str) -> str:
         """Raw text as this model reads it: facts are rewritten where its tokenizer has them. What `encode` expects."""
-        return self.reader.prepare(text)
+        return self.codec.prepare(text)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a prepared text, with nothing put before or behind it."""
-        return self.reader.encode(text)
+        return self.codec.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, without those that only open, end or pad a text."""
-        return self.reader.decode(ids)
+        return self.codec.decode(ids)
 
-    # 3. What is built on them ----------------------------------------------------------------------------------------
-
-    def logprobs(
-        self,
-        contexts: Sequence[Sequence[int]],
-        continuations: Sequence[Sequence[Sequence[int]]],
-        batch_tokens: int = 8192,
-    ) -> list[list[Scored]]:
-        """log p of each continuation after its context, in nats: what one plain pass over both gives, whatever the batch.
-
-        `continuations[i]` are the alternatives of `contexts[i]`. An empty context stands for `start`. A context that does not fit
-        the positions together with a continuation is cut on the left (`Scored.cut`). BadInput if a continuation alone does not fit.
-        """
-        with self.evaluating():
-            return scoring.logprobs(self, contexts, continuations, batch_tokens)
-
-    def next_logprobs(self, prompts: Sequence[Sequence[int]], batch_tokens: int = 8192) -> Tensor:
-        """log p of every next id [n, V], fp32 on the CPU; -inf for ids that are not live. Long prompts are cut on the left."""
-        with self.evaluating():
-            found = scoring.next_logprobs(self, prompts, batch_tokens)
-        return found.clone()  # a tensor of inference mode could not be changed by whoever asked
-
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        stop: Sequence[str] = (),
-        forbid: Sequence[int] = (),
-        batch_size: int = 32,
-    ) -> list[Generation]:
-        """Greedy continuations, in the order given, each what it would be alone.
-
-        A row ends at an id that ends a text (not kept), when its text holds a `stop` string (cut before it), or after
-        `max_new_tokens`. Ids in `forbid` and ids that are not live never come. A prompt longer than the positions less
-        `max_new_tokens` is cut on the left (`Generation.cut`).
-        """
-        with self.evaluating():
-            return generation.generate(self, prompts, max_new_tokens, stop, forbid, batch_size)
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raise BadInput for an id that the model has no row for: on a GPU it would end the process."""
+        if len(ids) and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
+            raise BadInput(
+                f"id {wrong} is outside the {self.vocab_size} rows of {self.name}; were these ids made by its own tokenizer?"
+            )

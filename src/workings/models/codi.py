@@ -23,9 +23,10 @@ from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.models.anatomy import anatomy_of
+from workings.models.causal import PaddedRows, left_padded
 from workings.models.checkpoint import CodiParts, is_plain, load_base, read_codi, resolve, save_codi
 from workings.models.configs import CodiConfig
-from workings.models.thinking import Batch, Mode, ThoughtModel, left_padded
+from workings.models.thinking import Mode, ThoughtModel
 from workings.models.weights import fill, fingerprint_of
 
 ANSWER_PROMPT = "The answer is:"
@@ -78,7 +79,7 @@ class CODI(ThoughtModel):
         ends = [] if self.config.remove_eos else [self.eos_id]
         return [[*row, *ends, self.config.bot_id] for row in rows]
 
-    def prompt(self, questions: Sequence[str], mode: Mode = "latent") -> Batch:
+    def prompt(self, questions: Sequence[str], mode: Mode = "latent") -> PaddedRows:
         rows = self.question_ids(questions)
         return left_padded(rows if mode == "latent" else [r[:-1] for r in rows], self.pad_id, self.device)
 

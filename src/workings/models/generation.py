@@ -1,4 +1,4 @@
-"""prompts → greedy text: batched, each row ended by itself, and what has ended leaves the batch.
+"""Prompts → greedy text: batched, each row ended by itself, by an id or by a stop string.
 
 A row's text is decoded a few ids at a time as it grows, so that a stop string is found however tokens divide it.
 """
@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from workings.errors import BadInput
-from workings.models.scoring import check_ids
-from workings.models.thinking import by_length
-
-if TYPE_CHECKING:
-    from workings.models.causal import LanguageModel
+from workings.models.causal import CausalModel, by_length, greedy
 
 Ended = Literal["eot", "stop", "length"]
 UNFINISHED = "\ufffd"  # what decoding gives for a character whose bytes have not all come
@@ -25,49 +21,83 @@ UNFINISHED = "\ufffd"  # what decoding gives for a character whose bytes have no
 
 @dataclass(frozen=True)
 class Generation:
-    """What a model said. `ids` hold the token that completed a stop string, not the id that ended the text.
+    """A greedy continuation. `ids` hold the token that completed a stop string, not the id that ended the text.
 
-    `text` is cut before the stop string; `cut` counts the tokens that the prompt lost on its left.
+    `text` is cut before the stop string; `n_cut` counts the tokens that the prompt lost on its left.
     """
 
     ids: list[int]
     text: str
     ended: Ended
-    cut: int
+    n_cut: int
 
 
-def generate(
-    model: LanguageModel,
+def continuations(
+    model: CausalModel,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     stop: Sequence[str],
     forbid: Sequence[int],
     batch_size: int,
 ) -> list[Generation]:
-    """See `LanguageModel.generate`."""
-    if not 0 <= max_new_tokens < model.context:
+    """Continue prompts greedily; see `LanguageModel.generate`."""
+    if not 0 <= max_new_tokens < model.context_length:
         raise BadInput(
-            f"{max_new_tokens} new tokens leave no room for a prompt in the {model.context} positions of {model.name}"
+            f"{max_new_tokens} new tokens leave no room for a prompt in the {model.context_length} positions of {model.name}"
         )
     if isinstance(stop, str) or "" in stop:
         raise BadInput("stop strings are given as a list, and none of them may be empty")
-    room, stops = model.context - max_new_tokens, Stops(model.decode, stop)
-    rows = [_Row(list(p)[-room:] or [model.start], max(0, len(p) - room), Growing(stops)) for p in prompts]
+    longest, stops = model.context_length - max_new_tokens, StopStrings(model.decode, stop)
+    rows = [
+        _Row(list(prompt)[-longest:] or [model.start], max(0, len(prompt) - longest), GrowingText(stops))
+        for prompt in prompts
+    ]
     for row in rows:
-        check_ids(row.prompt, model)
-    check_ids(forbid, model)
+        model.check_ids(row.prompt)
+    model.check_ids(forbid)
     choose = model.chooser(forbid)
     for batch in by_length([len(row.prompt) for row in rows], batch_size):
-        _greedy([rows[i] for i in batch], model, max_new_tokens, choose)
-    return [Generation(row.said.ids, row.said.text, row.ended, row.cut) for row in rows]
+        some = [rows[i] for i in batch]
+        features, state = model.begin([row.prompt for row in some], max(0, max_new_tokens - 1))
+        decoder = _Continuing(model, choose, features, state)
+        greedy(decoder, len(some), max_new_tokens, lambda i, token, some=some: some[i].take(token, model.codec.ends))
+    for row in rows:  # a stop string may end in bytes that never became a character
+        if row.ended == "length" and stops.find(row.grown.whole) is not None:
+            row.ended = "stop"
+    return [Generation(row.grown.ids, row.grown.text, row.ended, row.n_cut) for row in rows]
 
 
-class Stops:
+@dataclass
+class _Continuing:
+    """One batch of a language model, for `greedy`."""
+
+    model: CausalModel
+    chooser: Callable[[Tensor], Tensor]
+    features: Tensor  # [n, f] of each row's last token
+    state: Any
+
+    def choose(self) -> Tensor:
+        return self.chooser(self.features)
+
+    def keep(self, rows: list[int]) -> list[int]:
+        # The last rows take the places of those that ended: few have to move in buffers that are written in place.
+        n = len(rows)
+        late, kept = iter([i for i in rows if i >= n]), set(rows)
+        order = [i if i in kept else next(late) for i in range(n)]
+        self.state = self.model.keep(self.state, torch.tensor(order, device=self.model.device))
+        return order
+
+    def extend(self, tokens: Tensor) -> None:
+        features, self.state = self.model.extend(tokens[:, None], self.state)
+        self.features = features[:, -1]
+
+
+class StopStrings:
     """Stop strings, and which ids can complete one: shared by all rows, since most ids cannot and need not be looked at."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str], strings: Sequence[str]) -> None:
         self.decode, self.strings = decode, strings
-        self.reach = max(map(len, strings), default=0)
+        self.longest = max(map(len, strings), default=0)
         self._last = {string[-1] for string in strings}
         self._can: dict[int, bool] = {}
 
@@ -83,15 +113,15 @@ class Stops:
         return found
 
     def find(self, text: str) -> int | None:
-        """Where the first stop string begins."""
+        """Index at which the first stop string begins; None if there is none."""
         return min((at for string in self.strings if (at := text.find(string)) >= 0), default=None)
 
 
 @dataclass
-class Growing:
+class GrowingText:
     """Text that grows by one id at a time and is watched for stop strings: only what is new is decoded."""
 
-    stops: Stops
+    stops: StopStrings
     ids: list[int] = field(default_factory=list)
     # Ids from `_begin` on are decoded, those before `_read` only for company: the first of some ids may be written otherwise.
     _begin: int = 0
@@ -100,74 +130,41 @@ class Growing:
     _waiting: bool = False  # for the rest of a character
 
     def add(self, token: int) -> bool:
-        """True once the text holds a stop string."""
+        """Add an id. True once the text holds a stop string."""
         self.ids.append(token)
         if not self.stops.strings or not (self._waiting or self.stops.can_end_with(token)):
             return False
-        old, new = self._decoded(self._begin, self._read), self._decoded(self._begin, None)
+        old, new = self.stops.decode(self.ids[self._begin : self._read]), self.stops.decode(self.ids[self._begin :])
         self._waiting = new.endswith(UNFINISHED)
         if self._waiting or len(new) <= len(old):
             return False
         self._begin, self._read = self._read, len(self.ids)
         seen = self._tail + new[len(old) :]
-        self._tail = seen[-self.stops.reach :]
+        self._tail = seen[-self.stops.longest :]
         return self.stops.find(seen) is not None and self.stops.find(self.whole) is not None
 
     @property
     def whole(self) -> str:
         """The text, with the stop string that it may hold."""
-        return self._decoded(0, None)
+        return self.stops.decode(self.ids)
 
     @property
     def text(self) -> str:
         """The text, cut before the first stop string."""
         return self.whole[: self.stops.find(self.whole)]
 
-    def _decoded(self, begin: int, end: int | None) -> str:
-        return self.stops.decode(self.ids[begin:end])
-
 
 @dataclass
 class _Row:
     prompt: list[int]
-    cut: int
-    said: Growing
+    n_cut: int
+    grown: GrowingText
     ended: Ended = "length"
 
-    def add(self, token: int, ends: frozenset[int]) -> bool:
+    def take(self, token: int, ends: frozenset[int]) -> bool:
         """Take the next id; False once the row has ended."""
         if token in ends:
             self.ended = "eot"
-            return False
-        if self.said.add(token):
+        elif self.grown.add(token):
             self.ended = "stop"
-            return False
-        return True
-
-
-def _greedy(rows: list[_Row], model: LanguageModel, max_new_tokens: int, choose: Callable[[Tensor], Tensor]) -> None:
-    """Generate for one batch; what is said is written into its rows."""
-    everyone = rows
-    features, state = model.begin([row.prompt for row in rows], max_new_tokens - 1)
-    for left in reversed(range(max_new_tokens)):
-        tokens = choose(features)
-        going = [i for i, token in enumerate(tokens.tolist()) if rows[i].add(token, model.reader.ends)]
-        if not going or not left:
-            break
-        if len(going) < len(rows):
-            order = _closing_up(going)
-            at = torch.tensor(order, device=model.device)
-            rows, tokens, state = [rows[i] for i in order], tokens[at], model.keep(state, at)
-        features, state = model.extend(tokens[:, None], state)
-        features = features[:, -1]
-    for row in everyone:  # a stop string may end in bytes that never became a character
-        if row.ended == "length" and row.said.stops.find(row.said.whole) is not None:
-            row.ended = "stop"
-
-
-def _closing_up(going: list[int]) -> list[int]:
-    """Rows in use → the same rows, the last of them in the places of those that ended, so that few have to move."""
-    n = len(going)
-    late = iter([i for i in going if i >= n])
-    here = set(going)
-    return [i if i in here else next(late) for i in range(n)]
+        return self.ended == "length"

@@ -1,92 +1,117 @@
-"""Token ids → final states of a GPT-2, for whoever needs no gradient: its forward pass in few calls, over its own parameters.
+"""Token ids → final states of our GPT-2 without gradients, a whole row or one token after another, in few calls.
 
-What is computed is what `GPT2.hidden` and `GPT2.extend_hidden` compute (a test compares them); how is a matter of speed. A step
-of generation is some forty small calls, so each that is saved counts; and on a CPU torch gives fp32 products to MKL, which leaves
-half the speed of an AMD processor unused: here oneDNN has them, with bias, GELU and residual in the same call.
+What is computed is what `GPT2.hidden` computes for each row alone (tests compare them); how is a matter of speed, over the same
+parameters. A step of generation is some forty small calls, so each that is saved counts, and products go to oneDNN with bias,
+GELU and residual in the same call (`kernels.py`).
 
-Shapes: n rows, t new positions, T slots of the cache, d width.
+Rows of unequal length are aligned at their ends: a shorter one is padded on the left, nothing attends to the padding, and
+positions start at the first real token.
+
+Shapes: n rows, t new positions, T slots of the buffers, d width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from workings.models.gpt2 import GPT2, Cache
-from workings.models.linear import POINTWISE, onednn, onednn_is_there
+from workings.errors import BadInput
+from workings.models.gpt2 import GPT2
+from workings.models.kernels import Maps, compute_dtype, maps_for
 
-
-class Maps(NamedTuple):
-    """Linear maps, with what follows them: (x, weight, bias), and for `adding` the residual stream."""
-
-    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
-    gelu: Callable[[Tensor, Tensor, Tensor], Tensor]
-    adding: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-LARGE = 1 << 20  # multiplications: below, oneDNN takes longer to begin than it saves
-
-
-def is_large(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN is worth its beginning."""
-    return x.numel() * weight.shape[0] >= LARGE
-
-
-def packed(weight: Tensor, n_rows: int) -> Tensor:
-    """A matrix in the order that oneDNN reads it in, for about so many rows: half the time for few rows and a large matrix."""
-    return torch.ops.mkldnn._reorder_linear_weight(weight, n_rows)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return onednn(x, weight, bias) if is_large(x, weight) else F.linear(x, weight, bias)
-
-
-def _gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return (
-        POINTWISE.default(x, weight, bias, "gelu", [], "tanh") if is_large(x, weight) else TORCH.gelu(x, weight, bias)
-    )
-
-
-def _adding(x: Tensor, weight: Tensor, bias: Tensor, stream: Tensor) -> Tensor:
-    large = is_large(x, weight)
-    return POINTWISE.binary(x, stream, weight, bias, "add") if large else TORCH.adding(x, weight, bias, stream)
-
-
-TORCH = Maps(
-    F.linear,
-    lambda x, weight, bias: F.gelu(F.linear(x, weight, bias), approximate="tanh"),
-    lambda x, weight, bias, stream: stream + F.linear(x, weight, bias),
-)
-ONEDNN = Maps(_linear, _gelu, _adding)
-
-
-def maps_for(weight: Tensor) -> Maps:
-    """oneDNN's for fp32 on a CPU, else torch's."""
-    plain = weight.device.type == "cpu" and weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return ONEDNN if plain and onednn_is_there() else TORCH
+Weights = tuple[tuple[Tensor, Tensor], ...]
 
 
 @dataclass
-class Running:
-    """A batch that has been read. `hidden` [n, 1, 1, T] is -inf at slots of padding, 0 at others; None where none is padding."""
+class KVCache:
+    """Keys and values of what every row has read, in buffers that are written in place; rows can be copied and dropped."""
 
-    cache: Cache
-    hidden: Tensor | None
-    next_position: Tensor  # Long [n, 1]
+    layers: Sequence[Tensor]  # L of [2, n, heads, T, d_head]
+    n_slots: int  # slots in use, padding included
+    starts: Tensor | None  # Long [n]: the slot of each row's first token; None while all start at 0
+    next_position: Tensor = field(init=False)  # Long [n, 1]
+    padding: Tensor | None = field(init=False, default=None)  # [n, 1, 1, T]: −inf at slots of padding, 0 at others
+
+    def __post_init__(self) -> None:
+        first = self.layers[0]
+        whole = torch.full((first.shape[1],), self.n_slots, device=first.device)
+        self.next_position = (whole if self.starts is None else whole - self.starts)[:, None]
+        if self.starts is not None:
+            filled = torch.arange(self.capacity, device=first.device) < self.starts[:, None]
+            self.padding = first.new_zeros(filled.shape).masked_fill_(filled, -torch.inf)[:, None, None]
 
     @classmethod
-    def of(cls, cache: Cache) -> Running:
-        hidden = None
-        if cache.starts is not None:
-            filled = torch.arange(cache.capacity, device=cache.starts.device) < cache.starts[:, None]
-            hidden = cache.layers[0].new_zeros(filled.shape).masked_fill_(filled, -torch.inf)[:, None, None]
-        return cls(cache, hidden, cache.lengths[:, None])
+    def empty(cls, model: GPT2, n_rows: int, capacity: int, starts: Tensor | None) -> KVCache:
+        """Buffers for `n_rows` rows of at most `capacity` slots each."""
+        config, place = model.config, model.wpe.weight
+        shape = (2, n_rows, config.n_heads, capacity, config.d_model // config.n_heads)
+        dtype = compute_dtype(place)
+        return cls([torch.empty(shape, dtype=dtype, device=place.device) for _ in model.h], 0, starts)
+
+    @property
+    def capacity(self) -> int:
+        """Slots there are, padding included."""
+        return self.layers[0].shape[3]
+
+    @property
+    def lengths(self) -> Tensor:
+        """Long [n]: real tokens that each row has read."""
+        return self.next_position[:, 0]
+
+    def added(self, n_new: int) -> None:
+        """Count `n_new` slots of every row as filled."""
+        self.n_slots += n_new
+        self.next_position = self.next_position + n_new
+
+    def room(self, n_new: int, n_positions: int) -> tuple[Tensor, Tensor | None]:
+        """Positions of `n_new` more tokens a row ([t] or [n, t]), and what they see, Bool [n or 1, 1, t, slots].
+
+        None stands for everything before them.
+
+        Raises:
+            BadInput: A row gets longer than the model's `n_positions` or the buffers allow.
+        """
+        end = self.n_slots + n_new
+        longest = end if self.starts is None else end - int(self.starts.min())
+        if end > self.capacity or longest > n_positions:
+            raise BadInput(
+                f"{longest} tokens in {end} slots; this cache has {self.capacity} and the model {n_positions}"
+            )
+        slots = torch.arange(self.n_slots, end, device=self.layers[0].device)
+        every = torch.arange(end, device=slots.device)
+        before = every <= slots[:, None]  # [t, slots]: up to one's own
+        if self.starts is None:
+            return slots, before[None, None] if n_new > 1 and self.n_slots > 0 else None
+        # Padding sees itself: a row of attention that sees nothing is not a number, and would spread.
+        real = every >= self.starts[:, None, None, None]
+        visible = before & (real | (every == slots[:, None]))
+        return (slots - self.starts[:, None]).clamp(min=0), visible
+
+    def select(self, rows: Tensor, capacity: int | None = None) -> KVCache:
+        """A copy that holds these rows (Long, repeats allowed), in this order; slots that nobody uses any more go."""
+        starts = None if self.starts is None else self.starts[rows]
+        unused = 0 if starts is None or not len(starts) else int(starts.min())
+        shape = list(self.layers[0].shape)
+        shape[1], shape[3] = len(rows), capacity or self.capacity
+        layers = [layer.new_empty(shape) for layer in self.layers]
+        for new, old in zip(layers, self.layers, strict=True):
+            new[:, :, :, : self.n_slots - unused] = old[:, rows, :, unused : self.n_slots]
+        if starts is not None:
+            starts = starts - unused if bool((starts > unused).any()) else None
+        return KVCache(layers, self.n_slots - unused, starts)
+
+    def keep(self, rows: Tensor) -> KVCache:
+        """As `select`, for fewer rows and none twice, in the same buffers: a row that keeps its place costs nothing."""
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+        for layer in self.layers:
+            layer[:, moved, :, : self.n_slots] = layer[:, rows[moved], :, : self.n_slots]
+        starts = None if self.starts is None else self.starts[rows]
+        return KVCache([layer[:, : len(rows)] for layer in self.layers], self.n_slots, starts)
 
 
 class Inference:
@@ -94,37 +119,41 @@ class Inference:
 
     def __init__(self, model: GPT2) -> None:
         self.model = model
-        self._blocks = [
-            _weights(block) for block in model.h
-        ]  # looking them up through modules takes as long as a product
+        # Looking them up through modules takes as long as a product.
+        self._blocks = [_weights(block) for block in model.h]
 
     def read(self, ids: Tensor) -> Tensor:
-        """Whole rows, Long [n, t], padding only on the right → [n, t, d]. BadInput where they are longer than the model."""
+        """Final states [n, t, d] of whole rows, Long [n, t], padding only on the right.
+
+        Raises:
+            BadInput: They are longer than the model.
+        """
         self.model.check_length(ids.shape[1])
         return self._states(ids, torch.arange(ids.shape[1], device=ids.device), None, repeat(None), 0)
 
-    def begin(self, ids: Tensor, padding: Tensor, capacity: int) -> tuple[Tensor, Running]:
-        """Rows, Long [n, t], with `padding` [n] ids of filling on the left → [n, t, d], and what can be extended."""
-        cache = self.model.cache(len(ids), capacity)
-        states = self._extended(ids, cache, padding)
-        return states, Running.of(cache)
+    def begin(self, ids: Tensor, padding: Tensor, capacity: int) -> tuple[Tensor, KVCache]:
+        """Read rows, Long [n, t], of which `padding` Long [n] ids on the left are padding.
 
-    def extend(self, ids: Tensor, state: Running) -> Tensor:
-        """More tokens, Long [n, t] → [n, t, d]; the state takes them in."""
-        cache = state.cache
-        if ids.shape[1] > 1:
-            states = self._extended(ids, cache, None)
-        else:
-            mask = None if state.hidden is None else state.hidden[..., : cache.n_slots + 1]
-            states = self._states(ids, state.next_position, mask, cache.layers, cache.n_slots)
-            cache.n_slots += 1
-        state.next_position = state.next_position + ids.shape[1]
+        Returns:
+            Final states [n, t, d] (arbitrary at padding), and what can be extended to `capacity` slots a row.
+        """
+        starts = padding.to(self.model.wpe.weight.device) if bool(padding.any()) else None
+        cache = KVCache.empty(self.model, len(ids), capacity, starts)
+        return self._extended(ids, cache), cache
+
+    def extend(self, ids: Tensor, cache: KVCache) -> Tensor:
+        """Final states [n, t, d] of more tokens, Long [n, t]; the cache takes them in."""
+        if ids.shape[1] > 1 or cache.n_slots == cache.capacity:
+            return self._extended(ids, cache)
+        mask = None if cache.padding is None else cache.padding[..., : cache.n_slots + 1]
+        states = self._states(ids, cache.next_position, mask, cache.layers, cache.n_slots)
+        cache.added(1)
         return states
 
-    def _extended(self, ids: Tensor, cache: Cache, padding: Tensor | None) -> Tensor:
-        positions, mask = cache.begin(ids.shape[1], padding, self.model.config.block)
+    def _extended(self, ids: Tensor, cache: KVCache) -> Tensor:
+        positions, mask = cache.room(ids.shape[1], self.model.config.block)
         states = self._states(ids, positions, mask, cache.layers, cache.n_slots)
-        cache.n_slots += ids.shape[1]
+        cache.added(ids.shape[1])
         return states
 
     def _states(
@@ -138,12 +167,9 @@ class Inference:
         return _norm(x, (model.ln_f.weight, model.ln_f.bias))
 
 
-Weights = tuple[tuple[Tensor, Tensor], ...]
-
-
-def _weights(block: Any) -> Weights:
-    modules = (block.ln_1, block.attn.c_attn, block.attn.c_proj, block.ln_2, block.mlp.c_fc, block.mlp.c_proj)
-    return tuple((module.weight, module.bias) for module in modules)
+def _weights(block: nn.Module) -> Weights:
+    names = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+    return tuple((block.get_parameter(f"{name}.weight"), block.get_parameter(f"{name}.bias")) for name in names)
 
 
 def _block(

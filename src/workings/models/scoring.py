@@ -3,7 +3,7 @@
 A context is read once for all its continuations, also where several questions share it. Its last logits give each continuation's
 first token; one more pass over the repeated cache gives the others. Rows are batched by length under a token budget.
 
-Shapes: n contexts, R continuations, T positions, q tokens of a continuation, V rows of the output head.
+Shapes: n contexts, R continuations, T positions, q tokens of a continuation, V rows of the output head. All logarithms are natural.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -19,44 +19,42 @@ import torch
 from torch import Tensor
 
 from workings.errors import BadInput
-from workings.models.nats import rows_of_a_piece, top_and_logsumexp
-
-if TYPE_CHECKING:
-    from workings.models.causal import LanguageModel
+from workings.models.causal import CausalModel, by_length, right_padded
+from workings.models.kernels import n_rows_at_once, top_and_logsumexp
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One continuation: `tokens` are its log-probabilities in nats (float64 [q]), `total` their sum, 0 if there are none.
+    """A continuation: `token_logprobs` in nats (float64 [q]) and `total`, their sum, 0 if there are none.
 
-    `greedy`: each token is the likeliest at its place. `cut`: tokens that the context lost on its left to fit the positions.
+    `greedy`: each token is the likeliest at its place. `n_cut`: tokens that the context lost on its left to fit the positions.
     """
 
     total: float
-    tokens: np.ndarray
+    token_logprobs: np.ndarray
     greedy: bool
-    cut: int
+    n_cut: int
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A continuation, and the question and alternative it belongs to."""
+class _Continuation:
+    """What is to be scored, and the question and alternative it belongs to."""
 
     question: int
     alternative: int
     ids: Sequence[int]
-    cut: int
+    n_cut: int
 
 
 _Context = tuple[int, ...]
-_Group = tuple[_Context, list[_Asked]]
+_Group = tuple[_Context, list[_Continuation]]
 
 
 # Continuations -------------------------------------------------------------------------------------------------------
 
 
 def logprobs(
-    model: LanguageModel,
+    model: CausalModel,
     contexts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[Sequence[int]]],
     batch_tokens: int,
@@ -67,88 +65,77 @@ def logprobs(
             f"{len(contexts)} contexts but continuations for {len(continuations)}; give a list for each context"
         )
     nothing = Scored(0.0, np.zeros(0), True, 0)
-    answers = [[nothing for _ in group] for group in continuations]
+    scored = [[nothing for _ in group] for group in continuations]
     groups = _by_context(model, contexts, continuations)
-    for rows in budgeted([len(context) for context, _ in groups], batch_tokens, model.block):
+    for rows in by_length([len(context) for context, _ in groups], model.n_positions_at_once, batch_tokens):
         for one, tokens, best in _score([groups[i] for i in rows], model, batch_tokens):
-            answers[one.question][one.alternative] = Scored(float(tokens.sum()), tokens, best, one.cut)
-    return answers
+            scored[one.question][one.alternative] = Scored(float(tokens.sum()), tokens, best, one.n_cut)
+    return scored
 
 
 def _by_context(
-    model: LanguageModel, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[Sequence[int]]]
+    model: CausalModel, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[Sequence[int]]]
 ) -> list[_Group]:
-    """Each different context, as far as it fits the positions, with all that is asked about it."""
-    groups: dict[_Context, list[_Asked]] = {}
+    """Each different context, as far as it fits the positions, with all its continuations."""
+    groups: dict[_Context, list[_Continuation]] = {}
     for i, (context, alternatives) in enumerate(zip(contexts, continuations, strict=True)):
         whole = tuple(context) or (model.start,)
-        check_ids(whole, model)
+        model.check_ids(whole)
         for j, ids in enumerate(alternatives):
-            check_ids(ids, model)
+            model.check_ids(ids)
             if not len(ids):
                 continue
-            # The last token is predicted and never read.
-            room = model.context - (len(ids) - 1)
-            if room < 1:
+            longest = model.context_length - (len(ids) - 1)  # the last token is predicted and never read
+            if longest < 1:
                 raise BadInput(
-                    f"a continuation of {len(ids)} tokens (question {i}, alternative {j}) does not fit the {model.context} "
-                    f"positions of {model.name}; leave it out, or take a model with a longer context"
+                    f"a continuation of {len(ids)} tokens (question {i}, alternative {j}) does not fit the "
+                    f"{model.context_length} positions of {model.name}; leave it out, or take a model with a longer context"
                 )
-            groups.setdefault(whole[-room:], []).append(_Asked(i, j, ids, max(0, len(whole) - room)))
+            groups.setdefault(whole[-longest:], []).append(_Continuation(i, j, ids, max(0, len(whole) - longest)))
     return list(groups.items())
 
 
-def _score(groups: list[_Group], model: LanguageModel, batch_tokens: int) -> Iterator[tuple[_Asked, np.ndarray, bool]]:
-    """All that is asked about one batch of contexts: log p of each token, and whether all are the likeliest."""
-    asked = [(row, one) for row, (_, group) in enumerate(groups) for one in group]
-    features, state = model.begin([context for context, _ in groups], max(len(one.ids) for _, one in asked) - 1)
-    rows, firsts = torch.tensor([(row, one.ids[0]) for row, one in asked], device=model.device).T
+def _score(
+    groups: list[_Group], model: CausalModel, batch_tokens: int
+) -> Iterator[tuple[_Continuation, np.ndarray, bool]]:
+    """Score all continuations of one batch of contexts: log p of each token, and whether all are the likeliest."""
+    wanted = [(row, one) for row, (_, group) in enumerate(groups) for one in group]
+    features, state = model.begin([context for context, _ in groups], max(len(one.ids) for _, one in wanted) - 1)
+    rows, firsts = torch.tensor([(row, one.ids[0]) for row, one in wanted], device=model.device).T
     first, first_best = picked_logprobs(model, features, rows, firsts)
     width = len(groups[0][0])
-    for chunk in budgeted([width + len(one.ids) for _, one in asked], batch_tokens):
-        for some in _blocks(chunk, [(len(groups[row][0]), len(one.ids) - 1) for row, one in asked], model):
-            rest, rest_best = _rest([asked[i] for i in some], model, state)
+    for chunk in by_length([width + len(one.ids) for _, one in wanted], n_tokens=batch_tokens):
+        for some in _blocks(chunk, [(len(groups[row][0]), len(one.ids) - 1) for row, one in wanted], model):
+            rest, rest_best = _rest([wanted[i] for i in some], model, state)
             for at, i in enumerate(some):
-                one = asked[i][1]
+                one = wanted[i][1]
                 tokens = np.concatenate([first[i : i + 1], rest[at, : len(one.ids) - 1]])
                 yield one, tokens, bool(first_best[i] and rest_best[at, : len(one.ids) - 1].all())
 
 
-def _rest(asked: list[tuple[int, _Asked]], model: LanguageModel, state: Any) -> tuple[np.ndarray, np.ndarray]:
+def _rest(wanted: list[tuple[int, _Continuation]], model: CausalModel, state: Any) -> tuple[np.ndarray, np.ndarray]:
     """log p of every token but the first [R, q-1], and which are the likeliest; beyond a row's end they mean nothing."""
-    ids = right_padded([one.ids for _, one in asked], model)
+    ids = right_padded([one.ids for _, one in wanted], model.eot, model.device)
     n, q = len(ids), ids.shape[1] - 1
     if q == 0:
         return np.zeros((n, 0)), np.ones((n, 0), dtype=bool)
-    rows = torch.tensor([row for row, _ in asked], device=model.device)
+    rows = torch.tensor([row for row, _ in wanted], device=model.device)
     features, _ = model.extend(ids[:, :-1], model.fork(state, rows, q))
-    return _of_rows(model, features, ids[:, 1:], [len(one.ids) - 1 for _, one in asked])
-
-
-def _of_rows(
-    model: LanguageModel, features: Tensor, targets: Tensor, lengths: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """features [R, q, f], Long [R, q] → log p of the targets [R, q], and whether each is the likeliest; 0 beyond a row's length."""
-    n, q = targets.shape
-    real = np.flatnonzero(np.arange(q) < np.array(lengths)[:, None])
-    said, best = np.zeros(n * q), np.ones(n * q, dtype=bool)
-    at = torch.from_numpy(real).to(targets.device)
-    said[real], best[real] = picked_logprobs(model, features.flatten(0, 1), at, targets.flatten()[at])
-    return said.reshape(n, q), best.reshape(n, q)
+    return _of_rows(model, features, ids[:, 1:], [len(one.ids) - 1 for _, one in wanted])
 
 
 # The next token ------------------------------------------------------------------------------------------------------
 
 
-def next_logprobs(model: LanguageModel, prompts: Sequence[Sequence[int]], batch_tokens: int) -> Tensor:
+def next_logprobs(model: CausalModel, prompts: Sequence[Sequence[int]], batch_tokens: int) -> Tensor:
     """See `LanguageModel.next_logprobs`."""
-    rows = [list(prompt)[-model.context :] or [model.start] for prompt in prompts]
-    out = torch.empty(len(rows), model.width)
+    rows = [list(prompt)[-model.context_length :] or [model.start] for prompt in prompts]
+    out = torch.empty(len(rows), model.vocab_size)
     for row in rows:
-        check_ids(row, model)
-    for batch in budgeted([len(row) for row in rows], batch_tokens, model.block):
+        model.check_ids(row)
+    for batch in by_length([len(row) for row in rows], model.n_positions_at_once, batch_tokens):
         features, _ = model.begin([rows[i] for i in batch], 0)
-        for at in torch.arange(len(batch)).split(rows_of_a_piece(model.width, features.device)):
+        for at in torch.arange(len(batch)).split(n_rows_at_once(model.vocab_size, features.device)):
             out[torch.tensor(batch)[at]] = model.logits(features[at]).log_softmax(-1).cpu()
     return out
 
@@ -156,21 +143,43 @@ def next_logprobs(model: LanguageModel, prompts: Sequence[Sequence[int]], batch_
 # Whole documents -----------------------------------------------------------------------------------------------------
 
 
-def bits_per_byte(model: LanguageModel, documents: Iterable[Any], batch_tokens: int = 8192) -> pl.DataFrame:
-    """How well a model predicts documents (`source`, `ids` without the opening token, `n_bytes` of the raw text).
+class Document(Protocol):
+    """A text to be predicted; the text room's documents are such."""
 
-    → one row a document, in the order given: `source`, `nats`, `bytes`, `tokens`; bits per byte of a source is
-    Σ nats / (ln 2 · Σ bytes). The model's `start` opens each document and is not predicted, nor is an end of text.
-    A document longer than the positions is read in windows that advance by half of them, so each later token is predicted once
-    with at least half the positions before it. The convention is the same for every model.
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def ids(self) -> np.ndarray: ...  # without an opening token
+
+    @property
+    def n_bytes(self) -> int: ...  # of the raw text
+
+
+def bits_per_byte(model: CausalModel, documents: Iterable[Document], batch_tokens: int = 8192) -> pl.DataFrame:
+    """Score whole documents, from which bits per byte of a source follow: Σ nats / (ln 2 · Σ bytes).
+
+    The model's `start` opens each document and is not predicted, nor is an end of text. A document longer than the positions is
+    read in windows that advance by half of them, so each later token is predicted once with at least half the positions before
+    it. The convention is the same for every model.
+
+    Args:
+        model: The model to judge.
+        documents: Read in batches of like length, and given back in their own order.
+        batch_tokens: The most tokens in a batch, padding included.
+
+    Returns:
+        One row a document: `source`, `nats` (negative log-likelihood), `bytes` of the raw text, `tokens`.
     """
     documents = list(documents)
     nats = np.zeros(len(documents))
     pieces = [(i, *window) for i, document in enumerate(documents) for window in windows(document.ids, model)]
     with model.evaluating():
-        for batch in budgeted([len(ids) for _, ids, _ in pieces], min(batch_tokens, model.block)):
+        for batch in by_length(
+            [len(ids) for _, ids, _ in pieces], n_tokens=min(batch_tokens, model.n_positions_at_once)
+        ):
             some = [pieces[i] for i in batch]
-            ids = right_padded([ids for _, ids, _ in some], model)
+            ids = right_padded([ids for _, ids, _ in some], model.eot, model.device)
             picked, _ = _of_rows(model, model.read(ids[:, :-1]), ids[:, 1:], [len(read) - 1 for _, read, _ in some])
             for row, (i, read, n_new) in zip(picked, some, strict=True):
                 nats[i] -= row[len(read) - 1 - n_new : len(read) - 1].sum()
@@ -179,13 +188,13 @@ def bits_per_byte(model: LanguageModel, documents: Iterable[Any], batch_tokens: 
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
-def windows(ids: Sequence[int] | np.ndarray, model: LanguageModel) -> Iterator[tuple[list[int], int]]:
-    """A document's ids → (tokens of a window, the last of which is only predicted; how many are predicted for the first time)."""
+def windows(ids: Sequence[int] | np.ndarray, model: CausalModel) -> Iterator[tuple[list[int], int]]:
+    """Windows of a document: tokens, the last of which is only predicted, and how many are predicted for the first time."""
     whole = [model.start, *map(int, ids)]
-    check_ids(whole, model)
+    model.check_ids(whole)
     done = 1
-    for begin in range(0, len(whole), max(1, model.context // 2)):
-        end = min(len(whole), begin + model.context + 1)
+    for begin in range(0, len(whole), max(1, model.context_length // 2)):
+        end = min(len(whole), begin + model.context_length + 1)
         if end > done:
             yield whole[begin:end], end - done
             done = end
@@ -194,24 +203,18 @@ def windows(ids: Sequence[int] | np.ndarray, model: LanguageModel) -> Iterator[t
 # What they share -----------------------------------------------------------------------------------------------------
 
 
-def budgeted(lengths: Sequence[int], tokens: int, rows: int | None = None) -> Iterator[list[int]]:
-    """Indices in batches of like length, longest first; a batch is one row, or at most `rows` and `tokens`, padding included."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    at = 0
-    while at < len(order):
-        n = max(1, min(tokens // max(1, lengths[order[at]]), rows or len(order)))
-        yield order[at : at + n]
-        at += n
+def _blocks(rows: list[int], lengths: list[tuple[int, int]], model: CausalModel) -> Iterator[list[int]]:
+    """Rows in blocks that can be read together, given the `lengths` of context and continuation.
 
-
-def _blocks(rows: list[int], lengths: list[tuple[int, int]], model: LanguageModel) -> Iterator[list[int]]:
-    """Rows in blocks that fit together: `lengths` of context and continuation. The features fit the memory, and no padding
-    of a short continuation behind a long context stands beyond the positions."""
+    The features of a block fit the memory, and no padding of a short continuation behind a long context stands beyond the
+    positions.
+    """
     block: list[int] = []
     longest = [0, 0]
     for row in rows:
         grown = [max(pair) for pair in zip(longest, lengths[row], strict=True)]
-        if block and (sum(grown) > model.context or grown[1] * (len(block) + 1) > model.block):
+        too_long = sum(grown) > model.context_length
+        if block and (too_long or grown[1] * (len(block) + 1) > model.n_positions_at_once):
             yield block
             block, grown = [], list(lengths[row])
         block.append(row)
@@ -219,36 +222,36 @@ def _blocks(rows: list[int], lengths: list[tuple[int, int]], model: LanguageMode
     yield block
 
 
-def right_padded(rows: Sequence[Sequence[int]], model: LanguageModel) -> Tensor:
-    """Long [n, T]."""
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[model.eot] * (width - len(row))] for row in rows], device=model.device)
+def _of_rows(
+    model: CausalModel, features: Tensor, targets: Tensor, lengths: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """log p of targets Long [R, q] at features [R, q, f], and whether each is the likeliest; 0 beyond a row's length."""
+    n, q = targets.shape
+    real = np.flatnonzero(np.arange(q) < np.array(lengths)[:, None])
+    picked, best = np.zeros(n * q), np.ones(n * q, dtype=bool)
+    at = torch.from_numpy(real).to(targets.device)
+    picked[real], best[real] = picked_logprobs(model, features.flatten(0, 1), at, targets.flatten()[at])
+    return picked.reshape(n, q), best.reshape(n, q)
 
 
 def picked_logprobs(
-    model: LanguageModel, features: Tensor, rows: Tensor, targets: Tensor
+    model: CausalModel, features: Tensor, rows: Tensor, targets: Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
-    """log p, float64 [R], of `targets` [R] at the features [m, f] of `rows` [R], in rising order, and which are the likeliest.
+    """log p of `targets` Long [R] at the features [m, f] of `rows` Long [R], which rise.
 
-    The head is the dearest part of a small model: it is computed once a row, and only for rows that are asked for.
+    The head is the dearest part of a small model: it is computed once a row, and only for rows that are needed.
+
+    Returns:
+        log p, float64 [R], and whether each target is the likeliest id, Bool [R].
     """
-    asked, which = rows.unique_consecutive(return_inverse=True)
-    size = rows_of_a_piece(model.width, features.device)
-    ends = torch.searchsorted(which, torch.arange(0, len(asked) + size, size, device=which.device)).tolist()
+    needed, which = rows.unique_consecutive(return_inverse=True)
+    size = n_rows_at_once(model.vocab_size, features.device)
+    ends = torch.searchsorted(which, torch.arange(0, len(needed) + size, size, device=which.device)).tolist()
     picked, best = [], []
-    for (begin, end), some in zip(pairwise(ends), asked.split(size), strict=True):
-        logits, of = model.logits(features[some]), which[begin:end] - which[begin]
-        said = logits[of, targets[begin:end]]
+    for (begin, end), some in zip(pairwise(ends), needed.split(size), strict=True):
+        logits, row = model.logits(features[some]), which[begin:end] - which[begin]
+        target = logits[row, targets[begin:end]]
         top, log_z = top_and_logsumexp(logits, logits)
-        picked.append(said.double() - log_z[of].double())
-        best.append(said >= top[of])
+        picked.append(target.double() - log_z[row].double())
+        best.append(target >= top[row])
     return torch.cat(picked).cpu().numpy(), torch.cat(best).cpu().numpy()
-
-
-def check_ids(ids: Sequence[int], model: LanguageModel) -> None:
-    """BadInput for an id that the model has no row for: on a GPU it would end the process."""
-    if len(ids) and not 0 <= min(ids) <= max(ids) < model.width:
-        wrong = next(i for i in ids if not 0 <= i < model.width)
-        raise BadInput(
-            f"id {wrong} is outside the {model.width} rows of {model.name}; were these ids made by its own tokenizer?"
-        )

@@ -1,10 +1,10 @@
 """The thinking engine: question → K fed vectors → closing token → answer, written once for every family.
 
 A family (CODI, later Coconut and others) supplies what it alone knows: `prompt`, `feed`, `closing`. The engine owns what peers get
-wrong: masks, position ids, the cache, and the number of thoughts as data. A `State` is immutable; `step` returns a new one, so
-runs can be forked. Everything else (`think`, `answer`, edits, sweeps) is built on `begin`, `step`, `close`, `unembed`, `fork`.
+wrong: masks, position ids, the cache, and the number of thoughts as data. A `ThoughtState` is immutable; `step` returns a new one,
+so runs can be forked. Everything else (`think`, `answer`, edits, sweeps) is built on `begin`, `step`, `close`, `unembed`, `fork`.
 
-Shapes: n questions, T cached positions, K thoughts, L blocks, d width, V vocabulary.
+Shapes: n questions, T cached positions, q new positions, K thoughts, L blocks, d width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from workings.arithmetic.answers import answer_in
+from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.models.anatomy import (
     Unembedding,
@@ -31,18 +32,11 @@ from workings.models.anatomy import (
     position_names,
     unembedding_of,
 )
+from workings.models.causal import PaddedRows, by_length, greedy
 from workings.models.configs import AnswerSees
 
-Cache = tuple[tuple[Tensor, Tensor], ...]
+KeyValues = tuple[tuple[Tensor, Tensor], ...]  # of each block: keys and values, [n, heads, T, d_head]
 Mode = Literal["latent", "chain"]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Left-padded prompts. `ids` Long [n, T]; `mask` Bool [n, T], False on padding."""
-
-    ids: Tensor
-    mask: Tensor
 
 
 @dataclass(frozen=True)
@@ -58,17 +52,17 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class State:
+class ThoughtState:
     """A run of n questions, stopped after some position. Never changed in place."""
 
-    cache: Cache
+    cache: KeyValues
     visible: Tensor  # Bool [n, T]: not padding
     question: (
-        Tensor  # Bool [n, T]: up to and including the opening token; hidden from the answer if it sees only thoughts
+        Tensor  # Bool [n, T]: up to and including the opening token; hidden from an answer that sees only thoughts
     )
     next_position: Tensor  # Long [n]
     hidden: Tensor  # [n, L+1, d] at the last position
-    k: int  # thoughts fed so far
+    n_fed: int  # thoughts so far
 
     @property
     def final(self) -> Tensor:
@@ -89,7 +83,7 @@ class Thoughts:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said after its thoughts; `value` by `answer_in`, None where the text holds no number."""
+    """A generated answer; `value` is the number in it by `answer_in`, None where the text holds none."""
 
     text: str
     token_ids: list[int]
@@ -99,8 +93,8 @@ class Answer:
 class ThoughtModel(nn.Module, ABC):
     """A causal language model that thinks in K continuous vectors before it answers. Abstract: families are final."""
 
-    base: Any  # Hugging Face causal language model
-    tokenizer: Any
+    base: Any  # a causal language model of transformers
+    tokenizer: Any  # its tokenizer
     n_thoughts: int
     answer_sees: AnswerSees
     fingerprint: str
@@ -111,12 +105,12 @@ class ThoughtModel(nn.Module, ABC):
     # 1. What only a family knows -------------------------------------------------------------------------------------
 
     @abstractmethod
-    def prompt(self, questions: Sequence[str], mode: Mode = "latent") -> Batch:
+    def prompt(self, questions: Sequence[str], mode: Mode = "latent") -> PaddedRows:
         """Left-padded questions, with whatever opens the thoughts (`latent`) or the written chain (`chain`)."""
 
     @abstractmethod
     def feed(self, final: Tensor, k: int) -> Tensor:
-        """H_k [n, d] → the vector [n, d] fed at thought k + 1."""
+        """The vector [n, d] that is fed at thought k + 1, made of H_k [n, d]."""
 
     @abstractmethod
     def closing(self) -> list[int]:
@@ -131,8 +125,8 @@ class ThoughtModel(nn.Module, ABC):
         """Token ids that must never be generated in an answer."""
 
     @abstractmethod
-    def chain_ids(self, problem: Any) -> list[int]:
-        """Token ids of the written chain as the family's teacher saw it; what a lens is asked to find in the thoughts."""
+    def chain_ids(self, problem: Problem) -> list[int]:
+        """Token ids of the written chain as the family's teacher saw it: the targets that a lens should find in the thoughts."""
 
     # 2. What is shared -----------------------------------------------------------------------------------------------
 
@@ -150,6 +144,7 @@ class ThoughtModel(nn.Module, ABC):
 
     @property
     def width(self) -> int:
+        """d, the length of a state."""
         return self.base.config.hidden_size
 
     @property
@@ -158,9 +153,11 @@ class ThoughtModel(nn.Module, ABC):
 
     @property
     def layers(self) -> tuple[str, ...]:
+        """Names of the L + 1 states at a position."""
         return layer_names(self.n_layers)
 
     def positions(self, n_thoughts: int | None = None) -> tuple[str, ...]:
+        """Names of the 1 + K positions at which there are states."""
         return position_names(self.n_thoughts if n_thoughts is None else n_thoughts)
 
     @property
@@ -174,52 +171,58 @@ class ThoughtModel(nn.Module, ABC):
         return self.base.get_output_embeddings()(h)
 
     def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings [..., d] of token ids [...]."""
         return self.base.get_input_embeddings()(ids)
 
     # 3. Primitives ---------------------------------------------------------------------------------------------------
 
-    def begin(self, batch: Batch) -> State:
-        """Run the prompt; the state stands at the opening token (`bot`), no thought fed yet."""
-        n, length = batch.ids.shape
+    def begin(self, rows: PaddedRows) -> ThoughtState:
+        """Run the prompt; the state stands at the opening token (`bot`), no thought fed yet.
+
+        Raises:
+            BadInput: The prompt and the thoughts do not fit the context.
+        """
+        n, length = rows.ids.shape
         if length + self.n_thoughts + len(self.closing()) > self.context_length:
             raise BadInput(
                 f"a prompt of {length} tokens with {self.n_thoughts} thoughts does not fit the context of {self.context_length}; "
                 "leave the question out or use a model with a longer context"
             )
         if self.official_compat:
-            positions = torch.arange(length, device=batch.ids.device).expand(n, length)
+            positions = torch.arange(length, device=rows.ids.device).expand(n, length)
         else:
-            positions = (batch.mask.long().cumsum(1) - 1).clamp(min=0)
-        causal = torch.ones(length, length, dtype=torch.bool, device=batch.ids.device).tril()
-        hidden, cache = self._forward(self.embed(batch.ids), positions, causal & batch.mask[:, None, :], ())
+            positions = (rows.mask.long().cumsum(1) - 1).clamp(min=0)
+        causal = torch.ones(length, length, dtype=torch.bool, device=rows.ids.device).tril()
+        hidden, cache = self._forward(self.embed(rows.ids), positions, causal & rows.mask[:, None, :], ())
         # The official code gives no mask after the prompt, so every later position also attends to the padding.
-        visible = torch.ones_like(batch.mask) if self.official_compat else batch.mask
+        visible = torch.ones_like(rows.mask) if self.official_compat else rows.mask
         last = torch.stack([h[:, -1] for h in hidden], 1)
-        return State(cache, visible, torch.ones_like(batch.mask), positions[:, -1] + 1, last, 0)
+        return ThoughtState(cache, visible, torch.ones_like(rows.mask), positions[:, -1] + 1, last, 0)
 
-    def step(self, state: State, z: Tensor | None = None, edits: Sequence[Edit] = ()) -> State:
+    def step(self, state: ThoughtState, z: Tensor | None = None, edits: Sequence[Edit] = ()) -> ThoughtState:
         """Feed one vector z [n, d] (default: what the family makes of the last state) and return the state after it."""
-        z = self.feed(state.final, state.k) if z is None else z
+        z = self.feed(state.final, state.n_fed) if z is None else z
         hidden, grown = self._extend(state, z[:, None].to(self.dtype), edits=edits)
-        return replace(grown, hidden=torch.stack([h[:, -1] for h in hidden], 1), k=state.k + 1)
+        return replace(grown, hidden=torch.stack([h[:, -1] for h in hidden], 1), n_fed=state.n_fed + 1)
 
-    def feed_all(self, state: State) -> State:
+    def feed_all(self, state: ThoughtState) -> ThoughtState:
         """All K thoughts in one pass; only right where what is fed does not depend on the states (`recurrence: constant`)."""
         n = len(state.visible)
         z = torch.stack([self.feed(state.final, k) for k in range(self.n_thoughts)], 1)
         hidden, grown = self._extend(state, z.to(self.dtype).expand(n, -1, -1))
-        return replace(grown, hidden=torch.stack([h[:, -1] for h in hidden], 1), k=state.k + self.n_thoughts)
+        return replace(grown, hidden=torch.stack([h[:, -1] for h in hidden], 1), n_fed=state.n_fed + self.n_thoughts)
 
-    def close(self, state: State, answers: Tensor) -> tuple[list[Tensor], State]:
+    def close(self, state: ThoughtState, answers: Tensor) -> tuple[list[Tensor], ThoughtState]:
         """Feed closing token and answer tokens (Long [n, A], right-padded) at once.
 
-        Returns the L + 1 hidden states [n, C + A, d] (C closing tokens) and the state after them.
+        Returns:
+            The L + 1 hidden states [n, C + A, d] (C closing tokens) and the state after them.
         """
         closing = torch.tensor(self.closing(), device=self.device).expand(len(answers), -1)
         return self._extend(state, self.embed(torch.cat([closing, answers], 1)), torch.ones_like(state.visible[:, 0]))
 
     @torch.no_grad()
-    def score(self, state: State, answers: Tensor, mask: Tensor) -> Tensor:
+    def score(self, state: ThoughtState, answers: Tensor, mask: Tensor) -> Tensor:
         """log p of each answer token given the thoughts, [n, A], 0 where `mask` [n, A] is False."""
         n_closing = len(self.closing())
         hidden, _ = self.close(state, answers)
@@ -228,43 +231,37 @@ class ThoughtModel(nn.Module, ABC):
         return picked * mask
 
     @torch.no_grad()
-    def generate(self, state: State, max_new_tokens: int) -> list[list[int]]:
+    def greedy_answer(self, state: ThoughtState, max_new_tokens: int) -> list[list[int]]:
         """Greedy answers after the closing token, each ended by `eos` (not included) or by `max_new_tokens`."""
         none = torch.empty(len(state.visible), 0, dtype=torch.long, device=self.device)
         hidden, state = self.close(state, none)
-        return self._greedy(hidden[-1][:, -1], state, torch.ones_like(state.visible[:, 0]), max_new_tokens)
+        return self._greedy(
+            _Writing(self, hidden[-1][:, -1], state, torch.ones_like(state.visible[:, 0])), max_new_tokens
+        )
 
     @torch.no_grad()
-    def write(self, state: State, max_new_tokens: int) -> list[list[int]]:
+    def greedy_chain(self, state: ThoughtState, max_new_tokens: int) -> list[list[int]]:
         """Greedy written chain and answer after a `chain` prompt: the model's own reasoning in words, the positive control."""
-        return self._greedy(state.final, state, torch.zeros_like(state.visible[:, 0]), max_new_tokens)
+        return self._greedy(_Writing(self, state.final, state, torch.zeros_like(state.visible[:, 0])), max_new_tokens)
 
-    def _greedy(self, last: Tensor, state: State, answering: Tensor, max_new_tokens: int) -> list[list[int]]:
-        said: list[list[int]] = [[] for _ in range(len(last))]
-        rows = list(range(len(said)))
-        never = torch.tensor(self.forbidden(), device=self.device)
-        room = self.context_length - int(state.next_position.max())
-        for _ in range(min(max_new_tokens, room)):
-            tokens = self.unembed(last, "final_norm").index_fill(-1, never, -torch.inf).argmax(-1)
-            going = [i for i, t in enumerate(tokens.tolist()) if t != self.eos_id]
-            if not going:
-                break
-            if len(going) < len(rows):  # finished rows leave the batch: the rest need not carry them
-                rows, tokens, answering = [rows[i] for i in going], tokens[going], answering[going]
-                state = self.fork(state, going)
-            for row, token in zip(rows, tokens.tolist(), strict=True):
-                said[row].append(token)
-            answering = answering | (tokens == self.answer_opening())
-            hidden, state = self._extend(state, self.embed(tokens[:, None]), answering)
-            last = hidden[-1][:, -1]
-        return said
+    def _greedy(self, writing: _Writing, max_new_tokens: int) -> list[list[int]]:
+        written: list[list[int]] = [[] for _ in range(len(writing.final))]
 
-    def fork(self, state: State, rows: Sequence[int] | Tensor) -> State:
+        def take(row: int, token: int) -> bool:
+            if token != self.eos_id:
+                written[row].append(token)
+            return token != self.eos_id
+
+        n_free = self.context_length - int(writing.state.next_position.max())
+        greedy(writing, len(written), min(max_new_tokens, n_free), take)
+        return written
+
+    def fork(self, state: ThoughtState, rows: Sequence[int] | Tensor) -> ThoughtState:
         """The same run for some of its rows (repeats allowed): the way to branch a run or to drop questions."""
         rows = torch.as_tensor(rows, device=state.visible.device)
         cache = tuple((k[rows], v[rows]) for k, v in state.cache)
-        return State(
-            cache, state.visible[rows], state.question[rows], state.next_position[rows], state.hidden[rows], state.k
+        return ThoughtState(
+            cache, state.visible[rows], state.question[rows], state.next_position[rows], state.hidden[rows], state.n_fed
         )
 
     # 4. What is built on them ----------------------------------------------------------------------------------------
@@ -280,24 +277,35 @@ class ThoughtModel(nn.Module, ABC):
         fed: Callable[[int, Tensor, Tensor], Tensor] | None = None,
         keep: bool = True,
     ) -> tuple[Thoughts | None, list[Answer]]:
-        """Thoughts and greedy answers in one pass, in the order given.
+        """Thoughts and greedy answers in one pass, in the order given; batches change neither.
 
-        `fed(k, z, rows)` may replace what is fed at thought k (1-based) for the questions `rows` (Long [b]): zero, mean, swapped
-        or frozen thoughts. `keep=False` returns no thoughts. Batches are cut by length, results do not depend on them.
+        Args:
+            questions: As text.
+            n_thoughts: K, by default as many as the model was trained with.
+            max_new_tokens: Of each answer; 0 for no answers.
+            batch_size: The most questions in a batch.
+            fed: `fed(k, z, rows)` replaces what is fed at thought k (1-based), z [b, d], for the questions `rows` (Long [b]):
+                zero, mean, swapped or frozen thoughts.
+            keep: Return thoughts; without it, None in their place.
         """
+        k_last = self.n_thoughts if n_thoughts is None else n_thoughts
         thoughts: list[Thoughts | None] = [None] * len(questions)
         answers: list[Answer] = [Answer("", [], None)] * len(questions)
         for rows in by_length([len(q) for q in questions], batch_size):
-            states, state = self._think([questions[i] for i in rows], n_thoughts, fed, rows)
+            state, at = self.begin(self.prompt([questions[i] for i in rows])), torch.tensor(rows)
+            states = [state]
+            for k in range(1, k_last + 1):
+                z = self.feed(state.final, state.n_fed)
+                state = self.step(state, z if fed is None else fed(k, z, at))
+                states.append(state)
             if keep:
                 hidden = torch.stack([s.hidden for s in states], 1).cpu()
-                projected = torch.stack([self.feed(s.final, s.k) for s in states], 1).cpu()
-                for at, i in enumerate(rows):
-                    thoughts[i] = Thoughts(hidden[at], projected[at])
+                projected = torch.stack([self.feed(s.final, s.n_fed) for s in states], 1).cpu()
+                for i, one in zip(rows, map(Thoughts, hidden, projected), strict=True):
+                    thoughts[i] = one
             if max_new_tokens:
-                for i, ids in zip(rows, self.generate(state, max_new_tokens), strict=True):
-                    text = self.decode(ids)
-                    answers[i] = Answer(text, ids, answer_in(text))
+                for i, ids in zip(rows, self.greedy_answer(state, max_new_tokens), strict=True):
+                    answers[i] = self._answer(ids)
         kept = [t for t in thoughts if t is not None]
         if not kept:
             return None, answers
@@ -314,7 +322,7 @@ class ThoughtModel(nn.Module, ABC):
     def answer(
         self, questions: Sequence[str], n_thoughts: int | None = None, max_new_tokens: int = 32, batch_size: int = 64
     ) -> list[Answer]:
-        """Greedy answers after thinking."""
+        """Greedy answers after thinking, in the order given."""
         return self.think_and_answer(
             questions, n_thoughts=n_thoughts, max_new_tokens=max_new_tokens, batch_size=batch_size, keep=False
         )[1]
@@ -327,10 +335,13 @@ class ThoughtModel(nn.Module, ABC):
         answers: list[Answer] = [Answer("", [], None)] * len(questions)
         for rows in by_length([len(q) for q in questions], batch_size):
             state = self.begin(self.prompt([questions[i] for i in rows], "chain"))
-            for i, ids in zip(rows, self.write(state, max_new_tokens), strict=True):
-                text = self.decode(ids)
-                answers[i] = Answer(text, ids, answer_in(text))
+            for i, ids in zip(rows, self.greedy_chain(state, max_new_tokens), strict=True):
+                answers[i] = self._answer(ids)
         return answers
+
+    def _answer(self, ids: list[int]) -> Answer:
+        text = self.decode(ids)
+        return Answer(text, ids, answer_in(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids; ids beyond the tokenizer (the family's own rows) are left out."""
@@ -340,23 +351,11 @@ class ThoughtModel(nn.Module, ABC):
         """One readable string per id, for tables; `[id]` for rows that the tokenizer does not name."""
         return [self.tokenizer.decode([i]) if i < len(self.tokenizer) else f"[{i}]" for i in ids]
 
-    def _think(
-        self, questions: list[str], n_thoughts: int | None, fed: Callable | None, rows: list[int]
-    ) -> tuple[list[State], State]:
-        state = self.begin(self.prompt(questions))
-        states = [state]
-        at = torch.tensor(rows)
-        for k in range(1, (self.n_thoughts if n_thoughts is None else n_thoughts) + 1):
-            z = self.feed(state.final, state.k)
-            state = self.step(state, z if fed is None else fed(k, z, at))
-            states.append(state)
-        return states, state
-
     # 5. The one place that touches the network -----------------------------------------------------------------------
 
     def _extend(
-        self, state: State, embeds: Tensor, answering: Tensor | None = None, edits: Sequence[Edit] = ()
-    ) -> tuple[list[Tensor], State]:
+        self, state: ThoughtState, embeds: Tensor, answering: Tensor | None = None, edits: Sequence[Edit] = ()
+    ) -> tuple[list[Tensor], ThoughtState]:
         """Append q positions (`embeds` [n, q, d]) to a run; each sees what came before it, within what it may see.
 
         `answering` Bool [n]: the rows whose new positions belong to an answer.
@@ -376,11 +375,11 @@ class ThoughtModel(nn.Module, ABC):
         hidden, cache = self._forward(embeds, positions, allowed, state.cache, edits)
         new = torch.ones(n, q, dtype=torch.bool, device=embeds.device)
         visible, question = torch.cat([state.visible, new], 1), torch.cat([state.question, ~new], 1)
-        return hidden, State(cache, visible, question, state.next_position + q, state.hidden, state.k)
+        return hidden, ThoughtState(cache, visible, question, state.next_position + q, state.hidden, state.n_fed)
 
     def _forward(
-        self, embeds: Tensor, positions: Tensor, allowed: Tensor, cache: Cache, edits: Sequence[Edit] = ()
-    ) -> tuple[list[Tensor], Cache]:
+        self, embeds: Tensor, positions: Tensor, allowed: Tensor, cache: KeyValues, edits: Sequence[Edit] = ()
+    ) -> tuple[list[Tensor], KeyValues]:
         """One pass of the backbone → L + 1 hidden states [n, q, d] and the grown cache. No cache is changed in place."""
         past = DynamicCache(cache or None)
         backbone = part(self.base, anatomy_of(self.base.config).backbone)
@@ -409,6 +408,7 @@ class ThoughtModel(nn.Module, ABC):
                 handle.remove()
 
     def _site(self, layer: str) -> nn.Module:
+        """The module whose output is the state at a layer."""
         anatomy = anatomy_of(self.base.config)
         blocks = {f"block{i + 1}": block for i, block in enumerate(part(self.base, anatomy.blocks).children())}
         sites = blocks | {"final_norm": part(self.base, anatomy.final_norm)}
@@ -417,22 +417,34 @@ class ThoughtModel(nn.Module, ABC):
         return sites[layer]
 
 
-def _replacing_last(value: Callable[[Tensor], Tensor]) -> Callable:
+@dataclass
+class _Writing:
+    """One batch that writes words, for `greedy`: `final` [n, d] is each row's last state, `answering` Bool [n]."""
+
+    model: ThoughtModel
+    final: Tensor
+    state: ThoughtState
+    answering: Tensor  # rows whose answer has begun: in a written chain, at its opening token
+
+    def __post_init__(self) -> None:
+        self.never = torch.tensor(self.model.forbidden(), device=self.final.device)
+
+    def choose(self) -> Tensor:
+        return self.model.unembed(self.final, "final_norm").index_fill(-1, self.never, -torch.inf).argmax(-1)
+
+    def keep(self, rows: list[int]) -> list[int]:
+        # States are never changed in place, so every row that goes on is copied anyway and the order may stay.
+        self.state, self.answering = self.model.fork(self.state, rows), self.answering[rows]
+        return rows
+
+    def extend(self, tokens: Tensor) -> None:
+        self.answering = self.answering | (tokens == self.model.answer_opening())
+        hidden, self.state = self.model._extend(self.state, self.model.embed(tokens[:, None]), self.answering)
+        self.final = hidden[-1][:, -1]
+
+
+def _replacing_last(value: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, object, Tensor], Tensor]:
     def hook(_module: nn.Module, _args: object, out: Tensor) -> Tensor:
         return torch.cat([out[:, :-1], value(out[:, -1])[:, None]], 1)
 
     return hook
-
-
-def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Indices in batches of like length, longest first, so that little is padding and memory is known at once."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-
-
-def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> Batch:
-    """Token rows of different length → a left-padded batch."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[pad_id] * (width - len(r)) + list(r) for r in rows], device=device)
-    mask = torch.tensor([[False] * (width - len(r)) + [True] * len(r) for r in rows], device=device)
-    return Batch(ids, mask)

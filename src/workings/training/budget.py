@@ -14,7 +14,7 @@ import torch
 
 from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
-from workings.models.nats import ROWS_ON_GPU
+from workings.models.kernels import ROWS_ON_GPU
 from workings.training.recipes import Precision, PretrainConfig, Rows, rows_of, shape_of
 
 if TYPE_CHECKING:

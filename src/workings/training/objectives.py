@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from workings.arithmetic.problems import Problem
+from workings.models.causal import PaddedRows, left_padded
 from workings.models.codi import CODI
-from workings.models.thinking import Batch, State, left_padded
+from workings.models.thinking import ThoughtState
 
 IGNORED = -100
 
@@ -56,7 +57,7 @@ def batched(items: Iterable[Problem], n: int) -> Iterator[list[Problem]]:
 class Padded:
     """A batch for both passes. n problems, A answer tokens, T teacher tokens."""
 
-    prompt: Batch
+    prompt: PaddedRows
     answer: Tensor  # Long [n, A], right-padded
     answer_labels: Tensor  # Long [n, A], IGNORED on padding
     before: Tensor  # Long [n]
@@ -121,7 +122,7 @@ def student_pass(model: CODI, batch: Padded) -> tuple[Tensor, list[Tensor]]:
     return ce, [_at(h, batch.before + closing) for h in hidden]
 
 
-def think(model: CODI, prompt: Batch) -> State:
+def think(model: CODI, prompt: PaddedRows) -> ThoughtState:
     """Prompt and K thoughts. A constant recurrence carries nothing from step to step, so its thoughts are one pass."""
     state = model.begin(prompt)
     if model.config.recurrence == "constant":

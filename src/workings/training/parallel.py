@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from workings.errors import BadInput
-from workings.models.device import device_of
+from workings.models.anatomy import device_of
 from workings.run import Run
 from workings.training.recipes import Parallel
 

@@ -24,10 +24,10 @@ from workings import seeds
 from workings.config import leaves
 from workings.errors import BadInput
 from workings.files import sha256_of
+from workings.models.anatomy import device_of
 from workings.models.checkpoint import save_gpt2
-from workings.models.device import device_of
 from workings.models.gpt2 import GPT2
-from workings.models.own import Language
+from workings.models.language import GPT2LanguageModel
 from workings.models.scoring import bits_per_byte
 from workings.run import Run
 from workings.training.budget import Budget, budget_of, peak_flops
@@ -246,18 +246,18 @@ def _measurements(
 
     def validate(model: GPT2, step: int) -> None:
         with autocast(config.precision, group):
-            log(step, **validation(Language.of(model, corpus.tokenizer), corpus, config.validation_documents))
+            log(step, **validation(GPT2LanguageModel.of(model, corpus.tokenizer), corpus, config.validation_documents))
 
     def evaluate(model: GPT2, step: int) -> None:
         with autocast(config.precision, group):
             for evaluation in evaluations:
-                log(step, **evaluation(Language.of(model, corpus.tokenizer), step))
+                log(step, **evaluation(GPT2LanguageModel.of(model, corpus.tokenizer), step))
 
     def sample(model: GPT2, step: int) -> None:
         if run is None:
             return
         with autocast(config.precision, group):
-            found = samples(Language.of(model, corpus.tokenizer), config.sample_prompts, config.sample_tokens)
+            found = samples(GPT2LanguageModel.of(model, corpus.tokenizer), config.sample_prompts, config.sample_tokens)
         for one in found:
             append_sample(run, step, **one)
 
@@ -294,7 +294,7 @@ def _bits(read: pl.DataFrame) -> float:
 def samples(language: LanguageModel, prompts: Sequence[str], n_tokens: int) -> list[dict[str, Any]]:
     """Greedy continuations, so that two steps, or two arms, can be laid side by side; no longer than half the positions."""
     ids = [language.encode(language.prepare(prompt)) for prompt in prompts]
-    written = language.generate(ids, min(n_tokens, max(1, language.context // 2)))
+    written = language.generate(ids, min(n_tokens, max(1, language.context_length // 2)))
     return [{"prompt": p, "text": g.text, "ended": g.ended} for p, g in zip(prompts, written, strict=True)]
 
 
