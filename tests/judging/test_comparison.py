@@ -12,9 +12,10 @@ from scipy import stats
 
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput
-from workings.judging.comparison import ONE_SEED, Arms, between_conditions, compare, refuse_unmatched, shares_in_words
+from workings.judging.arms import refuse_unmatched
+from workings.judging.comparison import compare, shares_in_words
 from workings.judging.paired import seeds_and_items
-from workings.judging.statistics import holm, mcnemar
+from workings.judging.statistics import ONE_SEED, holm, mcnemar
 from workings.run import Run, RunRecord
 
 
@@ -81,7 +82,7 @@ def test_one_seed_is_warned_of(tmp_path: Path):
     found = compare([run(tmp_path, arm, [True, False] * 20) for arm in ("digits", "facts")], Config)
     assert found.warnings == (ONE_SEED,)
     assert f"Warning: {ONE_SEED}" in found.text()
-    assert found.over_seeds.is_empty()
+    assert not found.arms
 
 
 def test_seeds_are_paired_and_carry_the_headline(tmp_path: Path):
@@ -95,10 +96,10 @@ def test_seeds_are_paired_and_carry_the_headline(tmp_path: Path):
         differences.append(facts.astype(float) - digits)
     found = compare(records, Config)
     assert found.table.select("seed_a", "seed_b").rows() == [(0, 0), (1, 1), (2, 2)]
-    row = found.over_seeds.row(0, named=True)
-    expected = seeds_and_items(np.array(differences))
-    assert (row["arm_a"], row["arm_b"], row["n_seeds"]) == ("digits", "facts", 3)
-    assert (row["difference"], row["low"], row["high"]) == pytest.approx((0.15, expected.low, expected.high))
+    (pair,) = found.arms
+    expected, one = seeds_and_items(np.array(differences)), pair.difference
+    assert (pair.arm_a, pair.arm_b, one.n_seeds) == ("digits", "facts", 3)
+    assert (one.difference, one.interval.low, one.interval.high) == pytest.approx((0.15, expected.low, expected.high))
     assert "over 3 paired seeds: difference +15.0 points" in found.text()
     assert "(seeds and items): the arms differ" in found.text()
     assert not found.warnings
@@ -109,10 +110,10 @@ def test_seeds_that_judged_other_examples_are_an_interval_over_seeds(tmp_path: P
     for seed, gain in enumerate(gains):
         for arm, n_right in (("digits", 60), ("facts", 60 + round(200 * gain))):
             records.append(run(tmp_path, arm, outcomes(np.arange(200) < n_right, first=seed), seed))
-    row = compare(records, Config).over_seeds.row(0, named=True)
+    found = compare(records, Config).arms[0].difference.interval
     expected = stats.ttest_1samp(gains, 0).confidence_interval()
-    assert row["covers"] == "seeds"
-    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+    assert found.covers == "seeds"
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_two_counts_in_words():
@@ -167,67 +168,10 @@ def test_all_outcomes_that_the_runs_share_are_compared_or_the_one_named(tmp_path
     assert compare(records, Config, outcomes="probes").table["outcomes"].to_list() == ["probes"]
 
 
-# ---- arm by arm --------------------------------------------------------------------------------------------------
-
-
-def test_arms_are_paired_by_example_and_by_the_seeds_that_both_have(tmp_path: Path):
-    generator = np.random.default_rng(3)
-    drawn = {(arm, seed): generator.random(40) < 0.5 for arm in ("digits", "facts") for seed in (0, 1, 2)}
-    records = [
-        run(tmp_path, arm, outcomes(correct).sample(fraction=1, shuffle=True, seed=seed), seed)
-        for (arm, seed), correct in drawn.items()
-        if (arm, seed) != ("facts", 1)
-    ]
-    arms = Arms(records)
-    assert arms.names == ["digits", "facts"] and arms.seeds("facts", "digits") == [0, 2]
-    facts, digits = (np.array([drawn[arm, seed] for seed in (0, 2)]) for arm in ("facts", "digits"))
-    found = arms.difference("facts", "digits", "gsm8k")
-    expected = seeds_and_items(facts.astype(float) - digits)
-    assert found.interval.covers == "seeds and items"
-    assert (found.difference, found.interval.low) == pytest.approx((facts.mean() - digits.mean(), expected.low))
-
-
-def test_a_condition_a_subset_and_another_column_are_selected(tmp_path: Path):
-    frame = pl.DataFrame(
-        {
-            "id": [f"p{i}" for i in range(6)] * 2,
-            "condition": ["own"] * 6 + ["zero"] * 6,
-            "correct": [True] * 12,
-            "bits": [0.5, 1.5, 2.5, 3.5, 4.5, None] + [9.0] * 6,
-        }
-    )
-    better = frame.with_columns(bits=pl.col("bits") - 0.25)
-    arms = Arms([run(tmp_path, "digits", frame), run(tmp_path, "facts", better)])
-    asked = (pl.col("condition") == "own") & pl.col("bits").is_not_null()
-    found = arms.difference("facts", "digits", "gsm8k", "bits", where=asked)
-    assert (found.difference, found.n_items, found.test) == (-0.25, 5, "sign flips")
-    with pytest.raises(BadInput, match="lack a judgement"):
-        arms.difference("facts", "digits", "gsm8k", "bits")
-    with pytest.raises(BadInput, match="are empty"):
-        arms.difference("facts", "digits", "gsm8k", where=pl.col("condition") == "mean")
-
-
-def test_two_conditions_of_the_same_run_are_paired_by_example(tmp_path: Path):
-    own, zero = outcomes([True] * 9 + [False]), outcomes([False] * 8 + [True] * 2).reverse()
-    frame = pl.concat([own.with_columns(condition=pl.lit("own")), zero.with_columns(condition=pl.lit("zero"))])
-    found = between_conditions([run(tmp_path, "digits", frame)], "gsm8k", "own", "zero")
-    assert (found.n_only_treatment, found.n_only_baseline, found.n_items) == (8, 1, 10)
-    assert found.p == mcnemar(8, 1)
-
-
-def test_arms_without_a_common_seed_or_with_two_runs_of_one_are_refused(tmp_path: Path):
-    digits, facts = run(tmp_path, "digits", [True] * 4, 0), run(tmp_path, "facts", [True] * 4, 1)
-    assert not Arms([digits, facts]).has("digits", "facts")
-    with pytest.raises(BadInput, match="no seed has runs of both facts and digits"):
-        Arms([digits, facts]).difference("facts", "digits", "gsm8k")
-    with pytest.raises(BadInput, match="same arm and seed"):
-        Arms([digits, facts, run(tmp_path, "digits", [True] * 4, 0)])
-
-
 def test_two_runs_of_one_arm_and_seed_are_not_two_seeds(tmp_path: Path):
     twice = [run(tmp_path, "digits", [True, False] * 10) for _ in range(2)]
     found = compare([*twice, run(tmp_path, "facts", [True] * 20)], Config)
-    assert found.over_seeds.is_empty() and len(found.table) == 2
+    assert not found.arms and len(found.table) == 2
 
 
 # ---- matched in cost ---------------------------------------------------------------------------------------------
@@ -267,8 +211,8 @@ def test_tokens_and_flops_may_differ_and_are_told(tmp_path: Path):
     fewer = {"tokens": 2_900_000, "flops": 69_000_000_000_000}
     digits, facts = costing(tmp_path, "digits"), costing(tmp_path, "facts", **fewer)
     found = compare([digits, facts], Config)
-    assert found.costs["arm"].to_list() == ["digits", "facts"]
-    assert found.costs["tokens"].to_list() == [3_100_000, 2_900_000]
+    assert [record.manifest.arm for record, _ in found.costs] == ["digits", "facts"]
+    assert [cost.tokens for _, cost in found.costs] == [3_100_000, 2_900_000]
     matched = "4,000,000 parameters, 600 steps, 12,000,000 raw bytes"
     assert f"Cost of {facts.path.name} (facts): {matched}, 2,900,000 tokens, 6.9e+13 FLOPs" in found.text()
 
@@ -282,14 +226,14 @@ def test_runs_that_record_no_cost_are_compared_and_a_single_one_is_warned_of(tmp
     silent, priced = run(tmp_path, "digits", [True, False, True]), costing(tmp_path, "facts")
     found = compare([silent, priced], Config)
     assert "Some of the runs record no cost, so nothing says that they are matched in it." in found.warnings
-    assert found.costs.height == 1
+    assert len(found.costs) == 1
     without = [run(tmp_path / "other", arm, [True, False, True]) for arm in ("digits", "facts")]
     assert compare(without, Config).warnings == (ONE_SEED,)
 
 
 def test_a_field_that_only_one_run_records_is_not_asked_about(tmp_path: Path):
     records = [costing(tmp_path, "digits"), costing(tmp_path, "facts", steps=-1)]
-    assert compare(records, Config).costs["steps"].to_list() == [600, None]
+    assert [cost.steps for _, cost in compare(records, Config).costs] == [600, None]
 
 
 # ---- refused -----------------------------------------------------------------------------------------------------

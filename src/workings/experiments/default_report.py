@@ -15,8 +15,9 @@ import polars as pl
 
 from workings.errors import BadInput
 from workings.experiment import available, experiment_of, plan
-from workings.judging.comparison import MATCHED, ONE_SEED, Comparison, Cost, compare, subject
-from workings.judging.statistics import ALPHA, p_in_words
+from workings.judging.arms import MATCHED, Cost
+from workings.judging.comparison import Comparison, compare
+from workings.judging.statistics import ALPHA, ONE_SEED
 from workings.report import (
     Axis,
     Column,
@@ -33,7 +34,6 @@ from workings.report import (
     write_report,
 )
 from workings.report.sections import Section
-from workings.report.wording import interval, number
 from workings.run import RunRecord
 
 _NOT_MEASURED = ("step", "seconds")  # columns of the metrics that say when, not what
@@ -197,21 +197,12 @@ def comparison_sections(compared: Comparison) -> list[Section]:
         Column("only after", "count"),
         Column("p, Holm", "p"),
     ]
-    rows = [
-        Row(
-            subject(row),
-            [
-                row["accuracy_a"],
-                row["accuracy_b"],
-                Estimate(row["difference"], row["low"], row["high"]),
-                row["only_a"],
-                row["only_b"],
-                row["p_holm"],
-            ],
-            row["n"],
-        )
-        for row in compared.table.iter_rows(named=True)
-    ]
+    rows = []
+    for pair in compared.pairs:
+        one = pair.difference
+        difference = Estimate(one.difference, one.interval.low, one.interval.high)
+        counts = [one.n_only_baseline, one.n_only_treatment]
+        rows.append(Row(pair.subject, [one.baseline, one.treatment, difference, *counts, one.p_holm], one.n_items))
     caption = (
         "Paired by item: bootstrap intervals (95 %, each by itself), exact McNemar p, adjusted for all rows (Holm)."
     )
@@ -240,12 +231,10 @@ def _conclusion(compared: Comparison | None, reason: str) -> Conclusion:
     """The largest difference that there is evidence for."""
     if compared is None:
         return Conclusion(reason, "undecided")
-    row = max(compared.table.iter_rows(named=True), key=lambda row: (row["p_holm"] <= ALPHA, abs(row["difference"])))
-    better = row["arm_b"] if row["difference"] > 0 else row["arm_a"]
-    found = p_in_words(row["p_holm"], better)
-    points = f"{number(row['difference'], 'points')} points {interval(row['low'], row['high'], 'share')}"
-    sentence = f"{subject(row)}: {points}, n = {row['n']:,} paired: {found} (of {len(compared.table)} comparisons)."
-    return Conclusion(sentence, "holds" if row["p_holm"] <= ALPHA else "undecided")
+    pair = max(compared.pairs, key=lambda pair: (pair.p_holm <= ALPHA, abs(pair.difference.difference)))
+    one, n = pair.difference, len(compared.pairs)
+    sentence = f"{pair.subject}: {one.in_points}, n = {one.n_items:,} paired: {pair.finding} (of {n} comparisons)."
+    return Conclusion(sentence, "holds" if pair.p_holm <= ALPHA else "undecided")
 
 
 def _headline_table(records: Sequence[RunRecord]) -> list[Table]:

@@ -8,8 +8,6 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
-import polars as pl
-
 from workings import evals
 from workings.arithmetic.facts import GPT2_MUL
 from workings.errors import BadInput
@@ -17,7 +15,7 @@ from workings.evals.evaluation import TaskResult
 from workings.experiments.default_report import comparison_sections, provenance
 from workings.experiments.evaluate_model import Config
 from workings.judging.comparison import Comparison, compare, shared_outcomes
-from workings.judging.statistics import Measure
+from workings.judging.statistics import ALPHA, Measure
 from workings.report import (
     Axis,
     Column,
@@ -301,12 +299,12 @@ def _title(measure: str) -> str:
 def _conclusion(judged: dict[str, Judged], compared: Comparison | None) -> Conclusion:
     """Whether any difference between several models holds, or whether the one model chooses better than chance."""
     if compared is not None:
-        found, n = compared.table.filter(pl.col("p_holm") <= 0.05), len(compared.table)
-        if found.is_empty():
+        n_found, n = sum(pair.p_holm <= ALPHA for pair in compared.pairs), len(compared.pairs)
+        if not n_found:
             return Conclusion(
                 f"No evidence of a difference in any of {n} paired comparisons (McNemar, Holm).", "undecided"
             )
-        sentence = f"{len(found)} of {n} paired comparisons differ beyond chance (McNemar, Holm at 5 %)."
+        sentence = f"{n_found} of {n} paired comparisons differ beyond chance (McNemar, Holm at 5 %)."
         return Conclusion(sentence, "holds")
     if len(judged) > 1:
         return Conclusion("The trainings kept no step in common, so nothing is compared.", "undecided")

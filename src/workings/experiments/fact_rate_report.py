@@ -19,7 +19,7 @@ from workings.experiments.fact_tokens_report import (
     sightings,
     training_curves,
 )
-from workings.judging.comparison import Arms
+from workings.judging.arms import Arms
 from workings.report import Column, Conclusion, Report, Row, Table, write_report
 from workings.run import RunRecord
 

@@ -17,7 +17,7 @@ from workings.arithmetic.probes import PROBE_KINDS
 from workings.experiments.default_report import cost_table, curves, one_seed, provenance
 from workings.experiments.evaluate_model_report import chance
 from workings.experiments.fact_tokens import Config, TextRead
-from workings.judging.comparison import Arms, Cost
+from workings.judging.arms import Arms, Cost
 from workings.judging.paired import PairedDifference, paired_difference, seeds_and_items, with_holm
 from workings.judging.statistics import wilson
 from workings.report import (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workings.experiments.default_report import cost_table, curves, one_seed, provenance
-from workings.judging.comparison import Cost
+from workings.judging.arms import Cost
 from workings.report import Axis, Column, Conclusion, Estimate, Report, Row, Table, Text, write_report
 from workings.run import RunRecord
 from workings.training.resuming import SAMPLES

@@ -10,7 +10,7 @@ import polars as pl
 from workings.experiments.default_report import cost_table, curves, one_seed, provenance
 from workings.experiments.recurrence import ARMS, Config
 from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
-from workings.judging.comparison import Arms
+from workings.judging.arms import Arms
 from workings.judging.paired import PairedDifference, with_holm
 from workings.report import Axis, Column, Conclusion, Estimate, Properties, Report, Row, Section, Table, write_report
 from workings.run import RunRecord

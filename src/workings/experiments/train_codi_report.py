@@ -7,7 +7,7 @@ from pathlib import Path
 
 from workings.experiments.default_report import cost_table, curves, grouped, one_seed, provenance
 from workings.judging.ablation import CONDITIONS, IN_WORDS
-from workings.judging.comparison import between_conditions
+from workings.judging.arms import between_conditions
 from workings.judging.statistics import Measure
 from workings.report import Axis, Column, Conclusion, Estimate, Report, Row, Table, write_report
 from workings.report.wording import number

@@ -1,7 +1,7 @@
 from . import ablation as ablation
 from .ablation import ablate as ablate
-from .comparison import Arms as Arms
-from .comparison import between_conditions as between_conditions
+from .arms import Arms as Arms
+from .arms import between_conditions as between_conditions
 from .comparison import compare as compare
 from .controls import readings_beside_controls as readings_beside_controls
 from .paired import PairedDifference as PairedDifference

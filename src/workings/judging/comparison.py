@@ -1,23 +1,22 @@
 """Outcomes of several runs → what differs between them, example by example; runs that cannot be compared are refused.
 
-`Arms` makes the one paired comparison of the package (`paired.paired_difference`) of the outcomes of two arms, and `compare` of
-every pair of runs, in words. Runs are compared on the same examples, may differ in
-scientific fields and the seed alone, and must be matched in what they cost, where they record it (parameters, steps, raw
-text). What the examples say is about these models; what holds for their arms takes several training seeds.
+Runs are compared pair by pair on the same examples. They may differ in scientific fields and the seed alone, and must be matched
+in what they cost, where they record it (parameters, steps, raw text). What the examples say is about these models; what holds
+for their arms takes several training seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from workings.config import differing, read_mapping, role_of
 from workings.errors import BadInput
+from workings.judging.arms import CONDITION, Cost, difference_over_seeds, paired_runs, refuse_unmatched
 from workings.judging.paired import PairedDifference, paired_difference, with_holm
 from workings.judging.statistics import (
     ALPHA,
@@ -32,204 +31,99 @@ from workings.judging.statistics import (
 from workings.report.wording import interval, number
 from workings.run import RunRecord
 
-ID_COLUMNS = ("problem", "example", "id")
-CONDITION = "condition"  # several judgements of one example are told apart by it, and paired one by one
 
-# ---- runs, arm by arm --------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class RunPair:
+    """Two runs on one frame of outcomes (and condition, "" where it has none); `difference` is b − a, over items only."""
 
-
-class Arms:
-    """Finished runs by arm and training seed, compared on the same examples.
-
-    `difference` pairs two arms by example and by the seeds that both have, on any column of a frame of outcomes:
-
-        arms = Arms(records)
-        gap = arms.difference("facts", "digits", "probes", "worked", where=pl.col("worked").is_not_null())
-        arms.difference("recurrent", "constant", "answers", where=(pl.col("condition") == "own") & (pl.col("n_steps") == 4))
-        gap.difference, gap.interval.low, gap.p, gap.n_items, gap.n_seeds      # facts − digits
-
-    Raises:
-        BadInput: Where two runs are not matched in parameters, steps or raw bytes, or have the same arm and seed.
-    """
-
-    def __init__(self, records: Sequence[RunRecord]) -> None:
-        self.runs: dict[str, dict[int, RunRecord]] = {}
-        for record in records:
-            refuse_unmatched(records[0], record)
-            other = self.runs.setdefault(_arm(record), {}).setdefault(_seed(record), record)
-            if other is not record:
-                raise BadInput(f"{other.path} and {record.path} are runs of the same arm and seed: leave one out")
+    outcomes: str
+    condition: str
+    a: RunRecord
+    b: RunRecord
+    difference: PairedDifference
 
     @property
-    def names(self) -> list[str]:
-        """The arms, in the order of the runs."""
-        return list(self.runs)
+    def subject(self) -> str:
+        """Which outcomes of which arms this is about; of which runs, where both are of one arm."""
+        names = [self.a.manifest.arm, self.b.manifest.arm]
+        return _subject(self.outcomes, self.condition, *(names if len(set(names)) > 1 else self._run_names))
 
-    def has(self, *arms: str) -> bool:
-        """Whether there are runs of all these arms, with a seed in common."""
-        return set(arms) <= set(self.runs) and bool(self.seeds(*arms))
+    @property
+    def p_holm(self) -> float:
+        """McNemar's p, adjusted for all pairs of the comparison."""
+        assert self.difference.p_holm is not None
+        return self.difference.p_holm
 
-    def seeds(self, *arms: str) -> list[int]:
-        """The training seeds that all these arms have, sorted."""
-        return sorted(set.intersection(*(set(self.runs[arm]) for arm in arms)))
+    @property
+    def detectable(self) -> float:
+        """The smallest difference that these examples show with 80 % power, as a fraction; NaN if there is none."""
+        one = self.difference
+        discordant = ((one.n_only_treatment or 0) + (one.n_only_baseline or 0)) / one.n_items
+        return minimum_detectable_difference(one.n_items, one.baseline, discordant=discordant)
 
-    def outcomes(self, arm: str, seed: int, name: str) -> pl.DataFrame:
-        """One run's frame of outcomes, sorted by example."""
-        frame = self.runs[arm][seed].outcomes(name)
-        return frame.sort(_id_column(frame) or frame.columns[0])
+    @property
+    def finding(self) -> str:
+        """What the p-value allows to say of the two arms."""
+        return p_in_words(self.p_holm, self.b.manifest.arm if self.difference.difference > 0 else self.a.manifest.arm)
 
-    def difference(
-        self,
-        treatment: str,
-        baseline: str,
-        outcomes: str,
-        column: str = "correct",
-        *,
-        where: pl.Expr | None = None,
-        seed: int = 0,
-    ) -> PairedDifference:
-        """`paired_difference` of two arms (treatment − baseline) over the seeds that both have.
-
-        Args:
-            outcomes: Name of the frame of outcomes, one row an example (and condition).
-            column: Its column of values: right and wrong, or real numbers.
-            where: Rows that are compared, as a polars expression: a condition, or a subset. All, without it.
-            seed: Random seed of the bootstrap.
-
-        Raises:
-            BadInput: Where the arms have no seed in common, judged different examples, or no row is selected.
-        """
-        if not self.has(treatment, baseline):
-            raise BadInput(f"no seed has runs of both {treatment} and {baseline}: run both with the same --seeds")
-        pairs = [(self.runs[treatment][each], self.runs[baseline][each]) for each in self.seeds(treatment, baseline)]
-        return _over_seeds([_paired_runs(outcomes, a, b, column, where) for a, b in pairs], seed)
-
-
-def between_conditions(
-    records: Sequence[RunRecord],
-    outcomes: str,
-    treatment: str,
-    baseline: str,
-    column: str = "correct",
-    *,
-    where: pl.Expr | None = None,
-    seed: int = 0,
-) -> PairedDifference:
-    """Compare two conditions of the same runs (own thoughts against zeroed ones), paired by example; one run a seed."""
-    paired = []
-    for record in records:
-        rows = _values(outcomes, record, column, where)
-        a, b = (
-            rows.filter(condition=condition).with_columns(condition=pl.lit("")) for condition in (treatment, baseline)
+    def text(self) -> str:
+        """One line with all numbers."""
+        one = self.difference
+        found = self.finding + " on these examples" * (self.p_holm <= ALPHA)
+        # Nothing where no difference is so large that these few examples would show it.
+        power = "" if np.isnan(self.detectable) else f" (80 % power for {number(self.detectable, 'share')} points)"
+        return (
+            f"{self.subject} (seeds {self.a.manifest.seed}, {self.b.manifest.seed}): "
+            f"{number(one.baseline, 'share')} % → {number(one.treatment, 'share')} %, "
+            f"difference {one.in_points}, n = {one.n_items:,} paired; "
+            f"right in only one: {one.n_only_baseline} and {one.n_only_treatment}, McNemar p {_p(one.p)}, "
+            f"Holm {_p(self.p_holm)}: {found}{power}"
         )
-        paired.append(_paired(outcomes, (a, f"{record.path} ({treatment})"), (b, f"{record.path} ({baseline})")))
-    return _over_seeds(paired, seed)
 
+    def row(self) -> dict[str, str | int | float | None]:
+        """The pair as a row of `Comparison.table`."""
+        one, names = self.difference, self._run_names
+        labels: dict[str, str | int | float | None] = {"outcomes": self.outcomes, "condition": self.condition}
+        labels |= {"a": names[0], "b": names[1], "arm_a": self.a.manifest.arm, "arm_b": self.b.manifest.arm}
+        return labels | {
+            "seed_a": self.a.manifest.seed,
+            "seed_b": self.b.manifest.seed,
+            "n": one.n_items,
+            "accuracy_a": one.baseline,
+            "accuracy_b": one.treatment,
+            "difference": one.difference,
+            "low": one.interval.low,
+            "high": one.interval.high,
+            "only_a": one.n_only_baseline,
+            "only_b": one.n_only_treatment,
+            "p": one.p,
+            "p_holm": one.p_holm,
+            "detectable": self.detectable,
+        }
 
-def _over_seeds(paired: Sequence[pl.DataFrame], seed: int = 0) -> PairedDifference:
-    """The difference a − b of frames from `_paired`, one frame a seed."""
-    ordered = [each.sort("example", CONDITION) for each in paired]
-    keys = [each.select("example", CONDITION) for each in ordered]
-    a, b = ([each[name].to_numpy() for each in ordered] for name in ("a", "b"))
-    return paired_difference(a, b, same_items=all(each.equals(keys[0]) for each in keys), seed=seed)
-
-
-def _paired_runs(
-    name: str, a: RunRecord, b: RunRecord, column: str = "correct", where: pl.Expr | None = None
-) -> pl.DataFrame:
-    one, other = ((_values(name, record, column, where), str(record.path)) for record in (a, b))
-    return _paired(name, one, other)
-
-
-def _paired(name: str, a: tuple[pl.DataFrame, str], b: tuple[pl.DataFrame, str]) -> pl.DataFrame:
-    """Columns example, condition, a, b (values); BadInput unless both have the same examples."""
-    (one, one_is), (other, other_is) = a, b
-    both = one.rename({"value": "a"}).join(
-        other.rename({"value": "b"}), on=["example", CONDITION], how="inner", maintain_order="left"
-    )
-    if not len(both) == len(one) == len(other):
-        raise BadInput(
-            f"outcomes '{name}' are not of the same examples: {len(other) - len(both):,} of {other_is} are missing in "
-            f"{one_is}, and {len(one) - len(both):,} the other way; judge both on the same problems"
-        )
-    return both
-
-
-def _values(name: str, record: RunRecord, column: str = "correct", where: pl.Expr | None = None) -> pl.DataFrame:
-    """Columns example, condition, value of one run's outcomes, one row each; BadInput where they cannot be paired."""
-    frame = record.outcomes(name)
-    found = _id_column(frame)
-    if found is None or column not in frame.columns:
-        raise BadInput(f"outcomes '{name}' of {record.path} need columns 'problem' and '{column}', not {frame.columns}")
-    condition = pl.col(CONDITION).cast(pl.String) if CONDITION in frame.columns else pl.lit("")
-    rows = (frame if where is None else frame.filter(where)).select(
-        pl.col(found).cast(pl.String).alias("example"),
-        condition.alias(CONDITION),
-        value=pl.col(column).cast(pl.Float64),
-    )
-    if rows.is_empty() or rows["value"].null_count():
-        raise BadInput(f"outcomes '{name}' of {record.path} are empty, or lack a judgement for some examples")
-    if rows.select("example", CONDITION).is_duplicated().any():
-        raise BadInput(f"outcomes '{name}' of {record.path} judge an example more than once")
-    return rows
-
-
-def _id_column(frame: pl.DataFrame) -> str | None:
-    return next((column for column in ID_COLUMNS if column in frame.columns), None)
-
-
-# ---- cost --------------------------------------------------------------------------------------------------------
+    @property
+    def _run_names(self) -> tuple[str, str]:
+        return self.a.path.name, self.b.path.name
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a run cost, as it records it in `results/budget.json`; a field it does not record is None."""
+class ArmPair:
+    """Two arms over the seeds that both have; `difference` is b − a, and its interval says what it covers."""
 
-    parameters: int | None = None
-    steps: int | None = None
-    raw_bytes: int | None = None
-    tokens: int | None = None
-    flops: int | float | None = None
+    outcomes: str
+    condition: str
+    arm_a: str
+    arm_b: str
+    difference: PairedDifference
 
-    @classmethod
-    def of(cls, record: RunRecord) -> Cost | None:
-        """None where the run records no cost."""
-        return record.result("budget", cls) if record.has_result("budget") else None
-
-
-# Rows of one tokenizer do not end on the same byte as another's, so raw bytes may be 1 % apart.
-MATCHED = {"parameters": 0.0, "steps": 0.0, "raw_bytes": 0.01}
-REPORTED = ("tokens", "flops")
-
-
-def refuse_unmatched(a: RunRecord, b: RunRecord) -> None:
-    """Refuse two runs that are not compute-matched: in parameters, steps and raw bytes, where both record them.
-
-    Raises:
-        BadInput: Where they differ.
-    """
-    costs_of = [Cost.of(record) for record in (a, b)]
-    for field, within in MATCHED.items():
-        one, other = (getattr(cost, field, None) for cost in costs_of)
-        if one is not None and other is not None and abs(one - other) > within * max(one, other):
-            raise BadInput(
-                f"{a.path} and {b.path} are not matched in {field}: {one:,} and {other:,}, so that a difference "
-                "between them could be one of cost; train both with the same parameters, steps and raw text"
-            )
-
-
-def costs(records: Sequence[RunRecord]) -> pl.DataFrame:
-    """One row a run that records its cost: run, arm, parameters, steps, raw_bytes, tokens, flops."""
-    rows = [
-        {"run": record.path.name, "arm": _arm(record)} | asdict(cost)
-        for record in records
-        if (cost := Cost.of(record)) is not None
-    ]
-    numbers = dict.fromkeys((field.name for field in fields(Cost)), pl.Float64)
-    return pl.DataFrame(rows, schema={"run": pl.String, "arm": pl.String} | numbers)
-
-
-# ---- every pair of runs ------------------------------------------------------------------------------------------
+    def text(self) -> str:
+        """One line with all numbers."""
+        one = self.difference
+        found = "no evidence of a difference between the arms" if 0.0 in one.interval else "the arms differ"
+        return (
+            f"{_subject(self.outcomes, self.condition, self.arm_a, self.arm_b)}, over {one.n_seeds} paired seeds: "
+            f"difference {one.in_points} ({one.interval.covers}): {found}"
+        )
 
 
 @dataclass(frozen=True)
@@ -237,27 +131,29 @@ class Comparison:
     """The differences between runs.
 
     Attributes:
-        table: One row a pair of runs, frame of outcomes and condition. Differences are b − a, as fractions; `low` and `high`
-            cover items only; `p` is exact (McNemar), `p_holm` is adjusted for all rows; `detectable` is the smallest
-            difference that these examples show with 80 % power.
-        over_seeds: One row a pair of arms with several seeds in common; `covers` says what the interval holds for.
-        costs: One row a run that recorded what it cost.
+        pairs: Every pair of runs, frame of outcomes and condition.
+        arms: Every pair of arms with several seeds in common.
+        costs: What each run cost that recorded it.
         warnings: What the numbers do not cover.
     """
 
-    table: pl.DataFrame
-    over_seeds: pl.DataFrame
-    costs: pl.DataFrame
+    pairs: tuple[RunPair, ...]
+    arms: tuple[ArmPair, ...]
+    costs: tuple[tuple[RunRecord, Cost], ...]
     warnings: tuple[str, ...]
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """`pairs` as a frame, one row each. Differences are b − a, as fractions; `low` and `high` cover items only."""
+        return pl.DataFrame([pair.row() for pair in self.pairs])
 
     def text(self) -> str:
         """One line a comparison, then `beside`."""
-        return "\n".join([*map(_in_words, self.table.iter_rows(named=True)), *self.beside()])
+        return "\n".join([*(pair.text() for pair in self.pairs), *self.beside()])
 
     def beside(self) -> list[str]:
         """The arms' lines over seeds, what runs cost, then the warnings."""
-        lines = [_over_seeds_in_words(row) for row in self.over_seeds.iter_rows(named=True)]
-        lines += [_cost_in_words(row) for row in self.costs.iter_rows(named=True)]
+        lines = [pair.text() for pair in self.arms] + [cost.text(record) for record, cost in self.costs]
         return [*lines, *(f"Warning: {warning}" for warning in self.warnings)]
 
 
@@ -303,12 +199,16 @@ def compare(
         _refuse_unless_alike(a, b, config_class)
         refuse_unmatched(a, b)
     names = [outcomes] if isinstance(outcomes, str) else outcomes or shared_outcomes(records)
-    found = [one for name in names for a, b in pairs for one in _compared(name, a, b, seed)]
-    adjusted = with_holm([difference for _, difference in found])
-    table = pl.DataFrame([_row(labels, one) for (labels, _), one in zip(found, adjusted, strict=True)])
-    over_seeds = _arms_over_seeds(names, pairs)
-    warnings = (*_warnings(pairs), *_each_by_itself(over_seeds))
-    return Comparison(table, over_seeds, costs(_records(pairs)), warnings)
+    found = [pair for name in names for a, b in pairs for pair in _compared(name, a, b, seed)]
+    adjusted = with_holm([pair.difference for pair in found])
+    arms = tuple(_over_seeds(names, pairs))
+    costs = tuple((record, cost) for record in _records(pairs) if (cost := Cost.of(record)) is not None)
+    return Comparison(
+        tuple(replace(pair, difference=one) for pair, one in zip(found, adjusted, strict=True)),
+        arms,
+        costs,
+        tuple(_warnings(pairs, len(costs), len(arms))),
+    )
 
 
 def shared_outcomes(records: Sequence[RunRecord]) -> list[str]:
@@ -327,8 +227,8 @@ def _pairs(records: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
         if record.status != "finished":
             raise BadInput(f"{record.path} is {record.status}, not finished: resume it, or leave it out")
     pairs = list(combinations(records, 2))
-    across = [(a, b) for a, b in pairs if _arm(a) != _arm(b)]
-    matched = [(a, b) for a, b in across if _seed(a) == _seed(b)]
+    across = [(a, b) for a, b in pairs if a.manifest.arm != b.manifest.arm]
+    matched = [(a, b) for a, b in across if a.manifest.seed == b.manifest.seed]
     return matched or across or pairs
 
 
@@ -356,75 +256,41 @@ def _refuse_unless_alike(a: RunRecord, b: RunRecord, config_class: type | None) 
         )
 
 
-def _compared(
-    name: str, a: RunRecord, b: RunRecord, seed: int
-) -> Iterable[tuple[dict[str, str | int], PairedDifference]]:
-    """The labels and the difference b − a of each condition."""
-    for (condition,), rows in _paired_runs(name, a, b).group_by(CONDITION, maintain_order=True):
-        labels = {"outcomes": name, "condition": str(condition), "a": a.path.name, "b": b.path.name}
-        arms = {"arm_a": _arm(a), "arm_b": _arm(b), "seed_a": _seed(a), "seed_b": _seed(b)}
-        yield labels | arms, paired_difference(rows["b"].to_numpy(), rows["a"].to_numpy(), seed=seed)
+def _compared(name: str, a: RunRecord, b: RunRecord, seed: int) -> Iterator[RunPair]:
+    """The difference b − a in each condition."""
+    for (condition,), rows in paired_runs(name, a, b).group_by(CONDITION, maintain_order=True):
+        difference = paired_difference(rows["b"].to_numpy(), rows["a"].to_numpy(), seed=seed)
+        yield RunPair(name, str(condition), a, b, difference)
 
 
-def _row(labels: dict[str, str | int], one: PairedDifference) -> dict[str, str | int | float | None]:
-    only_a, only_b = one.n_only_baseline or 0, one.n_only_treatment or 0
-    discordant = (only_a + only_b) / one.n_items
-    return labels | {
-        "n": one.n_items,
-        "accuracy_a": one.baseline,
-        "accuracy_b": one.treatment,
-        "difference": one.difference,
-        "low": one.interval.low,
-        "high": one.interval.high,
-        "only_a": only_a,
-        "only_b": only_b,
-        "p": one.p,
-        "detectable": minimum_detectable_difference(one.n_items, one.baseline, discordant=discordant),
-        "p_holm": one.p_holm,
-    }
-
-
-def _arms_over_seeds(names: Sequence[str], pairs: Sequence[tuple[RunRecord, RunRecord]]) -> pl.DataFrame:
-    """One row a pair of arms with two seeds in common or more, frame of outcomes and condition."""
+def _over_seeds(names: Sequence[str], pairs: Sequence[tuple[RunRecord, RunRecord]]) -> Iterator[ArmPair]:
+    """The difference of every two arms with several seeds in common."""
     matched: dict[tuple[str, str], list[tuple[RunRecord, RunRecord]]] = {}
     for a, b in pairs:
-        if _seed(a) == _seed(b) and _arm(a) != _arm(b):
-            a, b = (b, a) if (_arm(b), _arm(a)) in matched else (a, b)
-            matched.setdefault((_arm(a), _arm(b)), []).append((a, b))
-    rows = []
+        if a.manifest.seed == b.manifest.seed and a.manifest.arm != b.manifest.arm:
+            a, b = (b, a) if (b.manifest.arm, a.manifest.arm) in matched else (a, b)
+            matched.setdefault((a.manifest.arm, b.manifest.arm), []).append((a, b))
+    # Two runs of one arm and seed are no two seeds.
+    several = {arms: some for arms, some in matched.items() if 1 < len(some) == len({a.manifest.seed for a, _ in some})}
     for name in names:
-        for (arm_a, arm_b), of_arms in matched.items():
-            # Two runs of one arm and seed are no two seeds.
-            if len({_seed(a) for a, _ in of_arms}) < max(2, len(of_arms)):
-                continue
-            paired = pl.concat([_paired_runs(name, b, a).with_columns(seed=pl.lit(_seed(a))) for a, b in of_arms])
-            for (condition,), of_condition in paired.group_by(CONDITION, maintain_order=True):
-                one = _over_seeds(of_condition.partition_by("seed", maintain_order=True))
-                rows.append(
-                    {"outcomes": name, "condition": condition, "arm_a": arm_a, "arm_b": arm_b, "n_seeds": one.n_seeds}
-                    | {"difference": one.difference}
-                    | asdict(one.interval)
-                )
-    kinds = dict.fromkeys(("outcomes", "condition", "arm_a", "arm_b"), pl.String) | {"n_seeds": pl.Int64}
-    ends = dict.fromkeys(("difference", "low", "high"), pl.Float64)
-    return pl.DataFrame(rows, schema=kinds | ends | {"covers": pl.String})
+        for (arm_a, arm_b), some in several.items():
+            paired = pl.concat([paired_runs(name, b, a).with_columns(seed=pl.lit(a.manifest.seed)) for a, b in some])
+            for (condition,), rows in paired.group_by(CONDITION, maintain_order=True):
+                difference = difference_over_seeds(rows.partition_by("seed", maintain_order=True))
+                yield ArmPair(name, str(condition), arm_a, arm_b, difference)
 
 
-def _warnings(pairs: Sequence[tuple[RunRecord, RunRecord]]) -> Iterable[str]:
-    if len({_seed(record) for pair in pairs for record in pair}) == 1:
+def _warnings(pairs: Sequence[tuple[RunRecord, RunRecord]], n_costs: int, n_arm_pairs: int) -> Iterator[str]:
+    if len({record.manifest.seed for pair in pairs for record in pair}) == 1:
         yield ONE_SEED
-    if any(_arm(a) != _arm(b) and _seed(a) != _seed(b) for a, b in pairs):
+    if any(a.manifest.arm != b.manifest.arm and a.manifest.seed != b.manifest.seed for a, b in pairs):
         yield "No seed is common to the arms, so the seeds are not paired."
-    if 0 < len(costs(_records(pairs))) < len(_records(pairs)):
+    if 0 < n_costs < len(_records(pairs)):
         yield "Some of the runs record no cost, so nothing says that they are matched in it."
-    code = {(r.manifest.commit, r.manifest.diff_digest) for pair in pairs for r in pair}
-    if len(code) > 1:
+    if len({(record.manifest.commit, record.manifest.diff_digest) for pair in pairs for record in pair}) > 1:
         yield "The runs were made by different versions of the code."
-
-
-def _each_by_itself(over_seeds: pl.DataFrame) -> Iterable[str]:
-    if (n := len(over_seeds)) > 1:
-        yield f"Each of the {n} intervals over seeds holds in 95 % by itself; of so many, some miss."
+    if n_arm_pairs > 1:
+        yield f"Each of the {n_arm_pairs} intervals over seeds holds in 95 % by itself; of so many, some miss."
 
 
 # ---- words -------------------------------------------------------------------------------------------------------
@@ -444,53 +310,14 @@ def shares_in_words(k1: int, n1: int, k2: int, n2: int, names: tuple[str, str] =
     )
 
 
-def subject(row: dict[str, Any]) -> str:
-    """Which outcomes of which arms a row is about; of the runs where both are of one arm."""
-    condition = f" {row['condition']}" if row["condition"] else ""
-    ends = ("arm_a", "arm_b") if row["arm_a"] != row["arm_b"] else ("a", "b")
-    return f"{row['outcomes']}{condition}, {' → '.join(row[end] for end in ends)}"
-
-
-def _in_words(row: dict[str, Any]) -> str:
-    better = row["arm_b"] if row["difference"] > 0 else row["arm_a"]
-    found = p_in_words(row["p_holm"], better) + " on these examples" * (row["p_holm"] <= ALPHA)
-    # Nothing where no difference is so large that these few examples would show it.
-    power = "" if np.isnan(row["detectable"]) else f" (80 % power for {number(row['detectable'], 'share')} points)"
-    return (
-        f"{subject(row)} (seeds {row['seed_a']}, {row['seed_b']}): "
-        f"{number(row['accuracy_a'], 'share')} % → {number(row['accuracy_b'], 'share')} %, "
-        f"difference {_points(row)}, n = {row['n']:,} paired; "
-        f"right in only one: {row['only_a']} and {row['only_b']}, McNemar p {_p(row['p'])}, "
-        f"Holm {_p(row['p_holm'])}: {found}{power}"
-    )
-
-
-def _over_seeds_in_words(row: dict[str, Any]) -> str:
-    found = "no evidence of a difference between the arms" if row["low"] <= 0 <= row["high"] else "the arms differ"
-    return f"{subject(row)}, over {row['n_seeds']} paired seeds: difference {_points(row)} ({row['covers']}): {found}"
-
-
-def _cost_in_words(row: dict[str, Any]) -> str:
-    said = [(name, row[name]) for name in (*MATCHED, *REPORTED) if row[name] is not None]
-    numbers = [f"{value:,.0f} {name}" if name != "flops" else f"{value:.4g} FLOPs" for name, value in said]
-    return f"Cost of {row['run']} ({row['arm']}): {', '.join(numbers).replace('_', ' ')}"
-
-
-def _points(row: dict[str, Any]) -> str:
-    return f"{number(row['difference'], 'points')} points {interval(row['low'], row['high'], 'share')}"
+def _subject(outcomes: str, condition: str, a: str, b: str) -> str:
+    return f"{outcomes} {condition}".rstrip() + f", {a} → {b}"
 
 
 def _brackets(found: Interval) -> str:
     return interval(found.low, found.high, "share")
 
 
-def _p(p: float) -> str:
+def _p(p: float | None) -> str:
+    assert p is not None
     return f"= {number(p)}" if p >= 0.0005 else "< 0.001"
-
-
-def _arm(record: RunRecord) -> str:
-    return record.manifest.arm
-
-
-def _seed(record: RunRecord) -> int:
-    return record.manifest.seed
