@@ -6,7 +6,7 @@ chain. What it names is judged beside everything that could name it without the 
 the position and the length of the chain, the numbers of the question, the same lens fitted on shuffled targets, the same lens
 on an untrained model, and on the matched control without recurrence where there is one.
 
-Targets: `step1`, `step2` …: the result of that step, asked of every position; `uniform`: the first token of the position's slice
+Targets: `step1`, `step2` …: the result of that step, at every position; `uniform`: the first token of the position's slice
 of the chain. The first rule named is the headline.
 Prediction (2026-11-21): for the bundled model the results of steps are read far above every control but the one without
 recurrence on step 1; for an untrained CODI on GSM8K nothing is read beyond the controls.

@@ -273,7 +273,7 @@ class Level:
         """Probability of one token per row; `tokens` are places among the seen, or −1."""
         contexts, counts = self.contexts[rows], np.zeros(len(rows))
         is_known, is_seen = contexts >= 0, (contexts >= 0) & (tokens >= 0)
-        if is_seen.any():  # asked for nothing, scipy gives back another kind of array
+        if is_seen.any():  # for no index at all scipy gives another kind of array
             counts[is_seen] = self.counts[contexts[is_seen], tokens[is_seen]]
         return np.where(is_known, self.smoothed(counts, contexts, coarser), coarser)
 

@@ -1,4 +1,4 @@
-"""Stored hidden states of thoughts, the targets a lens is asked for, and the lenses that read them.
+"""Stored hidden states of thoughts, the probe targets, and the lenses that read them.
 
 The public names are listed in `__init__.pyi` and imported when they are first used (docs/decisions/0009).
 """
