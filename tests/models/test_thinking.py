@@ -7,7 +7,7 @@ import torch
 
 from tests.models.conftest import FAMILIES
 from workings.errors import BadInput
-from workings.models.thinking import Edit
+from workings.models.anatomy import Edit
 from workings.reading.intervene import self_check
 
 CLOSE = 1e-4

@@ -7,6 +7,8 @@ wrong norm reads plausible nonsense. So is a device that this machine lacks: not
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +105,54 @@ def layer_names(n_layers: int) -> tuple[str, ...]:
 def position_names(n_thoughts: int) -> tuple[str, ...]:
     """`bot, t1, …, tK`: the opening token and the K thoughts."""
     return ("bot", *(f"t{k}" for k in range(1, n_thoughts + 1)))
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Replace the state after one block (or the final norm) at the position being computed.
+
+    `layer` is `block1` … `blockL` or `final_norm`; `value` maps the state [n, d] to its replacement [n, d]. An edit of a block
+    also changes everything above it; to change what is fed, pass `z` to `ThoughtModel.step`.
+    """
+
+    layer: str
+    value: Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def edited(model: nn.Module, edits: Sequence[Edit]) -> Generator[None]:
+    """Inside, a causal language model computes with the edits; its hooks are removed again whatever happens.
+
+    They come before any other hook, so that what is recorded is the edited state.
+
+    Raises:
+        BadInput: There is no such layer.
+    """
+    handles = []
+    try:
+        for edit in edits:
+            handles.append(_site(model, edit.layer).register_forward_hook(_replacing_last(edit.value), prepend=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _site(model: Any, layer: str) -> nn.Module:
+    """The module whose output is the state at a layer."""
+    anatomy = anatomy_of(model.config)
+    blocks = {f"block{i + 1}": block for i, block in enumerate(part(model, anatomy.blocks).children())}
+    sites = blocks | {"final_norm": part(model, anatomy.final_norm)}
+    if layer not in sites:
+        raise BadInput(f"no layer '{layer}' to edit; there are {', '.join(sites)}")
+    return sites[layer]
+
+
+def _replacing_last(value: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, object, Tensor], Tensor]:
+    def hook(_module: nn.Module, _args: object, out: Tensor) -> Tensor:
+        return torch.cat([out[:, :-1], value(out[:, -1])[:, None]], 1)
+
+    return hook
 
 
 def count_parameters(model: nn.Module) -> int:

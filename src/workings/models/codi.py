@@ -33,7 +33,10 @@ ANSWER_PROMPT = "The answer is:"
 
 
 class Projection(nn.Sequential):
-    """H_k → z_{k+1}: dropout, linear, GELU (erf), linear, layer norm; keys `1.*`, `3.*`, `ln.*` as in the released files."""
+    """The projection of a state to the next fed vector, H_k [n, d] → z_{k+1} [n, d].
+
+    Dropout, linear, GELU (erf), linear, layer norm; keys `1.*`, `3.*`, `ln.*` as in the released files.
+    """
 
     def __init__(self, width: int, inner: int, dropout: float = 0.0, norm: bool = True):
         super().__init__(nn.Dropout(dropout), nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
@@ -42,7 +45,17 @@ class Projection(nn.Sequential):
 
 
 class CODI(ThoughtModel):
-    """A causal language model that thinks by CODI's recurrence. `load` reads any layout, `wrap` makes an untrained one."""
+    """A causal language model that thinks by CODI's recurrence. `load` reads any layout, `wrap` makes an untrained one.
+
+    Example:
+        >>> model = CODI.load("bundled")
+        >>> question = "Ann has 14 cards. She gives away 4. How many cards does she have now?"
+        >>> thoughts = model.think([question])
+        >>> thoughts.hidden.shape == (1, 1 + model.n_thoughts, len(model.layers), model.width)
+        True
+        >>> model.answer([question])[0].text
+        'The answer is : 10'
+    """
 
     def __init__(self, base: Any, tokenizer: Any, config: CodiConfig, fingerprint: str = "untrained"):
         super().__init__()

@@ -10,8 +10,7 @@ Shapes: n questions, T cached positions, q new positions, K thoughts, L blocks, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal
@@ -24,9 +23,11 @@ from workings.arithmetic.answers import answer_in
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.models.anatomy import (
+    Edit,
     Unembedding,
     anatomy_of,
     causal_mask,
+    edited,
     layer_names,
     part,
     position_names,
@@ -37,18 +38,6 @@ from workings.models.configs import AnswerSees
 
 KeyValues = tuple[tuple[Tensor, Tensor], ...]  # of each block: keys and values, [n, heads, T, d_head]
 Mode = Literal["latent", "chain"]
-
-
-@dataclass(frozen=True)
-class Edit:
-    """Replace the state after one block (or the final norm) at the position being computed.
-
-    `layer` is `block1` … `blockL` or `final_norm`; `value` maps the state [n, d] to its replacement [n, d]. An edit of a block
-    also changes everything above it; to change what is fed, pass `z` to `step` instead.
-    """
-
-    layer: str
-    value: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -383,7 +372,7 @@ class ThoughtModel(nn.Module, ABC):
         """One pass of the backbone → L + 1 hidden states [n, q, d] and the grown cache. No cache is changed in place."""
         past = DynamicCache(cache or None)
         backbone = part(self.base, anatomy_of(self.base.config).backbone)
-        with self._edited(edits):
+        with edited(self.base, edits):
             out = backbone(
                 inputs_embeds=embeds,
                 position_ids=positions,
@@ -394,27 +383,6 @@ class ThoughtModel(nn.Module, ABC):
             )
         layers: list[Any] = past.layers
         return list(out.hidden_states), tuple((layer.keys, layer.values) for layer in layers)
-
-    @contextmanager
-    def _edited(self, edits: Sequence[Edit]) -> Generator[None]:
-        """Hooks for the edits, removed again whatever happens; before any other hook, so that what is recorded is the edited."""
-        handles = []
-        try:
-            for edit in edits:
-                handles.append(self._site(edit.layer).register_forward_hook(_replacing_last(edit.value), prepend=True))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _site(self, layer: str) -> nn.Module:
-        """The module whose output is the state at a layer."""
-        anatomy = anatomy_of(self.base.config)
-        blocks = {f"block{i + 1}": block for i, block in enumerate(part(self.base, anatomy.blocks).children())}
-        sites = blocks | {"final_norm": part(self.base, anatomy.final_norm)}
-        if layer not in sites:
-            raise BadInput(f"no layer '{layer}' to edit; there are {', '.join(sites)}")
-        return sites[layer]
 
 
 @dataclass
@@ -441,10 +409,3 @@ class _Writing:
         self.answering = self.answering | (tokens == self.model.answer_opening())
         hidden, self.state = self.model._extend(self.state, self.model.embed(tokens[:, None]), self.answering)
         self.final = hidden[-1][:, -1]
-
-
-def _replacing_last(value: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, object, Tensor], Tensor]:
-    def hook(_module: nn.Module, _args: object, out: Tensor) -> Tensor:
-        return torch.cat([out[:, :-1], value(out[:, -1])[:, None]], 1)
-
-    return hook

@@ -17,7 +17,8 @@ from workings import seeds
 from workings.arithmetic.answers import same_answer
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.models.thinking import Answer, Edit, ThoughtModel
+from workings.models.anatomy import Edit
+from workings.models.thinking import Answer, ThoughtModel
 
 CONDITIONS = ("own", "zero", "mean", "first", "swapped")
 
