@@ -64,7 +64,7 @@ configs = st.builds(
     steps=st.integers(0, 10**12),
     layers=st.lists(st.integers()).map(tuple),
     note=st.text(st.characters(exclude_categories=["Cs"]))
-    | st.sampled_from(["null", "3e-4", "1:30", "no", "2026-01-01", "~"]),
+    | st.sampled_from(["null", "3e-4", "1:30", "no", "2026-01-01", "~", "\x85", "a\u2028b"]),
     path=st.none() | st.sampled_from([Path("a/b"), Path("1e5"), Path("null")]),
     fast=st.booleans(),
 )

@@ -52,7 +52,14 @@ class Loader(yaml.SafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """Quotes the strings that `Loader` would take for numbers."""
+    """Quotes the strings that `Loader` would take for numbers, and escapes the line breaks that YAML would fold to a space."""
+
+    def _text(self, text: str) -> yaml.Node:
+        style = '"' if any(char in text for char in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+Dumper.add_representer(str, Dumper._text)
 
 
 for _yaml in (Loader, Dumper):
