@@ -77,7 +77,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "base": EMBEDDED,
         "limit": 300,
         "n_validation": 20,
-        "training": {"batch_size": 16, "micro_batch_size": 16},
+        "training": {"batch_size": 16, "micro_batch_size": 16, "epochs": 1.0},
     },
     "mini": {},
     "full": {},
