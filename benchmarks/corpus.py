@@ -33,10 +33,10 @@ from pathlib import Path
 
 import numpy as np
 
+from workings.text import CorpusConfig, SourceConfig, build_corpus
 from workings.text.bpe import GPT2_PIECES, open_bpe, tiktoken_ranks
-from workings.text.build import Build
-from workings.text.bulk import BulkEncoder
-from workings.text.corpus import CorpusConfig, SourceConfig, build_corpus
+from workings.text.build_state import BuildJournal
+from workings.text.encoding import BulkEncoder
 from workings.text.tokenizer import Tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -120,10 +120,12 @@ def ours(documents: Path, base: str, processes: int) -> Measured:
         began = time.perf_counter()
         peaks = [0.0]
 
-        def look(build: Build) -> None:
+        def note(journal: BuildJournal) -> bool:
             peaks.extend(_peak(process.pid or 0) for process in multiprocessing.active_children())
+            return plain_note(journal)
 
-        corpus = build_corpus(config, Path(folder) / "corpus", processes=processes, progress=look)
+        plain_note, BuildJournal.note = BuildJournal.note, note
+        corpus = build_corpus(config, Path(folder) / "corpus", processes=processes)
         wall = time.perf_counter() - began
     return _measured(wall, corpus.train.n_tokens, corpus.train.n_facts, max(peaks))
 

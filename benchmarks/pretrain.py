@@ -31,7 +31,7 @@ from workings.models.anatomy import device_of
 from workings.models.configs import GPT2_SIZES, GPT2Config
 from workings.models.gpt2 import GPT2
 from workings.models.importing import to_hf
-from workings.text.corpus import Batch
+from workings.text.corpus import TokenBatch
 from workings.training.budget import peak_flops
 from workings.training.loop import Task, train_step
 from workings.training.monitor import LossLimits, LossMonitor
@@ -54,12 +54,12 @@ class Stream:
         likely = 1 / np.arange(1, vocab + 1)  # Zipf: a few ids are most of the text
         self.ids = np.random.default_rng(0).choice(vocab, 1_000_000, p=likely / likely.sum()).astype(np.uint16)
 
-    def batches(self, seed: int, rows: int, length: int, start: int = 0, **_: Any) -> Iterator[Batch]:
+    def batches(self, seed: int, rows: int, length: int, start: int = 0, **_: Any) -> Iterator[TokenBatch]:
         for index in range(start, 1 << 40):
             at = index * rows * length % (len(self.ids) - rows * length - 1)
             ids = self.ids[at : at + rows * length + 1].astype(np.int64)
             inputs, targets = ids[:-1].reshape(rows, length), ids[1:].reshape(rows, length)
-            yield Batch(inputs, targets, np.zeros_like(inputs, np.int32), index)
+            yield TokenBatch(inputs, targets, np.zeros_like(inputs, np.int32), index)
 
 
 class Ours:

@@ -22,8 +22,8 @@ from .reading.store import ThoughtStore as ThoughtStore
 from .reading.targets import Targets as Targets
 from .run import Run as Run
 from .run import RunRecord as RunRecord
+from .text.build import build_corpus as build_corpus
 from .text.corpus import Corpus as Corpus
-from .text.corpus import build_corpus as build_corpus
 from .text.tokenizer import Tokenizer as Tokenizer
 
 __version__: str

@@ -186,7 +186,7 @@ def test_the_measures_beside_the_direct_answer_can_be_compared_like_it(frame):
 def test_overlap_finds_the_drills_of_the_corpus_a_model_was_trained_on(tmp_path):
     from itertools import islice
 
-    from workings.text.corpus import CorpusConfig, SourceConfig, build_corpus
+    from workings.text import CorpusConfig, SourceConfig, build_corpus
 
     texts = list(islice(drill_documents(DrillSpec(), 0), 40))
     sources = (SourceConfig("drills", name="drills"),)

@@ -8,7 +8,7 @@ import pytest
 
 from workings.experiments.fact_rate import ARMS
 from workings.experiments.fact_tokens import corpus_config, facts_in
-from workings.text.corpus import build_corpus
+from workings.text import build_corpus
 
 
 def test_the_lowest_rate_is_reached_at_the_mini_scale(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from workings.experiment import report_runs, resume_run, run_experiment
 from workings.experiments import pretrain_gpt2
 from workings.experiments.pretrain_gpt2 import Config, described_budget, inputs
 from workings.models.checkpoint import load_gpt2
-from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus
+from workings.text import Corpus, CorpusConfig, SourceConfig, build_corpus
 from workings.training.recipes import PRETRAIN_PRESETS
 
 TINY = {"shape.n_layers": 1, "steps": 4, "tokens_per_step": 64, "pass_rows": 2, "warmup_steps": 1, "log_every": 2}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from workings.errors import BadInput, Failed
 from workings.text.corpus import Corpus
 from workings.text.manifest import BadRows, BuildOutcome, CorpusManifest, FactRate, Split, SplitName, TokenizerIdentity
-from workings.text.shards import DOCUMENT, Shard, ShardWriter, differences, open_documents_of, open_ids
+from workings.text.shards import DOCUMENT, Shard, ShardWriter, differences, open_ids, open_index
 
 EOT = 0
 UINT16 = np.dtype(np.uint16)
@@ -153,11 +153,11 @@ def test_a_shard_ends_with_the_document_that_fills_it(tmp_path_factory, counts, 
     joined = np.concatenate([open_ids(folder, shard, UINT16) for shard in writer.closed])
     assert np.array_equal(joined, np.concatenate(every))
     for shard in writer.closed:
-        rows = open_documents_of(folder, shard)
+        rows = open_index(folder, shard)
         assert rows["offset"][-1] < target, "the document before the last did not fill it"
         assert list(differences(folder, shard, UINT16, 60_000, EOT)) == []
     assert all(shard.n_tokens >= target for shard in writer.closed[:-1])
-    assert [int(h) for s in writer.closed for h in open_documents_of(folder, s)["hash"]] == [
+    assert [int(h) for s in writer.closed for h in open_index(folder, s)["hash"]] == [
         int(h) for _, rows in made for h in rows["hash"]
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import multiprocessing
 import os
@@ -22,13 +23,12 @@ from workings.arithmetic.facts import Fact
 from workings.cli import main
 from workings.config import to_yaml
 from workings.errors import BadInput, Failed
-from workings.text import journal, mixing
-from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus, verify
+from workings.text import Corpus, CorpusConfig, SourceConfig, build_corpus, build_state, mixing, verify_corpus
 from workings.text.documents import open_documents
 from workings.text.encoding import content_hash
-from workings.text.estimate import estimate
+from workings.text.estimate import estimate_corpus
 from workings.text.manifest import FactRate
-from workings.text.shards import open_documents_of, open_ids
+from workings.text.shards import open_ids, open_index
 
 ODD = ["<|endoftext|> is text, and so is <|padding_3|>", "a token as text: <MUL_6_9_54> or <MUL_6_9_55>", "6*9=54 三 é"]
 RATE = 0.02
@@ -39,7 +39,7 @@ def small_blocks():
     """Many blocks and a journal after each, so that a small corpus has all that a large one has."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mixing, "BLOCK_DOCUMENTS", 100)
-        patch.setattr(journal, "SECONDS", 0.0)
+        patch.setattr(build_state, "SECONDS_BETWEEN_NOTES", 0.0)
         yield
 
 
@@ -87,7 +87,7 @@ def documents_of(corpus: Corpus, split: str = "train") -> list[tuple[int, str, n
     """Content hash, source and ids (without the end of text) of every document, read from the files."""
     found = []
     for shard in corpus.outcome.splits[split].shards:
-        ids, rows = open_ids(corpus.folder, shard, corpus.dtype), open_documents_of(corpus.folder, shard)
+        ids, rows = open_ids(corpus.folder, shard, corpus.dtype), open_index(corpus.folder, shard)
         bounds = [*map(int, rows["offset"]), len(ids)]
         for row, (start, stop) in zip(rows, pairwise(bounds), strict=True):
             assert ids[start] == corpus.tokenizer.eot
@@ -171,6 +171,22 @@ def test_validation_is_never_trained_on_and_has_the_same_bytes_in_every_arm(arms
         next(corpus.validation("storeis"))
 
 
+def test_who_validates_is_the_fraction_asked_for_up_to_the_number_asked_for(arms, config, texts, tmp_path):
+    """The first 64 bits of a document's sha256, as a share of all there are, lie below the fraction."""
+    sha256s = {text: hashlib.sha256(text.encode()).hexdigest() for text in texts}
+    expected = {int(sha[:16], 16) for sha in sha256s.values() if int(sha[:16], 16) / 2**64 < config.validation_fraction}
+    assert len(expected) == pytest.approx(config.validation_fraction * len(sha256s), rel=0.5) and len(expected) < 60
+    held = [(h, source) for h, source, _ in documents_of(arms["digits"], "validation")]
+    assert {h for h, source in held if source == "stories"} == expected
+    assert sum(source == "drills" for _, source in held) == config.validation_documents
+    fewer = build_corpus(replace(config, validation_documents=20), tmp_path / "c", processes=1)
+    assert {name: counts.n_documents for name, counts in fewer.held_out.sources.items()} == {
+        "stories": 20,
+        "drills": 20,
+    }
+    assert sum(fewer.outcome.left_out.values()) == len(expected) - 20
+
+
 def test_a_document_that_comes_twice_is_on_one_side_and_validates_once(texts, config, tmp_path):
     for name, some in (("a", texts), ("b", texts[::2])):
         (tmp_path / f"{name}.jsonl").write_bytes(lines(some))
@@ -250,7 +266,7 @@ def test_configs_that_make_no_sense_are_refused(config, wrong, complaint):
 
 def test_an_estimate_is_near_what_comes_out(config, arms):
     for name in ("facts", "digits"):
-        guessed, split = estimate(replace(config, vocabulary=name), 1), arms[name].train
+        guessed, split = estimate_corpus(replace(config, vocabulary=name), 1), arms[name].train
         natural = split.n_bytes - split.sources["drills"].n_bytes
         for guess, found in (
             (guessed.bytes, natural),
@@ -266,22 +282,24 @@ def test_an_estimate_is_near_what_comes_out(config, arms):
 DRIVER = dedent("""
     import os, resource, signal, sys
     from workings import config
-    from workings.text import journal, mixing
-    from workings.text.corpus import CorpusConfig, build_corpus
+    from workings.text import build_state, mixing
+    from workings.text import CorpusConfig, build_corpus
 
     def main():
-        mixing.BLOCK_DOCUMENTS, journal.SECONDS = 100, 0.0
+        mixing.BLOCK_DOCUMENTS, build_state.SECONDS_BETWEEN_NOTES = 100, 0.0
         yaml, out, processes, journals, limit = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
         if limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        left = [journals]
+        left, plain_note = [journals], build_state.BuildJournal.note
 
-        def progress(build):
+        def note(journal):
+            plain_note(journal)
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        build_corpus(config.from_yaml(CorpusConfig, yaml), out, processes=processes, progress=progress)
+        build_state.BuildJournal.note = note
+        build_corpus(config.from_yaml(CorpusConfig, yaml), out, processes=processes)
 
     if __name__ == "__main__":
         main()
@@ -323,19 +341,23 @@ def test_a_build_that_may_write_no_more_says_so_and_goes_on_later(elsewhere, con
     straight = build_corpus(config, tmp_path / "straight", processes=1)
     limit = (straight.folder / "train_000000.bin").stat().st_size - 2000
     done = elsewhere(tmp_path / "c", limit=limit, config=config)
-    assert done.returncode == 1 and "cannot write to" in done.stderr and "File too large" in done.stderr
+    assert done.returncode == 1 and "the disk is full at" in done.stderr and "File too large" in done.stderr
     assert is_unfinished(tmp_path / "c")
     build_corpus(config, tmp_path / "c", processes=1)
     assert content_of(tmp_path / "c") == content_of(straight.folder)
 
 
-def test_an_encoding_process_that_dies_ends_the_build(config, arms, tmp_path):
-    def kill_one(build) -> None:
+def test_an_encoding_process_that_dies_ends_the_build(config, arms, tmp_path, monkeypatch):
+    def kill_one(journal) -> bool:
         for child in multiprocessing.active_children()[:1]:
             os.kill(child.pid, 9)
+        return plain_note(journal)
 
-    with pytest.raises(Failed, match="an encoding process died"):
-        build_corpus(config, tmp_path / "c", processes=2, progress=kill_one)
+    plain_note = build_state.BuildJournal.note
+    with monkeypatch.context() as patch:
+        patch.setattr(build_state.BuildJournal, "note", kill_one)
+        with pytest.raises(Failed, match="an encoding process died"):
+            build_corpus(config, tmp_path / "c", processes=2)
     assert is_unfinished(tmp_path / "c")
     build_corpus(config, tmp_path / "c", processes=1)
     assert content_of(tmp_path / "c") == content_of(arms["facts"].folder)
@@ -427,9 +449,9 @@ def in_manifest(folder: Path, change) -> None:
 )
 def test_harm_to_a_corpus_is_found(arms, tmp_path, harm, complaint):
     folder = Path(shutil.copytree(arms["facts"].folder, tmp_path / "c"))
-    assert verify(folder) == []
+    assert verify_corpus(folder) == []
     harm(folder)
-    assert any(complaint in line for line in verify(folder)), verify(folder)
+    assert any(complaint in line for line in verify_corpus(folder)), verify_corpus(folder)
 
 
 # ── as it is typed ───────────────────────────────────────────────────────────────────────────────────────────────────

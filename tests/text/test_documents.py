@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workings.errors import BadInput, Failed
-from workings.text.documents import Document, Source, Unreadable, open_documents
-from workings.text.mixing import Block, Mixture, blocks, shuffled
+from workings.text.documents import BadDocument, Document, Source, open_documents
+from workings.text.mixing import DocumentBlock, Mixture, blocks, shuffle
 
 TEXTS = ["one", "two\nlines", "drei é 三", 'quo"ted', "<|endoftext|> is text", " spaces stay "]
 
@@ -49,7 +49,7 @@ def test_every_format_gives_the_same_documents_each_time(tmp_path, name):
     assert texts_of(source) == TEXTS, "a second reading starts at the beginning"
     assert source.name == "a"
     assert [row.n_bytes for row in source] == [len(text.encode()) for text in TEXTS]
-    assert source.meter.position == source.bytes_on_disk
+    assert source.position.n_bytes == source.bytes_on_disk
 
 
 def test_a_folder_is_its_files_by_name(tmp_path):
@@ -90,7 +90,7 @@ def test_a_row_that_is_no_document_says_where_and_why(tmp_path):
     (tmp_path / "a.jsonl").write_bytes("\n".join(rows).encode() + b'\n{"text": "\xff"}\n')
     found = list(open_documents(tmp_path / "a.jsonl"))
     assert [row.text for row in found if isinstance(row, Document)] == ["fine", "last"]
-    reasons = {str(row.place): row.reason for row in found if isinstance(row, Unreadable)}
+    reasons = {str(row.place): row.reason for row in found if isinstance(row, BadDocument)}
     expected = {
         2: "not JSON",
         3: "int",
@@ -226,29 +226,29 @@ def test_shuffling_loses_nothing_and_holds_no_more_than_it_may(sizes, n_document
             yield Document(str(i), "s", n_bytes=size)
 
     out = []
-    for row in shuffled(rows(), n_documents, n_bytes, seed):
+    for row in shuffle(rows(), n_documents, n_bytes, seed):
         out.append(row)
         held.append((len(given_) - len(out), sum(given_) - sum(row.n_bytes for row in out)))
     assert sorted(int(row.text) for row in out) == list(range(len(sizes)))
     assert all(n <= n_documents and size <= n_bytes + max(sizes) for n, size in held)
-    again = list(shuffled((Document(str(i), "s", n_bytes=n) for i, n in enumerate(sizes)), n_documents, n_bytes, seed))
+    again = list(shuffle((Document(str(i), "s", n_bytes=n) for i, n in enumerate(sizes)), n_documents, n_bytes, seed))
     assert again == out
 
 
 def test_a_shuffle_that_holds_everything_is_uniform():
-    firsts = [next(shuffled((Document(str(i), "s", n_bytes=1) for i in range(4)), 9, 99, seed)) for seed in range(800)]
+    firsts = [next(shuffle((Document(str(i), "s", n_bytes=1) for i in range(4)), 9, 99, seed)) for seed in range(800)]
     counts = [sum(row.text == str(i) for row in firsts) for i in range(4)]
     assert all(150 < count < 250 for count in counts), counts  # 200 expected, sd 12
 
 
 def test_blocks_hold_every_row_once_and_know_themselves():
     rows = [
-        Unreadable("s", None, "bad") if i % 700 == 3 else Document(str(i), "s", n_bytes=1 + i % 7 * 1000)
+        BadDocument("s", None, "bad") if i % 700 == 3 else Document(str(i), "s", n_bytes=1 + i % 7 * 1000)
         for i in range(3500)
     ]
     made = list(blocks(iter(rows)))
     assert [document for block in made for document in block.documents] == [r for r in rows if isinstance(r, Document)]
-    assert sum(len(block.unreadable) for block in made) == 5 and len(made) > 3
+    assert sum(len(block.bad) for block in made) == 5 and len(made) > 3
     assert all(len(block.documents) <= 1000 for block in made)
-    changed = Block([made[0].documents[0]._replace(n_bytes=9), *made[0].documents[1:]], [])
+    changed = DocumentBlock([made[0].documents[0]._replace(n_bytes=9), *made[0].documents[1:]], [])
     assert changed.mark(0) != made[0].mark(0)

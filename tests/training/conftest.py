@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus
+from workings.text import Corpus, CorpusConfig, SourceConfig, build_corpus
 
 
 @pytest.fixture(scope="session")

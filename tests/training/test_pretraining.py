@@ -22,7 +22,7 @@ from workings.models.checkpoint import load_gpt2
 from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
 from workings.run import Run
-from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus
+from workings.text import Corpus, CorpusConfig, SourceConfig, build_corpus
 from workings.text.manifest import Split
 from workings.training import loop, trackers
 from workings.training.budget import peak_flops, planned

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from workings import text
 from workings.arithmetic.facts import FactVocabulary, embedding_width
@@ -20,10 +20,7 @@ from workings.cli.options import Command, Given, Printing, config_fields, option
 from workings.config import from_dict, override, read_mapping
 from workings.errors import BadInput
 from workings.files import explained, to_json, write_atomic
-from workings.progress import is_quiet, say, track
-
-if TYPE_CHECKING:
-    from workings.text.build import Build
+from workings.progress import is_quiet, say
 
 Mode = Literal["strict", "weak", "legacy-strict", "legacy-weak"]
 Change = Callable[[str, str], str]
@@ -358,23 +355,12 @@ class CorpusBuild(Printing):
             if source.warning:
                 say(f"note: {source.warning}")
         if self.dry_run:
-            found = asdict(text.estimate.estimate(config, self.processes or text.n_processors()))
+            found = asdict(text.estimate_corpus(config, self.processes or text.n_processors()))
             print(json.dumps(found, indent=1) if self.json else "\n".join(_estimated(*item) for item in found.items()))
             return
-        with track("reading", 1.0) as tracker:
-
-            def show(build: Build) -> None:
-                n_bytes, n_tokens = (_short(build.totals.sum("train", unit)) for unit in ("bytes", "tokens"))
-                tracker.update(build.fraction or 0.0, f"{n_bytes}B, {n_tokens}tokens")
-
-            corpus = text.build_corpus(
-                config,
-                self.out,
-                processes=self.processes,
-                skip_bad=self.skip_bad,
-                allow_short=self.allow_short,
-                progress=show,
-            )
+        corpus = text.build_corpus(
+            config, self.out, processes=self.processes, skip_bad=self.skip_bad, allow_short=self.allow_short
+        )
         for note in corpus.notes():
             say(f"note: {note}")
         print(to_json(corpus.manifest.to_json()).rstrip() if self.json else corpus.folder)
@@ -410,15 +396,6 @@ def _n_bytes(written: str) -> int:
         return round(float(found[1]) * _UNITS[found[2]]) if found else int(written)
     except ValueError:
         raise BadInput(f"--bytes must be a number of bytes such as 500M or 45GB, not '{written}'") from None
-
-
-def _short(n: float) -> str:
-    """1234567 → "1.23 M", to stand before a unit."""
-    for unit in (" ", " k", " M", " G"):
-        if n < 1000:
-            return f"{n:.3g}{unit}"
-        n /= 1000
-    return f"{n:.3g} T"
 
 
 def _estimated(name: str, value: float | None) -> str:

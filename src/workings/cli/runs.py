@@ -216,7 +216,7 @@ class Verify(InRuns):
 
     def __call__(self) -> int:
         if _is_corpus(Path(self.run)):
-            differences = text.corpus.verify(self.run)
+            differences = text.verify_corpus(self.run)
             unchanged = f"{self.run}: every shard is as it was written, and holds what the manifest says"
         else:
             record = RunRecord.find(self.run, self.root)

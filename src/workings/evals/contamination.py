@@ -14,7 +14,7 @@ from workings.arithmetic.probes import Overlap, Probe, overlap
 from workings.arithmetic.rewrite import expand
 from workings.text.corpus import Corpus
 from workings.text.manifest import FORMAT
-from workings.text.shards import open_documents_of, open_ids
+from workings.text.shards import open_ids, open_index
 
 N_DOCUMENTS = 100_000  # of drills; they repeat a few templates, so more of them show hardly more probes
 
@@ -91,7 +91,7 @@ def _training_texts(corpus: Corpus, sources: Sequence[int]) -> Iterator[str]:
     """Training documents of these sources, facts written out in digits."""
     tokenizer = corpus.tokenizer
     for shard in corpus.train.shards:
-        rows = open_documents_of(corpus.folder, shard)
+        rows = open_index(corpus.folder, shard)
         ids = open_ids(corpus.folder, shard, corpus.dtype)
         ends = np.append(rows["offset"][1:], shard.n_tokens)
         for at in np.flatnonzero(np.isin(rows["source"], sources)):

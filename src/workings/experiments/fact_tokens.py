@@ -31,7 +31,8 @@ from workings.config import changed, fixed, nuisance, scientific, to_dict
 from workings.evals.settings import Settings, TaskName
 from workings.launch import processes_here
 from workings.run import Run
-from workings.text.corpus import Corpus, build_corpus
+from workings.text.build import build_corpus
+from workings.text.corpus import Corpus
 from workings.text.manifest import CorpusConfig, SourceConfig
 from workings.text.tokenizer import Mode, Vocabulary
 from workings.training.recipes import PRETRAIN_PRESETS, PretrainConfig

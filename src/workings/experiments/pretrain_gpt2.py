@@ -22,7 +22,9 @@ from workings import evals, judging, models, training
 from workings.config import fixed, nuisance, scientific, to_dict
 from workings.errors import BadInput
 from workings.run import Run
-from workings.text.corpus import Corpus, CorpusConfig, SourceConfig, build_corpus
+from workings.text.build import build_corpus
+from workings.text.corpus import Corpus
+from workings.text.manifest import CorpusConfig, SourceConfig
 from workings.training import trackers
 from workings.training.recipes import PRETRAIN_PRESETS, PretrainConfig
 

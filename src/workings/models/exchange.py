@@ -28,8 +28,8 @@ from workings.models.checkpoint import load_gpt2
 from workings.models.gpt2 import GPT2
 from workings.models.importing import BODY, to_hf
 from workings.models.weights import WEIGHTS, appearing, listed, read_tensors, write_tensors
-from workings.text.export import hf_settings, read_folder, write_folder
-from workings.text.tokenizer import Tokenizer
+from workings.text.bpe import hf_settings
+from workings.text.tokenizer import Tokenizer, read_tokenizer_folder, write_tokenizer_folder
 
 MANIFEST = "manifest.json"
 TOLERANCE = 1e-4  # of the largest logit, in fp32: the order of sums differs between the two, nothing else does
@@ -117,9 +117,9 @@ def _write_tokenizer(tokenizer: Tokenizer, vocab: int, folder: Path) -> None:
     """Write the tokenizer's own files; where the model has no row for the id that pads, the end of text pads instead."""
     tokenizer.save(folder)
     if tokenizer.hf().pad_token_id >= vocab:
-        content, about = read_folder(folder)
+        content, about = read_tokenizer_folder(folder)
         end = tokenizer.hf().eos_token
-        write_folder(folder, content, hf_settings(end, end), about)
+        write_tokenizer_folder(folder, content, hf_settings(end, end), about)
 
 
 def card(model: GPT2, tokenizer: Tokenizer, parity: Parity, name: str) -> str:

@@ -22,7 +22,7 @@ from workings.models.checkpoint import check_rows, is_gpt2, resolve, save_gpt2
 from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
 from workings.models.weights import WEIGHTS, fill, read_saved, read_tensors
-from workings.text.export import ABOUT as OWN_TOKENIZER
+from workings.text.bpe import TOKENIZER_FILE
 from workings.text.tokenizer import Tokenizer, Vocabulary
 
 # Fields of Hugging Face's config that change what is computed, and the values with which it is what ours computes.
@@ -112,7 +112,7 @@ def _config_of(
 
 def _tokenizer_for(path: Path, reference: str | Path | None, vocabulary: Vocabulary | None, n_rows: int) -> Tokenizer:
     own = path if reference is None else Path(reference)
-    if (own / OWN_TOKENIZER).is_file():
+    if (own / TOKENIZER_FILE).is_file():
         found = Tokenizer.load(own)
         if vocabulary not in (None, found.vocabulary):
             raise BadInput(f"{own} is a tokenizer of vocabulary {found.vocabulary}, not {vocabulary}")

@@ -33,7 +33,7 @@ from workings.models.inference import Inference, KVCache
 from workings.models.kernels import ONEDNN, is_large, maps_for, onednn, packed
 from workings.models.scoring import Scored
 from workings.models.weights import fill, fingerprint_of
-from workings.text.export import ABOUT
+from workings.text.bpe import TOKENIZER_FILE
 from workings.text.tokenizer import Tokenizer
 
 NUMBERS_AT_ONCE = 1 << 27  # in one block of features or logits: half a gigabyte in fp32
@@ -143,7 +143,7 @@ def open_language(
         model, tokenizer = load_gpt2(path, place, dtype)
         return GPT2LanguageModel(model, TextCodec.of_ours(tokenizer), name, path)
     model, tokenizer = load_transformers(path, dtype)
-    if (path / ABOUT).exists():
+    if (path / TOKENIZER_FILE).exists():
         codec = TextCodec.of_ours(Tokenizer.load(path))
     else:
         ends = model.generation_config.eos_token_id

@@ -1,4 +1,4 @@
-"""Text in and out of models: tokenizers and data sets.
+"""Text in and out of models: tokenizers, corpora, and the data sets that references name.
 
 The public names are listed in `__init__.pyi` and imported when they are first used (docs/decisions/0009).
 """

@@ -1,11 +1,14 @@
-from . import corpus as corpus
-from . import estimate as estimate
 from .bpe import train_bpe as train_bpe
+from .build import build_corpus as build_corpus
 from .build import n_processors as n_processors
 from .corpus import Corpus as Corpus
-from .corpus import build_corpus as build_corpus
+from .corpus import verify_corpus as verify_corpus
 from .datasets import load_problems as load_problems
+from .datasets import rows_of as rows_of
 from .documents import Document as Document
 from .documents import open_documents as open_documents
+from .estimate import estimate_corpus as estimate_corpus
 from .manifest import CorpusConfig as CorpusConfig
+from .manifest import SourceConfig as SourceConfig
 from .tokenizer import Tokenizer as Tokenizer
+from .words import word_tokenizer as word_tokenizer

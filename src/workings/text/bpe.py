@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import tiktoken
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from workings.errors import BadInput
 
-if TYPE_CHECKING:
-    import tiktoken
-
+TOKENIZER_FILE = "workings_tokenizer.json"
+"""In the folder of a tokenizer of ours: which vocabulary it is, and the SHA-256 of its other files."""
+NO_LIMIT = 10**30
+"""Texts of any length: how much a model can read is not the tokenizer's to say."""
 END_OF_TEXT = "<|endoftext|>"
 GPT2_PIECES = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 """What the pre-tokenizer ByteLevel splits at, in the words of tiktoken: both agree on every code point."""
@@ -78,7 +82,7 @@ def open_bpe(reference: str | Path) -> BPE:
     if str(reference) == "embedded":
         return _from_json((files("workings") / "bundled" / "bpe" / "tokenizer.json").read_text("utf-8"), "embedded")
     path = Path(reference)
-    if (path / "workings_tokenizer.json").exists():
+    if (path / TOKENIZER_FILE).exists():
         raise BadInput(
             f"{path} has fact tokens already: open it with Tokenizer.load, or build from what it was built from"
         )
@@ -114,7 +118,7 @@ def _from_json(text: str, where: str) -> BPE:
     if trouble := _not_byte_level(content):
         raise BadInput(f"{where} is not a byte-level BPE that keeps every text as it is: {trouble}")
     eot = vocab.setdefault(END_OF_TEXT, max(vocab.values()) + 1)
-    return BPE(vocab, merges, without_offsets(content["pre_tokenizer"]), eot)
+    return BPE(vocab, merges, _without_offsets(content["pre_tokenizer"]), eot)
 
 
 def _not_byte_level(content: dict[str, Any]) -> str:
@@ -139,10 +143,10 @@ def _parts(pre_tokenizer: dict[str, Any]) -> list[dict[str, Any]]:
     return pre_tokenizer["pretokenizers"] if pre_tokenizer.get("type") == "Sequence" else [pre_tokenizer]
 
 
-def without_offsets(pre: dict[str, Any]) -> dict[str, Any]:
+def _without_offsets(pre: dict[str, Any]) -> dict[str, Any]:
     """Without `trim_offsets`, which decides no id and need not be the same in two files of one tokenizer."""
     if pre.get("type") == "Sequence":
-        return {"type": "Sequence", "pretokenizers": [without_offsets(part) for part in pre["pretokenizers"]]}
+        return {"type": "Sequence", "pretokenizers": [_without_offsets(part) for part in pre["pretokenizers"]]}
     return {name: value for name, value in sorted(pre.items()) if name != "trim_offsets"}
 
 
@@ -191,8 +195,6 @@ def tiktoken_encoding(bpe: BPE, facts: Mapping[str, int]) -> tiktoken.Encoding |
 
     The end of text is special in it and never allowed: without any, tiktoken finds the empty pattern at every character.
     """
-    import tiktoken
-
     ranks = tiktoken_ranks(bpe)
     if ranks is None:
         return None
@@ -205,8 +207,6 @@ def library_for(bpe: BPE, every_token: bool = False) -> Literal["tiktoken", "tok
 
     With `every_token` also on each token alone, which tiktoken looks up and `tokenizers` puts together.
     """
-    from tokenizers import Tokenizer
-
     fast = tiktoken_encoding(bpe, {})
     if fast is None:
         return "tokenizers"
@@ -235,8 +235,6 @@ def train_bpe(texts: Iterable[str], size: int) -> str:
 
     Pieces are GPT-2's. The same texts give the same file. BadInput where they hold too little for so many merges.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -249,3 +247,44 @@ def train_bpe(texts: Iterable[str], size: int) -> str:
         )
     tokenizer.add_special_tokens([END_OF_TEXT])
     return tokenizer.to_str(pretty=True) + "\n"
+
+
+# ── a BPE with names and facts ⇄ Hugging Face's files ───────────────────────────────────────────────────────────────────
+
+
+def hf_json(bpe: BPE, names: Sequence[str], matched: Mapping[str, int]) -> dict[str, Any]:
+    """The content of tokenizer.json: `names` of all ids, of which text may hold `matched` beside what merges make.
+
+    Names that text must never match are in the model's vocabulary, where no merge reaches them: no setting finds them.
+    """
+    content = bpe.tokenizer_json()
+    content["model"]["vocab"] = {name: i for i, name in enumerate(names)}
+    added = [_added(i, name, special=False) for name, i in matched.items()]
+    added.append(_added(bpe.eot, names[bpe.eot], special=True))
+    return {**content, "added_tokens": sorted(added, key=lambda token: token["id"])}
+
+
+def hf_settings(eot: str, pad: str) -> dict[str, Any]:
+    """What Hugging Face keeps beside tokenizer.json; special tokens written in a text stay text."""
+    return {
+        "bos_token": eot,
+        "eos_token": eot,
+        "pad_token": pad,
+        "split_special_tokens": True,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": NO_LIMIT,
+    }
+
+
+def _added(i: int, name: str, special: bool) -> dict[str, Any]:
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": i, "content": name, **plain, "special": special}
+
+
+def bpe_in(content: Mapping[str, Any], unused: Sequence[Sequence[int]], base_size: int, eot: int) -> BPE:
+    """The BPE inside a tokenizer.json of ours: what lies below `base_size` and is not in a range of `unused` ids."""
+    spare = {i for start, stop in unused for i in range(start, stop)}
+    model = content["model"]
+    vocab = {name: i for name, i in model["vocab"].items() if i < base_size and i not in spare}
+    merges = tuple((left, right) for left, right in model["merges"])
+    return BPE(vocab, merges, _without_offsets(content["pre_tokenizer"]), eot)

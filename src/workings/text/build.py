@@ -8,8 +8,9 @@ reads its documents again from the start, skips the blocks that the journal coun
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,24 +19,23 @@ import numpy as np
 
 from workings.errors import BadInput, Failed
 from workings.files import explained, lock
-from workings.text.documents import Source, Unreadable
-from workings.text.drilling import Drilling, validation_drills, with_drills
-from workings.text.encoding import Encoded, Encoder, Encoders, encode_documents
-from workings.text.journal import Journal
-from workings.text.manifest import CorpusConfig
-from workings.text.mixing import Block, Mixture, blocks, shuffled
+from workings.progress import Tracker, track
+from workings.text.build_state import BuildJournal
+from workings.text.corpus import Corpus
+from workings.text.documents import BadDocument, Source
+from workings.text.encoding import Encoded, Encoder, Encoders, encode_texts
+from workings.text.manifest import CorpusConfig, SplitName
+from workings.text.mixing import DocumentBlock, Drilling, Mixture, blocks, shuffle, validation_drills, with_drills
 from workings.text.shards import DOCUMENT
 from workings.text.tokenizer import Tokenizer
 
 TOLERANCE = 0.05
 """Relative, of the fact rate and of a source's share of the bytes."""
 
-Progress = Callable[["Build"], None]
-
 
 @dataclass(frozen=True)
-class Leniency:
-    """What need not end a build. It decides no byte of what is written, so a build may be gone on with under another."""
+class ErrorTolerance:
+    """Error-tolerance options. They never change the output bytes, so a build may be resumed under others."""
 
     skip_bad: bool = False
     """Rows that are no documents are counted and listed."""
@@ -44,26 +44,59 @@ class Leniency:
 
 
 def n_processors() -> int:
-    """How many this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def write_corpus(config: CorpusConfig, out: Path, processes: int, leniency: Leniency, progress: Progress) -> None:
-    """Write a corpus into `out`, or go on with it. BadInput, Failed: nothing there says that it is complete."""
+def build_corpus(
+    config: CorpusConfig,
+    out: str | Path,
+    *,
+    processes: int | None = None,
+    skip_bad: bool = False,
+    allow_short: bool = False,
+) -> Corpus:
+    """Write a corpus into a folder, or resume one that was interrupted; a complete one is opened as it is.
+
+    Shows its progress on stderr (`workings.progress`).
+
+    Args:
+        config: Everything that decides the bytes of the corpus.
+        out: The folder: new, or that of the same corpus.
+        processes: How many processes encode; this decides no byte. By default as many as there are processors for us. In a
+            script, a call with more than one belongs under `if __name__ == "__main__":`.
+        skip_bad: Leave out rows that are no documents, counted and listed in the manifest, instead of stopping at them.
+        allow_short: Accept sources that end before the limit or before their share.
+
+    Raises:
+        BadInput: The config, a document or the folder cannot be used.
+        Failed: The corpus does not come out as asked, or a process died. No manifest then says complete, and the same call
+            resumes from there.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> config = CorpusConfig((SourceConfig("generated"),), documents_limit=20, validation_fraction=0.2)
+        >>> corpus = build_corpus(config, Path(mkdtemp()) / "corpus", processes=1)
+        >>> corpus.train.n_documents + corpus.held_out.n_documents
+        20
+        >>> next(corpus.batches(seed=0, rows=2, length=16)).inputs.shape
+        (2, 16)
+    """
+    out, tolerance = Path(out), ErrorTolerance(skip_bad, allow_short)
     tokenizer, sources = config.build_tokenizer(), config.open_sources()
     try:
         out.mkdir(parents=True, exist_ok=True)
         with lock(out):
-            journal = Journal(config, tokenizer, sources, out)
-            if journal.is_complete:
-                return
+            journal = BuildJournal(config, tokenizer, sources, out)
             try:
-                with Encoders(Encoder(tokenizer), processes) as encoders:
-                    Build(config, tokenizer, sources, journal, leniency, progress).run(encoders)
+                if not journal.is_complete:
+                    with Encoders(Encoder(tokenizer), processes or n_processors()) as encoders:
+                        Build(config, tokenizer, sources, journal, tolerance).run(encoders)
             finally:
                 journal.release()
     except OSError as error:
         raise explained(error, out) from error
+    return Corpus.open(out)
 
 
 class Build:
@@ -74,12 +107,11 @@ class Build:
         config: CorpusConfig,
         tokenizer: Tokenizer,
         sources: list[Source],
-        journal: Journal,
-        leniency: Leniency,
-        progress: Progress,
+        journal: BuildJournal,
+        tolerance: ErrorTolerance,
     ) -> None:
         self.config, self.tokenizer, self.sources, self.journal = config, tokenizer, sources, journal
-        self.leniency, self.progress = leniency, progress
+        self.tolerance = tolerance
         self.state, self.totals = journal.state, journal.totals
         self._number = {source.name: i for i, source in enumerate(sources)}
         weights = [source.weight for source in config.documents]
@@ -87,24 +119,31 @@ class Build:
 
     def run(self, encoders: Encoders) -> None:
         """Write all documents, then the manifest that says complete."""
-        self._write_documents(encoders)
+        with track("building the corpus, bytes") as tracker:
+            self._write_documents(encoders, tracker)
         self._check()
         if self.config.fact_rate:
             n = self.config.validation_documents
             entries, pieces = validation_drills(self.config.drills, self.config.seed, n, encoders)
             self._add("validation", np.full(len(pieces), len(self.sources), np.uint16), entries, pieces)
         self.journal.complete()
-        self.progress(self)
 
-    @property
-    def fraction(self) -> float | None:
-        """How much of the work is done, as far as anybody can say."""
-        limits = (("documents", self.config.documents_limit), ("bytes", self.config.bytes_limit))
-        done = [self._n_natural(what) / limit for what, limit in limits if limit]
-        if not done and all(source.bytes_on_disk for source in self.sources):
-            there = sum(source.bytes_on_disk or 0 for source in self.sources)
-            done = [sum(source.meter.position for source in self.sources) / there]
-        return min(max(done), 1.0) if done else None
+    def _show(self, tracker: Tracker, n_total: int | None) -> None:
+        """Show how many bytes of documents are written, of how many in all if that is known."""
+        tokens = self.totals.sum("train", "tokens")
+        tracker.update(self._n_natural("bytes"), f"({tokens:,} training tokens)", n_total)
+
+    def _n_bytes_expected(self) -> int | None:
+        """The bytes that the sources will have given at the end, if what is to come is like what was read."""
+        mixture, sources = self.mixture, self.sources
+        n_read = sum(mixture.taken)
+        expected: list[float] = [self.config.bytes_limit] if self.config.bytes_limit else []
+        if self.config.documents_limit:
+            expected.append(n_read * self.config.documents_limit / max(mixture.n_documents, 1))
+        if all(source.bytes_on_disk and source.position.n_bytes for source in sources):
+            on_disk = sum(source.bytes_on_disk or 0 for source in sources)
+            expected.append(n_read * on_disk / sum(source.position.n_bytes for source in sources))
+        return round(min(expected)) if expected else None
 
     def _n_natural(self, what: str) -> int:
         """A count over all documents written but the drills."""
@@ -112,16 +151,17 @@ class Build:
 
     # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _write_documents(self, encoders: Encoders) -> None:
+    def _write_documents(self, encoders: Encoders, tracker: Tracker) -> None:
         config = self.config
-        stream = blocks(shuffled(self.mixture, config.shuffle_documents, config.shuffle_bytes, config.seed))
+        stream = blocks(shuffle(self.mixture, config.shuffle_documents, config.shuffle_bytes, config.seed))
         self._skip(stream)
         drilling = self._drilling(encoders) if config.fact_rate else None
-        works = ((block, encode_documents(block.documents)) for block in stream)
+        works = ((block, partial(encode_texts, [document.text for document in block.documents])) for block in stream)
         for block, encoded in encoders.in_order(works, ahead=2 * encoders.n + 2):
             self._write(block, encoded, drilling)
             if self.journal.note():
-                self.progress(self)
+                self._show(tracker, self._n_bytes_expected())
+        self._show(tracker, self._n_natural("bytes"))
 
     def _drilling(self, encoders: Encoders) -> Drilling:
         """The drills from where the journal stands."""
@@ -130,7 +170,7 @@ class Build:
         config = self.config
         return Drilling(config.drills, config.fact_rate, config.seed, encoders, self.state.drill_position, seen)
 
-    def _skip(self, stream: Iterator[Block]) -> None:
+    def _skip(self, stream: Iterator[DocumentBlock]) -> None:
         """Pass over the blocks written before a kill. Failed if they are not those that come now."""
         mark = 0
         for block in islice(stream, self.state.n_blocks):
@@ -138,11 +178,11 @@ class Build:
         if mark != self.state.mark:
             raise Failed("the documents are not those this corpus was begun with: give the same, or another folder")
 
-    def _write(self, block: Block, encoded: Encoded, drilling: Drilling | None) -> None:
+    def _write(self, block: DocumentBlock, encoded: Encoded, drilling: Drilling | None) -> None:
         self._check_ids(encoded)
         entries, pieces = encoded.entries, encoded.pieces()
         sources = np.array([self._number[document.source] for document in block.documents], np.uint16)
-        self._note_unreadable(block, encoded.failures)
+        self._note_bad(block, encoded.failures)
         held_out = self._is_held_out(entries)
         self._validate(sources, entries, pieces, np.flatnonzero(held_out))
         train = np.flatnonzero((entries["tokens"] > 0) & ~held_out)
@@ -189,7 +229,7 @@ class Build:
                 kept.append(i)
         self._add("validation", sources[kept], entries[kept], [pieces[i] for i in kept])
 
-    def _add(self, split: str, sources: np.ndarray, entries: np.ndarray, pieces: list[np.ndarray]) -> None:
+    def _add(self, split: SplitName, sources: np.ndarray, entries: np.ndarray, pieces: list[np.ndarray]) -> None:
         self.totals.add(split, sources, entries)
         rows: Any = np.zeros(len(pieces), DOCUMENT)
         for name, values in (("bytes", entries["bytes"]), ("hash", entries["hash"]), ("source", sources)):
@@ -203,14 +243,13 @@ class Build:
 
     # ── what is not as it should be ──────────────────────────────────────────────────────────────────────────────────
 
-    def _note_unreadable(self, block: Block, failures: dict[int, str]) -> None:
+    def _note_bad(self, block: DocumentBlock, failures: dict[int, str]) -> None:
         """Count and list what is no document; the first raises BadInput, unless they are to be skipped."""
-        failed = [Unreadable(block.documents[i].source, block.documents[i].place, why) for i, why in failures.items()]
-        for bad in [*block.unreadable, *failed]:
-            if not self.leniency.skip_bad:
+        failed = [BadDocument(block.documents[i].source, block.documents[i].place, why) for i, why in failures.items()]
+        for bad in [*block.bad, *failed]:
+            if not self.tolerance.skip_bad:
                 raise BadInput(f"{bad}. Mend it, or leave such documents out, counted and listed, with --skip-bad")
-            self.state.unreadable += 1
-            self.journal.list_unreadable(bad)
+            self.journal.note_bad(bad)
 
     def _check_ids(self, encoded: Encoded) -> None:
         if len(encoded.ids) and int(encoded.ids.max()) >= self.tokenizer.width:
@@ -219,10 +258,10 @@ class Build:
             )
 
     def _check(self) -> None:
-        """Whether the corpus is what was asked for. Failed where it is not."""
+        """Check that the corpus is what was asked for. Failed where it is not."""
         if not self.totals.sum("train", "documents"):
             raise Failed("the sources gave no document to train on")
-        if self.config.has_limit and not self.leniency.allow_short:
+        if self.config.has_limit and not self.tolerance.allow_short:
             self._check_length()
             self._check_shares()
         self._check_rate()

@@ -19,17 +19,13 @@ from workings import seeds
 from workings.arithmetic.drills import DrillSpec
 from workings.config import changed
 from workings.errors import BadInput
-from workings.text.build import Leniency, Progress, n_processors, write_corpus
-from workings.text.journal import raw_digest
-from workings.text.manifest import DRILLS, CorpusConfig, CorpusManifest, SourceConfig, Split, SplitName
-from workings.text.shards import differences, open_documents_of, open_ids
+from workings.text.manifest import DRILLS, CorpusManifest, Split, SplitName
+from workings.text.shards import differences, open_ids, open_index, raw_digest
 from workings.text.tokenizer import Tokenizer
-
-__all__ = ["Batch", "Corpus", "CorpusConfig", "SourceConfig", "ValidationDocument", "build_corpus"]
 
 
 @dataclass(frozen=True)
-class Batch:
+class TokenBatch:
     """Rows of one rank. `documents` numbers the documents within a row from 0; `index + 1` is where to go on."""
 
     inputs: np.ndarray
@@ -49,25 +45,6 @@ class ValidationDocument:
     ids: np.ndarray
     """Without the end of text before it."""
     n_bytes: int
-
-
-def build_corpus(
-    config: CorpusConfig,
-    out: str | Path,
-    *,
-    processes: int | None = None,
-    skip_bad: bool = False,
-    allow_short: bool = False,
-    progress: Progress = lambda build: None,
-) -> Corpus:
-    """Write a corpus into the folder `out`, or go on with one that was interrupted; a complete one is opened as it is.
-
-    `processes` encode (by default as many as this machine has cores for us; it decides no byte). Called from a script with
-    more than one, it belongs under `if __name__ == "__main__":`. BadInput for what cannot be used, Failed for what does not
-    come out as asked; then no manifest says complete, and the same call goes on from there.
-    """
-    write_corpus(config, Path(out), processes or n_processors(), Leniency(skip_bad, allow_short), progress)
-    return Corpus.open(out)
 
 
 class Corpus:
@@ -132,7 +109,7 @@ class Corpus:
 
     def batches(
         self, seed: int, rows: int, length: int, rank: int = 0, world: int = 1, start: int = 0
-    ) -> Iterator[Batch]:
+    ) -> Iterator[TokenBatch]:
         """Batches without end from number `start` on; a pure function of the arguments and of the number.
 
         Global batch i is rows*world windows, of which rank r has rows [r*rows, (r+1)*rows). Every epoch is a permutation
@@ -148,11 +125,11 @@ class Corpus:
             windows = np.stack([self.window(order.window(row), length) for row in range(first, first + rows)])
             yield self._batch(windows, index)
 
-    def _batch(self, windows: np.ndarray, index: int) -> Batch:
+    def _batch(self, windows: np.ndarray, index: int) -> TokenBatch:
         inputs = windows[:, :-1]
         begins = inputs == self.manifest.tokenizer.eot
         begins[:, 0] = False
-        return Batch(inputs, windows[:, 1:], np.cumsum(begins, axis=1, dtype=np.int32), index)
+        return TokenBatch(inputs, windows[:, 1:], np.cumsum(begins, axis=1, dtype=np.int32), index)
 
     def _stream(self, start: int, stop: int) -> np.ndarray:
         """Tokens [start, stop) of the training stream, from as many shards as they lie in."""
@@ -172,7 +149,7 @@ class Corpus:
         if source is not None and source not in names:
             raise BadInput(f"the corpus {self.folder} has no source '{source}'; it has {', '.join(names)}")
         for shard in self.held_out.shards:
-            rows = open_documents_of(self.folder, shard)
+            rows = open_index(self.folder, shard)
             if source is not None and names[rows["source"][0]] != source:
                 continue
             ids = open_ids(self.folder, shard, self.dtype)
@@ -197,7 +174,7 @@ class Corpus:
 
     def verify(self) -> list[str]:
         """What is not as it was written, one line each: hashes, counts, ids, document bounds, training apart from validation."""
-        return verify(self.folder)
+        return verify_corpus(self.folder)
 
     def check(self) -> None:
         """BadInput unless `verify` finds everything as it was written."""
@@ -206,7 +183,7 @@ class Corpus:
             raise BadInput(f"the corpus {self.folder} is not as it was built: {'; '.join(wrong[:3])}. Build it again.")
 
 
-def verify(folder: str | Path) -> list[str]:
+def verify_corpus(folder: str | Path) -> list[str]:
     """`Corpus.verify` of a folder that may be too damaged to open. BadInput where there is no manifest."""
     folder = Path(folder)
     manifest = CorpusManifest.read(folder)
@@ -235,7 +212,7 @@ def _tokenizer_differences(folder: Path, digest: str) -> list[str]:
 
 
 def _count_differences(folder: Path, name: str, split: Split) -> Iterator[str]:
-    rows = [open_documents_of(folder, shard) for shard in split.shards]
+    rows = [open_index(folder, shard) for shard in split.shards]
     counted = {
         "documents": (sum(map(len, rows)), split.n_documents),
         "bytes": (sum(int(part["bytes"].sum()) for part in rows), split.n_bytes),
@@ -250,9 +227,9 @@ def _count_differences(folder: Path, name: str, split: Split) -> Iterator[str]:
 
 def _overlap(folder: Path, splits: Mapping[SplitName, Split]) -> list[str]:
     """Whether a validation document is trained on; hashes of one shard in memory at a time."""
-    held = [open_documents_of(folder, shard)["hash"] for shard in splits["validation"].shards]
+    held = [open_index(folder, shard)["hash"] for shard in splits["validation"].shards]
     hashes = np.concatenate([np.empty(0, np.uint64), *held])
-    rows = (open_documents_of(folder, shard) for shard in splits["train"].shards)
+    rows = (open_index(folder, shard) for shard in splits["train"].shards)
     n = sum(int(np.isin(part["hash"], hashes).sum()) for part in rows)
     return [f"{n} training documents are validation documents too"] if n else []
 

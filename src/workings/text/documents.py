@@ -1,31 +1,54 @@
 """A reference (path, hub id, generated, drills, docstrings) → a stream of documents, the same every time it is read.
 
-What is no text is not passed over: it comes out as an `Unreadable` with its place, and who reads decides.
+Files are JSON lines, packed or not, Parquet (by row group) or plain text; none is ever held whole, but a .txt file that is
+one document. A row that is no document is not passed over: it comes out as a `BadDocument` with its place, and the reader of
+the stream decides.
 """
 
 from __future__ import annotations
 
 import ast
+import gzip
+import io
+import json
 import re
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
+from workings.arithmetic.drills import DrillSpec, drill_documents
 from workings.arithmetic.generator import ProblemSpec, generate
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput, Failed
-from workings.hub import HubReference
+from workings.hub import HubReference, first_line
 from workings.text.datasets import generator_preset, hub_data_set, open_hub
-from workings.text.document_files import Meter, Place, Record, choose, files_of, missing_field, records_in
 
+ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")
+_CHUNK = 1 << 20
 _MANY = 10**12
 _SHORTEST_DOCSTRING = 80
 _NO_PROSE = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "lib2to3"}
+
+
+class Place(NamedTuple):
+    """Where in a source a row stands, from 1; made into words only when somebody asks."""
+
+    file: str
+    """"" where the source is no file."""
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.number}" if self.file else f"row {self.number}"
+
+
+Record = object
+"""The text of one row; a ValueError with the reason where it has none; or whatever else stands in its place."""
 
 
 class Document(NamedTuple):
@@ -38,7 +61,7 @@ class Document(NamedTuple):
     """Of the text in UTF-8."""
 
 
-class Unreadable(NamedTuple):
+class BadDocument(NamedTuple):
     """A row that is no document."""
 
     source: str
@@ -49,7 +72,20 @@ class Unreadable(NamedTuple):
         return f"{self.source}, {self.place}: {self.reason}"
 
 
-Row = Document | Unreadable
+SourceRow = Document | BadDocument
+
+
+@dataclass
+class ReadingPosition:
+    """How far a reader has come through its files."""
+
+    finished: int = 0
+    open_file: IO[bytes] | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes read, as they lie on the disk (packed or not)."""
+        return self.finished + (self.open_file.tell() if self.open_file and not self.open_file.closed else 0)
 
 
 @dataclass(frozen=True)
@@ -63,10 +99,10 @@ class Source:
     is_endless: bool = False
     bytes_on_disk: int | None = None
     """Of its files as they lie there (packed or not); None where it has none."""
-    meter: Meter = dataclass_field(default_factory=Meter, compare=False)
+    position: ReadingPosition = dataclass_field(default_factory=ReadingPosition, compare=False)
     warning: str = ""
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[SourceRow]:
         """Rows in order. Failed where the stream breaks off: a half-read source is not a short one."""
         number = 0
         try:
@@ -76,9 +112,10 @@ class Source:
         except (BadInput, Failed):
             raise
         except Exception as error:  # whatever the library of the format, the network or a generator raises
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            message = f"{self.reference}: the stream of documents broke off after row {number:,}: {reason}"
-            raise Failed(f"{message}. Nothing is lost: the same command goes on from there") from error
+            raise Failed(
+                f"{self.reference}: the stream of documents broke off after row {number:,}: {first_line(error)}. "
+                "Nothing is lost: the same command goes on from there"
+            ) from error
 
 
 def open_documents(
@@ -89,13 +126,24 @@ def open_documents(
     seed: int = 0,
     name: str = "",
 ) -> Source:
-    """The source of a reference.
+    """Open a source of documents.
 
-    A path is a .jsonl[.gz|.zst], .parquet or .txt file or a folder of those (by name order); `owner/name[:config][@revision]`
-    a hub data set, streamed (the studies' English: `HuggingFaceFW/fineweb-edu:sample-10BT@<revision>`; mathematics:
-    `open-web-math/open-web-math`); `generated[:preset]` problems of our generator; `drills` those of `drills.py`, endless;
-    `docstrings` those of Python's standard library here. `field` is the column of the text (`question+answer` joins two
-    by a newline), `separator` divides a .txt file into documents. BadInput where the reference is none of these.
+    Args:
+        reference: A .jsonl[.gz|.zst], .parquet or .txt file or a folder of those (read by name order); a hub data set
+            `owner/name[:config][@revision]`, streamed (the studies' English is
+            `HuggingFaceFW/fineweb-edu:sample-10BT@<revision>`); `generated[:PRESET]`, problems without end; `drills`,
+            those of `arithmetic/drills.py` without end; `docstrings`, those of Python's standard library here.
+        field: The column of the text; `question+answer` joins two by a newline.
+        separator: What divides a .txt file into documents; by default the file is one.
+        seed: Seed of problems and drills.
+        name: In file names and tables; by default the end of the reference.
+
+    Raises:
+        BadInput: The reference is none of these.
+
+    Example:
+        >>> next(iter(open_documents("docstrings"))).text[:45]
+        'Record of phased-in incompatible language cha'
     """
     text = str(reference)
     name, spec = name or _name_of(text), generator_preset(text)
@@ -107,25 +155,26 @@ def open_documents(
         return Source(name, text, docstrings)
     path = Path(reference).expanduser()
     if path.exists():
-        files = files_of(path)
+        files = _files_of(path)
         size = sum(file.stat().st_size for file in files)
-        meter = Meter()
-        return Source(name, text, partial(records_in, files, field, separator, meter), bytes_on_disk=size, meter=meter)
+        position = ReadingPosition()
+        records = partial(_records_in, files, field, separator, position)
+        return Source(name, text, records, bytes_on_disk=size, position=position)
     return _from_hub(text, name, field)
 
 
-def _row(source: str, place: Place, record: Record) -> Row:
+def _row(source: str, place: Place, record: Record) -> SourceRow:
     if isinstance(record, ValueError):
-        return Unreadable(source, place, str(record))
+        return BadDocument(source, place, str(record))
     if not isinstance(record, str):
-        return Unreadable(source, place, f"the text is {type(record).__name__}, not text")
+        return BadDocument(source, place, f"the text is {type(record).__name__}, not text")
     if not record.strip():
-        return Unreadable(source, place, "the text is empty")
+        return BadDocument(source, place, "the text is empty")
     try:
         n_bytes = len(record) if record.isascii() else len(record.encode())
     except UnicodeEncodeError as error:
         reason = f"character {error.start + 1} is half of a surrogate pair (\\ud800 to \\udfff), which is no character"
-        return Unreadable(source, place, reason)
+        return BadDocument(source, place, reason)
     return Document(record, source, place, n_bytes)
 
 
@@ -134,6 +183,138 @@ def _name_of(reference: str) -> str:
     last = reference.partition("@")[0].rstrip("/").rpartition("/")[2]
     stem = re.sub(r"\.(jsonl|parquet|txt|json)?(\.gz|\.zst)?$", "", last)
     return re.sub(r"[^A-Za-z0-9-]+", "-", stem).strip("-").lower()[:40] or "documents"
+
+
+# ── from files ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The file itself, or the files of documents in a folder and below, by name. BadInput where there is none."""
+    if not path.is_dir():
+        if not path.name.endswith(ENDINGS):
+            raise BadInput(f"{path}: files of documents end in {', '.join(ENDINGS)}; rename or convert it")
+        return [path]
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and file.name.endswith(ENDINGS) and not file.name.startswith(".")
+    )
+    if not files:
+        raise BadInput(f"the folder {path} holds no file that ends in {', '.join(ENDINGS)}")
+    return files
+
+
+def _records_in(
+    files: Sequence[Path], field: str, separator: str | None, position: ReadingPosition
+) -> Iterator[tuple[Place, Record]]:
+    """The records of files, one after the other; `position` shows how far."""
+    position.finished = 0
+    for file in files:
+        with _opened(file, position) as content:
+            if file.name.endswith(".parquet"):
+                yield from _parquet(content, file, field)
+            elif file.name.endswith(".txt"):
+                yield from _text(content, file, separator)
+            else:
+                yield from _json_lines(content, file, field)
+        position.finished += file.stat().st_size
+
+
+@contextmanager
+def _opened(file: Path, position: ReadingPosition) -> Generator[IO[bytes]]:
+    """The bytes of a file, unpacked. BadInput where it cannot be opened."""
+    try:
+        raw = file.open("rb")
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}") from None
+    with raw:
+        position.open_file = raw
+        if file.name.endswith(".gz"):
+            with gzip.open(raw) as content:
+                yield content  # type: ignore
+        elif file.name.endswith(".zst"):
+            import pyarrow as pa
+
+            with pa.CompressedInputStream(raw, "zstd") as content:
+                yield io.BufferedReader(content, _CHUNK)
+        else:
+            yield raw
+
+
+def _json_lines(lines: IO[bytes], file: Path, field: str) -> Iterator[tuple[Place, Record]]:
+    first = True
+    for number, line in enumerate(lines, start=1):
+        if line.isspace():
+            continue
+        try:
+            row = json.loads(line.decode())  # told that it is UTF-8, json need not find out
+        except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
+            yield Place(file.name, number), ValueError(f"not JSON: {error}")
+            continue
+        yield Place(file.name, number), _choose(row, field, str(file), first)
+        first = False
+
+
+def _parquet(content: IO[bytes], file: Path, field: str) -> Iterator[tuple[Place, Record]]:
+    import pyarrow.parquet as pq  # 0.1 s: not for each encoding process and every --help
+
+    table = pq.ParquetFile(content)
+    names = field.split("+")
+    if not set(names) <= set(table.schema_arrow.names):
+        raise _missing_field(str(file), field, table.schema_arrow.names)
+    number = 0
+    for group in range(table.num_row_groups):
+        for batch in table.iter_batches(batch_size=1000, row_groups=[group], columns=names):
+            for row in batch.to_pylist():
+                number += 1
+                yield Place(file.name, number), _choose(row, field, str(file), first=False)
+
+
+def _text(content: IO[bytes], file: Path, separator: str | None) -> Iterator[tuple[Place, Record]]:
+    pieces = [content.read()] if separator is None else _pieces(content, separator.encode())
+    for number, piece in enumerate(pieces, start=1):
+        if separator is not None and not piece.strip():
+            continue  # what follows the last separator is no document
+        try:
+            yield Place(file.name, number), piece.decode()
+        except UnicodeDecodeError as error:
+            yield Place(file.name, number), ValueError(f"not UTF-8: byte {error.start + 1} of the document")
+
+
+def _pieces(content: IO[bytes], separator: bytes) -> Iterator[bytes]:
+    """What lies between separators, a chunk of the file in memory at a time."""
+    left = b""
+    while chunk := content.read(_CHUNK):
+        *whole, left = (left + chunk).split(separator)
+        yield from whole
+    yield left
+
+
+def _choose(row: Any, field: str, where: str, first: bool) -> Record:
+    """The text of a row: one field, or several (`question+answer`) joined by newlines.
+
+    BadInput where the first row has no such field (the user named the wrong one); later it is the row's fault.
+    """
+    if not isinstance(row, dict):
+        return ValueError(f"the row is a {type(row).__name__}, not an object with fields")
+    if field in row:
+        return row[field]
+    names = field.split("+")
+    if not all(name in row for name in names):
+        error = _missing_field(where, field, list(row))
+        if first:
+            raise error
+        return ValueError(str(error))
+    return _joined([row[name] for name in names])
+
+
+def _missing_field(where: str, field: str, columns: Iterable[str]) -> BadInput:
+    return BadInput(f"{where} has no field '{field}'; it has {', '.join(columns) or 'none'}: choose with --field")
+
+
+def _joined(texts: Sequence[Any]) -> Record:
+    wrong = [text for text in texts if not isinstance(text, str)]
+    return ValueError(f"a field is {type(wrong[0]).__name__}, not text") if wrong else "\n".join(texts)
 
 
 # ── made here ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -151,8 +332,6 @@ def _text_of(problem: Problem) -> str:
 
 
 def _drills(seed: int) -> Iterator[tuple[Place, Record]]:
-    from workings.arithmetic.drills import DrillSpec, drill_documents
-
     for number, text in zip(count(1), drill_documents(DrillSpec(), seed), strict=False):
         yield Place("", number), text
 
@@ -201,7 +380,7 @@ def _hub_records(data_set: HubReference, field: str) -> Iterator[tuple[Place, Re
     if columns is not None:
         wanted = field.split("+")
         if not set(wanted) <= set(columns):
-            raise missing_field(f"the data set {data_set.name}", field, columns)
+            raise _missing_field(f"the data set {data_set.name}", field, columns)
         rows = rows.select_columns(wanted)
     for number, row in enumerate(rows, start=1):
-        yield Place("", number), choose(row, field, f"the data set {data_set.name}", first=number == 1)
+        yield Place("", number), _choose(row, field, f"the data set {data_set.name}", first=number == 1)

@@ -22,7 +22,7 @@ _DRILLS = 300
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CorpusEstimate:
     """Of the training documents. What is None cannot be known: a source without limit does not say how long it is."""
 
     sample_documents: int
@@ -56,7 +56,7 @@ class _Rates:
     seconds: float
 
 
-def estimate(config: CorpusConfig, processes: int) -> Estimate:
+def estimate_corpus(config: CorpusConfig, processes: int) -> CorpusEstimate:
     """Encode the first documents of each source, in their mixture, and scale up. Writes nothing."""
     sources, encoder = config.open_sources(), Encoder(config.build_tokenizer())
     documents, n_unreadable = _sample(config, sources)
@@ -74,7 +74,7 @@ def estimate(config: CorpusConfig, processes: int) -> Estimate:
 
     tokens, n_documents, seconds = scaled("tokens"), scaled("documents"), scaled("seconds")
     size = config.build_tokenizer().dtype.itemsize
-    return Estimate(
+    return CorpusEstimate(
         sample_documents=len(documents),
         sample_bytes=natural.n_bytes,
         sample_unreadable=n_unreadable,
@@ -125,10 +125,10 @@ def _whole_bytes(config: CorpusConfig, sources: Sequence[Source], sample: Sequen
 
 def _source_bytes(source: Source, sample: Sequence[Document]) -> float | None:
     """What a source of files holds, if the rest of them is like the part that was read."""
-    if not source.bytes_on_disk or not source.meter.position:
+    if not source.bytes_on_disk or not source.position.n_bytes:
         return None
     read = sum(document.n_bytes for document in sample if document.source == source.name)
-    return read * source.bytes_on_disk / source.meter.position
+    return read * source.bytes_on_disk / source.position.n_bytes
 
 
 def _drill_rates(config: CorpusConfig, encoder: Encoder) -> _Rates | None:

@@ -6,6 +6,7 @@ it has reached its size. `state` is all that is needed to go on after a kill: fi
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ DOCUMENT = np.dtype(
         ("source", "<u2"),  # by its place in the manifest
     ]
 )
+RAW = np.dtype([("source", "<u2"), ("bytes", "<u8"), ("hash", "<u8")])
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class ShardWriter:
 
     def rows(self) -> Iterator[np.ndarray]:
         """The rows (DOCUMENT) of all documents so far, shard by shard."""
-        yield from (open_documents_of(self.folder, shard) for shard in self.closed)
+        yield from (open_index(self.folder, shard) for shard in self.closed)
         if self.documents:
             self.flush()
             yield np.fromfile(self._part, DOCUMENT)
@@ -189,7 +191,7 @@ def open_ids(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> np.ndarray:
     return np.memmap(path, dtype, "r") if shard.n_tokens else np.empty(0, dtype)
 
 
-def open_documents_of(folder: Path, shard: Shard) -> np.ndarray:
+def open_index(folder: Path, shard: Shard) -> np.ndarray:
     """The rows (DOCUMENT) of a shard, mapped into memory."""
     try:
         return np.load(folder / shard.documents_file, mmap_mode="r", allow_pickle=False)
@@ -197,6 +199,18 @@ def open_documents_of(folder: Path, shard: Shard) -> np.ndarray:
         raise BadInput(
             f"{folder / shard.documents_file} cannot be read ({error}): copy or build the corpus again"
         ) from None
+
+
+def raw_digest(folder: Path, shards: Sequence[Shard]) -> str:
+    """A sha256 over source, length and content hash of every document in order: equal where the raw documents are."""
+    sha256 = hashlib.sha256()
+    for shard in shards:
+        rows = open_index(folder, shard)
+        raw: Any = np.empty(len(rows), RAW)  # without the offsets, which differ from arm to arm
+        for name in RAW.names or ():
+            raw[name] = rows[name]
+        sha256.update(raw.tobytes())
+    return sha256.hexdigest()
 
 
 def differences(folder: Path, shard: Shard, dtype: np.dtype[Any], width: int, eot: int) -> Iterator[str]:
@@ -208,7 +222,7 @@ def differences(folder: Path, shard: Shard, dtype: np.dtype[Any], width: int, eo
         elif sha256_of(path) != digest:
             yield f"{name} is not what was written (sha256)"
     try:
-        ids, rows = open_ids(folder, shard, dtype), open_documents_of(folder, shard)
+        ids, rows = open_ids(folder, shard, dtype), open_index(folder, shard)
     except BadInput as error:
         yield str(error)
         return

@@ -27,34 +27,45 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import tiktoken
+import tokenizers
 
 from workings.arithmetic.facts import FactVocabulary, embedding_width
 from workings.arithmetic.rewrite import MODES, Mode, rewrite_counted, shuffled, tokens_in
 from workings.errors import BadInput, suggestion
+from workings.files import sha256_of, to_json, write_atomic
 from workings.text.bpe import (
     BPE,
     END_OF_TEXT,
+    TOKENIZER_FILE,
+    bpe_in,
+    hf_json,
+    hf_settings,
     library_for,
     open_bpe,
     sample_texts,
     tiktoken_encoding,
     token_bytes,
 )
-from workings.text.export import bpe_in, hf_json, hf_settings, read_folder, write_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 Vocabulary = Literal["digits", "facts", "shuffled", "reserved"]
 VOCABULARIES: tuple[Vocabulary, ...] = get_args(Vocabulary)
 
 PREPARATION = 1
 """Raised when rewriting or shuffling gives another text than before: a corpus and a model must have been prepared alike."""
+FORMAT = 1
+_HUGGING_FACE = ("tokenizer.json", "tokenizer_config.json")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -95,17 +106,17 @@ class Tokenizer:
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
         """What `save` wrote. BadInput where a file is missing or was changed, or where we prepare text otherwise by now."""
-        content, about = read_folder(Path(folder))
+        content, about = read_tokenizer_folder(Path(folder))
         if about["preparation"] != PREPARATION:
             raise BadInput(
-                f"{folder} belongs to another way of rewriting text ({about['preparation']}; this version has {PREPARATION}): "
-                "use the version that made it, or build the tokenizer and what was made with it again"
+                f"{folder} was built with version {about['preparation']} of rewriting, and this is version {PREPARATION}: "
+                "use the workings that built it, or rebuild the tokenizer and what was made with it"
             )
         bpe = bpe_in(content, about["unused"], about["base_size"], about["eot"])
         facts = FactVocabulary.from_dict(about["facts"])
         found = cls(bpe, about["vocabulary"], facts, about["mode"], library_for(bpe))
         if found.digest != about["digest"]:
-            raise BadInput(f"{folder} does not mean to this version what it meant when it was written: build it again")
+            raise BadInput(f"{folder} was built by an incompatible version (digest mismatch); rebuild it")
         return found
 
     def save(self, folder: str | Path) -> Path:
@@ -121,7 +132,7 @@ class Tokenizer:
             "digest": self.digest,
             "facts": self.facts.to_dict(),
         }
-        return write_folder(Path(folder), self._hf_json(), self._hf_settings(), about)
+        return write_tokenizer_folder(Path(folder), self._hf_json(), self._hf_settings(), about)
 
     @property
     def eot(self) -> int:
@@ -216,17 +227,15 @@ class Tokenizer:
         """The ids of a prepared text with the text of each; half a character shows as U+FFFD."""
         return ((i, self._bytes[i].decode("utf-8", "replace")) for i in self.encode(text))
 
-    def hf(self) -> Any:
+    def hf(self) -> PreTrainedTokenizerFast:
         """A `PreTrainedTokenizerFast` with the same ids on any text. eos is the end of text, pad an id of no other use."""
         from transformers import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast(tokenizer_object=self._rust(), **self._hf_settings())
 
-    def _rust(self) -> Any:
+    def _rust(self) -> tokenizers.Tokenizer:
         """What is inside Hugging Face's tokenizer, set as its settings set it."""
-        from tokenizers import Tokenizer as Rust
-
-        rust = Rust.from_str(json.dumps(self._hf_json()))
+        rust = tokenizers.Tokenizer.from_str(json.dumps(self._hf_json()))
         rust.encode_special_tokens = True
         return rust
 
@@ -264,11 +273,11 @@ class Tokenizer:
         return [token_bytes(name) for name in self._names]
 
     @cached_property
-    def _fast(self) -> Any:
+    def _fast(self) -> tiktoken.Encoding | None:
         return tiktoken_encoding(self.bpe, self._matched) if self.library == "tiktoken" else None
 
     @cached_property
-    def _exported(self) -> Any:
+    def _exported(self) -> tokenizers.Tokenizer:
         return self._rust()
 
     def _tokens_in(self, text: str) -> set[str]:
@@ -302,6 +311,54 @@ class Tokenizer:
                 raise BadInput(
                     f"{where} cannot be exported with the same ids: {text[:40]!r} differs; take another base"
                 )
+
+
+def write_tokenizer_folder(
+    folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any], about: Mapping[str, Any]
+) -> Path:
+    """Write the three files; ours last, so that a folder that was half written does not open."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TOKENIZER_FILE).unlink(missing_ok=True)
+    write_atomic(folder / "tokenizer.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    write_atomic(folder / "tokenizer_config.json", to_json({"tokenizer_class": "PreTrainedTokenizerFast", **settings}))
+    whole = {"format": FORMAT, **about, "files": {name: sha256_of(folder / name) for name in _HUGGING_FACE}}
+    write_atomic(folder / TOKENIZER_FILE, to_json({**whole, "sha256": _digest(whole)}))
+    return folder
+
+
+def _digest(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(to_json(about).encode()).hexdigest()
+
+
+def read_tokenizer_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The contents of tokenizer.json and of our own file. BadInput where one is missing or is not as it was written."""
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise BadInput(
+            f"{folder} holds no tokenizer of ours (no {TOKENIZER_FILE}): make one with 'workings tokenizer build'"
+        )
+    try:
+        about = json.loads((folder / TOKENIZER_FILE).read_text("utf-8"))
+        form, own, files = about["format"], about.pop("sha256"), {name: about["files"][name] for name in _HUGGING_FACE}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadInput(
+            f"{folder / TOKENIZER_FILE} cannot be read: copy the tokenizer again, or build it again"
+        ) from None
+    if form != FORMAT:
+        raise BadInput(
+            f"{folder / TOKENIZER_FILE} is in format {form}, which this version cannot read (it reads {FORMAT})"
+        )
+    if own != _digest(about):
+        raise BadInput(
+            f"{folder / TOKENIZER_FILE} was changed since it was written: copy the tokenizer again, or build it again"
+        )
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise BadInput(f"{folder / name} is missing: copy the whole folder of the tokenizer")
+        if sha256_of(folder / name) != digest:
+            raise BadInput(
+                f"{folder / name} was changed since it was written: copy the tokenizer again, or build it again"
+            )
+    return json.loads((folder / "tokenizer.json").read_text("utf-8")), about
 
 
 def _choice(what: str, given: str, choices: Sequence[str]) -> None:

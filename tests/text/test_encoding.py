@@ -1,8 +1,13 @@
-"""Encoding in bulk gives the ids that the tokenizer gives, on any texts in any company."""
+"""Encoding in bulk gives the ids that the tokenizer gives; processes give results in order, and the death of one is heard."""
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
+from functools import partial
+from itertools import islice
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import pytest
@@ -10,10 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workings.arithmetic.facts import FAMILIES
-from workings.errors import BadInput
+from workings.errors import BadInput, Failed
 from workings.text.bpe import sample_texts
-from workings.text.bulk import BulkEncoder
-from workings.text.encoding import Encoder
+from workings.text.encoding import BulkEncoder, Encoder, Workers
 from workings.text.tokenizer import VOCABULARIES, Tokenizer
 
 PARTS = [
@@ -112,3 +116,76 @@ def test_one_bad_text_is_named_and_harms_no_other(tokenizer):
     pieces = encoded.pieces()
     assert [tokenizer.decode(pieces[i][1:]) for i in (0, 2)] == ["fine", "so <MUL_2_3_6>"] and len(pieces[1]) == 0
     assert encoded.entries["facts"].tolist() == [0, 0, 1]
+
+
+# ── in several processes ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_results_come_in_the_order_of_the_work(n):
+    with Workers(100, n) as workers:
+        works = [(label, partial(operator.add, label)) for label in range(40)]
+        assert list(workers.in_order(works, ahead=7)) == [(label, 100 + label) for label in range(40)]
+
+
+def test_two_streams_share_processes_and_one_of_them_has_no_end():
+    with Workers(3, 2) as workers:
+        endless = workers.in_order(((i, partial(pow, 2)) for i in iter(int, 1)), ahead=3)
+        other = workers.in_order([(i, partial(operator.mul, i)) for i in range(9)], ahead=4)
+        assert [(result, next(endless)[1]) for _, result in other] == [(3 * i, 8) for i in range(9)]
+
+
+def test_no_more_is_under_way_than_allowed():
+    taken = []
+
+    def works():
+        for i in range(20):
+            taken.append(i)
+            yield i, partial(operator.add, i)
+
+    with Workers(0, 2) as workers:
+        for label, _ in workers.in_order(works(), ahead=5):
+            assert len(taken) - label <= 5
+
+
+def test_an_error_comes_at_its_turn():
+    with Workers(2, 2) as workers:
+        results = workers.in_order(
+            [(d, partial(operator.floordiv, d)) for d in (8, 6)] + [("x", partial(len, ()))], ahead=3
+        )
+        assert list(islice(results, 2)) == [(8, 4), (6, 3)]
+        with pytest.raises(Failed, match="TypeError in an encoding process"):
+            next(results)
+    with Workers("no table", 1) as workers, pytest.raises(BadInput):
+        list(workers.in_order([(0, _refuse)], ahead=1))
+
+
+def _refuse(tool: str) -> None:
+    raise BadInput(tool)
+
+
+@pytest.mark.parametrize("when", ["before any work", "in the middle of a large result"])
+def test_the_death_of_a_process_ends_the_work(when):
+    with Workers(7, 2) as workers:
+        process, pipe = workers._idle.get()
+        if when == "before any work":
+            process.kill()
+        else:
+            pipe = _Killing(process, pipe)
+        workers._idle.put((process, pipe))
+        results = workers.in_order(((i, partial(np.full, 10**7)) for i in range(50)), ahead=4)
+        with pytest.raises(Failed, match=r"an encoding process died \(exit code -9\) without an error message"):
+            for _, result in results:
+                assert result.shape == (10**7,)
+
+
+class _Killing:
+    """A pipe whose process is killed when a result lies in it that is too large for it."""
+
+    def __init__(self, process: BaseProcess, pipe: Connection) -> None:
+        self.process, self.pipe, self.send = process, pipe, pipe.send
+
+    def recv(self) -> object:
+        assert self.pipe.poll(30)
+        self.process.kill()
+        return self.pipe.recv()

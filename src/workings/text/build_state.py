@@ -1,14 +1,15 @@
-"""The state of a build ⇄ its folder: what lets a killed build go on, and the manifest that says complete at the end."""
+"""The state of a build ⇄ its folder: what lets a killed build go on, and the manifest that says complete at the end.
+
+state.json is written about once a second. Files are then cut to the lengths it names, so whatever a killed build wrote after
+it is forgotten.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from workings.config import to_dict
 from workings.errors import BadInput
 from workings.files import drop_half_written, to_json, write_atomic
 from workings.run import versions
-from workings.text.documents import Source, Unreadable
+from workings.text.documents import BadDocument, Source
 from workings.text.manifest import (
     COUNTS,
     DRILLS,
@@ -31,23 +32,22 @@ from workings.text.manifest import (
     SplitName,
     TokenizerIdentity,
 )
-from workings.text.shards import Shard, ShardWriter, open_documents_of
+from workings.text.shards import Shard, ShardWriter, raw_digest
 from workings.text.tokenizer import Tokenizer
 
-SECONDS = 1.0
+SECONDS_BETWEEN_NOTES = 1.0
 """Between two entries of the journal."""
-RAW = np.dtype([("source", "<u2"), ("bytes", "<u8"), ("hash", "<u8")])
 LISTED = 1000
 """Unreadable rows that the manifest lists; all are counted."""
 
 
 @dataclass
-class State:
+class BuildState:
     """What a build remembers, beside totals and files."""
 
     n_blocks: int = 0
     drill_position: int = 0
-    """In the drills of `drilling.py`."""
+    """Drills gone through, with those left out as repeats."""
     mark: int = 0
     """Over the documents of these blocks, to know them again."""
     largest_drill: int = 0
@@ -97,7 +97,7 @@ class Totals:
         return self.sum("train", "facts_arm_facts") / max(self.sum("train", "facts_arm_tokens"), 1)
 
 
-class Journal:
+class BuildJournal:
     """The folder of a corpus being built; its caller holds the folder's lock.
 
     BadInput if the folder holds anything else, or was begun with other settings.
@@ -106,7 +106,7 @@ class Journal:
     def __init__(self, config: CorpusConfig, tokenizer: Tokenizer, sources: list[Source], out: Path) -> None:
         self.config, self.tokenizer, self.sources, self.out = config, tokenizer, sources, out
         names = [source.name for source in sources] + ([DRILLS] if config.fact_rate else [])
-        self.totals, self.state = Totals(names), State()
+        self.totals, self.state = Totals(names), BuildState()
         self.writers = {
             stem: ShardWriter(out, stem, tokenizer.dtype, config.shard_tokens)
             for stem in ("train", *(f"val_{name}" for name in names))
@@ -118,7 +118,7 @@ class Journal:
 
     def note(self) -> bool:
         """Make what was done so far safe from any end; at most once a second, and whether it was done now."""
-        if time.monotonic() - self._noted < SECONDS:
+        if time.monotonic() - self._noted < SECONDS_BETWEEN_NOTES:
             return False
         state = {
             "state": asdict(self.state),
@@ -131,7 +131,9 @@ class Journal:
         self._noted = time.monotonic()
         return True
 
-    def list_unreadable(self, bad: Unreadable) -> None:
+    def note_bad(self, bad: BadDocument) -> None:
+        """Count a row that is no document, and list it if it is among the first."""
+        self.state.unreadable += 1
         if len(self.state.unreadable_listed) < LISTED:
             listed = {"source": bad.source, "place": str(bad.place), "reason": bad.reason}
             self.state.unreadable_listed.append(listed)
@@ -175,7 +177,7 @@ class Journal:
         for name, writer in self.writers.items():
             writer.restore(state["writers"][name] if state else nothing)
         if state:
-            self.state = State(**state["state"])
+            self.state = BuildState(**state["state"])
             for split, rows in state["totals"].items():
                 self.totals.of[split][:] = np.array(rows, np.int64)
 
@@ -206,15 +208,3 @@ class Journal:
         return Split(
             **counts, raw_sha256=raw_digest(self.out, shards), sources=self.totals.by_source(name), shards=tuple(shards)
         )
-
-
-def raw_digest(folder: Path, shards: Sequence[Shard]) -> str:
-    """A sha256 over source, length and content hash of every document in order: equal where the raw documents are."""
-    sha256 = hashlib.sha256()
-    for shard in shards:
-        rows = open_documents_of(folder, shard)
-        raw: Any = np.empty(len(rows), RAW)  # without the offsets, which differ from arm to arm
-        for name in RAW.names or ():
-            raw[name] = rows[name]
-        sha256.update(raw.tobytes())
-    return sha256.hexdigest()
