@@ -292,7 +292,7 @@ def test_a_folder_that_was_changed_does_not_open(name, tmp_path):
 def test_other_rules_of_preparation_are_refused(tmp_path, monkeypatch):
     build("facts").save(tmp_path)
     monkeypatch.setattr("workings.text.tokenizer.PREPARATION", 0)
-    with pytest.raises(BadInput, match="another way of rewriting"):
+    with pytest.raises(BadInput, match="built with version 1 of rewriting, and this is version 0"):
         Tokenizer.load(tmp_path)
 
 
