@@ -102,8 +102,12 @@ def test_training_and_resuming_by_the_verb(words, tmp_path, capsys):
     assert report.endswith("report.html")
     run = next((tmp_path / "runs" / "train-codi").glob("2*"))
     assert CODI.load(run / "checkpoint" / "model").answer(["a has 3 pens . how many now ?"])
-    assert main([*given, "--resume", str(run)]) == 2
+    resume = ["codi", "train", "--out", str(tmp_path / "runs"), "--resume", str(run)]
+    assert main(resume) == 2
     assert "is finished" in capsys.readouterr().err
+    for setting in (["--recipe", "gpt2"], ["--set", "seed=1"], ["--problems", "generated"], ["--dry-run"]):
+        assert main([*resume, *setting]) == 2
+        assert f"leave the other settings out ({setting[0]})" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_checkpoint_is_said_so(words, tmp_path, capsys):

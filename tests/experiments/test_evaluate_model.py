@@ -235,7 +235,7 @@ def test_a_run_that_was_stopped_goes_on_without_judging_again(place, training, m
 
 
 def test_a_training_logs_the_same_numbers_that_an_evaluation_finds(place, records, tmp_path):
-    asked = pretrain_gpt2.Config(hellaswag=str(place / "h.jsonl"), judged=PROBES)
+    asked = pretrain_gpt2.Config(hellaswag=str(place / "h.jsonl"), n_judged=PROBES)
     with Run.start(tmp_path, "pretrain-gpt2", "mini", 0, asked) as run:
         (evaluation,) = pretrain_gpt2.evaluations(asked, run)
         logged = evaluation(open_language(place / "one", device="cpu"), 5)

@@ -21,7 +21,7 @@ VERBS = {
     "verify": Verb("runs:Verify", "Check that every file of a run, or of a corpus, is unchanged."),
     "codi train": Verb("thoughts:CodiTrain", "Train a language model to think in continuous vectors."),
     "codi import": Verb("thoughts:CodiImport", "Turn a released CODI checkpoint into a folder of ours."),
-    "codi answer": Verb("thoughts:CodiAnswer", "Answer questions by thinking (or in words); one line each."),
+    "codi answer": Verb("thoughts:CodiAnswer", "Answer questions by thinking, or in words; one line each."),
     "thoughts collect": Verb("thoughts:Collect", "Think about problems and store every hidden state."),
     "lens fit": Verb("thoughts:LensFit", "Fit a tuned lens on a store's training problems."),
     "lens score": Verb("thoughts:LensScore", "Judge a lens on a store's test problems, beside controls."),

@@ -9,16 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from workings import evals, models
-from workings.cli.options import (
-    Command,
-    Given,
-    Printing,
-    Running,
-    config_fields,
-    option,
-    positional,
-    refuse_beside_resume,
-)
+from workings.cli.options import Command, Given, Printing, Resumable, Running, config_fields, option, positional
 from workings.config import changed
 from workings.errors import BadInput
 from workings.experiment import load, plan, report_runs, resume_run
@@ -43,29 +34,25 @@ class Pretrain(Running):
     )
 
     def __call__(self) -> None:
-        if self.resume:
-            refuse_beside_resume(self.given, self.set, self.config, self.preset != "mini", self.dry_run)
-        self.print_report(self.runs("pretrain-gpt2", self.given, [self.preset]))
+        self.run_and_report("pretrain-gpt2", [self.preset])
         if self.dry_run:
-            experiment, settings = load("pretrain-gpt2"), [*self.given.settings, *self.set]
-            [planned] = plan(experiment, [self.preset], overrides=settings, config_path=self.config)
+            experiment = load("pretrain-gpt2")
+            [planned] = plan(experiment, [self.preset], overrides=self.settings, config_path=self.config)
             lines = experiment.module.described_budget(planned.config, self.processes, self.flops_per_second)
             print("\n".join(lines))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Printing):
+class Evaluate(Resumable, Printing):
     """Evaluate a model, or all checkpoints of trainings, item by item.
 
     Prints the path of report.html.
     """
 
-    tasks: tuple[str, ...] = positional(help="benchmarks: hellaswag, gsm8k, probes, one or several")
-    checkpoints: tuple[str, ...] = option((), "run directories of trainings, whose kept models are all evaluated")
-    data: tuple[str, ...] = option((), "data of the benchmark: a hub id or path; for several gsm8k=… hellaswag=…")
+    tasks: tuple[str, ...] = positional(help="one or several benchmarks: hellaswag, gsm8k, probes")
+    checkpoints: tuple[str, ...] = option((), "run directories of trainings, of which every checkpoint is evaluated")
+    data: tuple[str, ...] = option((), "benchmark data: a path or hub id; for two benchmarks gsm8k=… hellaswag=…")
     custom: Literal["both", "karpathy", "lm-eval"] = option("both", "HellaSwag scoring convention")
-    out: str = option("runs", "folder that runs go into")
-    resume: str | None = option(None, "unfinished run to resume")
     given: Given = config_fields(
         "evaluate-model",
         *("model", "seed", "device", "precision", "settings.limit", "settings.num_fewshot", "settings.prompt"),
@@ -75,21 +62,21 @@ class Evaluate(Printing):
     def __call__(self) -> None:
         experiment = load("evaluate-model").module
         tasks = evals.checked_tasks(self.tasks)
-        fields = self.given | _data(self.data, tasks)
-        if self.custom != "both":
-            fields["settings.conventions"] = [self.custom]
-        config = changed(experiment.Config(), {"tasks": tasks, **fields})
         if self.resume:
-            refuse_beside_resume(fields, self.checkpoints)
+            self.refuse_settings()
             before = RunRecord.find(self.resume, self.out).config(experiment.Config).tasks
             if set(tasks) != set(before):
                 raise BadInput(f"--resume: that run judges {' '.join(before)}; name these tasks")
             records = [resume_run(self.resume, self.out, name="evaluate-model")]
         else:
+            fields = {"tasks": tasks, **self.given, **self._data_of(tasks)}
+            if self.custom != "both":
+                fields["settings.conventions"] = [self.custom]
+            config = changed(experiment.Config(), fields)
             if self.checkpoints and config.model:
                 raise BadInput("name a model or checkpoints, not both: they would be two evaluations")
-            places = [{"checkpoints": one} for one in self.checkpoints] or [{}]
-            records = [experiment.evaluate_model(changed(config, place), self.out) for place in places]
+            judged = [changed(config, {"checkpoints": one}) for one in self.checkpoints] or [config]
+            records = [experiment.evaluate_model(one, self.out) for one in judged]
         page = report_runs(records)
         if self.json:
             files = [(record, file) for record in records for file in sorted((record.path / "results").glob("*"))]
@@ -98,23 +85,21 @@ class Evaluate(Printing):
         else:
             print(page)
 
-
-def _data(given: Sequence[str], tasks: Sequence[str]) -> dict[str, object]:
-    """`--data PATH` for the one task that reads data, `--data gsm8k=PATH hellaswag=PATH` for several."""
-    readers = [task for task in tasks if task != "probes"]
-    found: dict[str, object] = {}
-    for one in given:
-        name, equals, place = one.partition("=")
-        if not equals or Path(one).exists():
-            if len(readers) != 1:
-                raise BadInput(f"--data {one}: say for which task, as in --data {(readers or ['gsm8k'])[0]}={one}")
-            name, place = readers[0], one
-        if name not in readers:
-            raise BadInput(
-                f"--data {one}: '{name}' is none of the tasks asked for that read data ({', '.join(readers) or 'none'})"
-            )
-        found[f"settings.{name}_data"] = place
-    return found
+    def _data_of(self, tasks: Sequence[str]) -> dict[str, str]:
+        """Settings from `--data PATH` for the one task that reads data, `--data gsm8k=PATH hellaswag=PATH` for several."""
+        readers = [task for task in tasks if task != "probes"]
+        found = {}
+        for one in self.data:
+            name, equals, place = one.partition("=")
+            if not equals or Path(one).exists():
+                if len(readers) != 1:
+                    raise BadInput(f"--data {one}: say for which task, as in --data {(readers or ['gsm8k'])[0]}={one}")
+                name, place = readers[0], one
+            if name not in readers:
+                known = ", ".join(readers) or "none"
+                raise BadInput(f"--data {one}: '{name}' is none of the tasks named that read data ({known})")
+            found[f"settings.{name}_data"] = place
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 A verb is a frozen dataclass derived from `Command`. Its fields are set from the words of a command line, then it is called. It may
 inherit options that several verbs share, and have one field `given: Given = config_fields(…)`, which receives the config fields
-that were named. jsonargparse parses the words and checks their types.
+that were named. Words become values as `workings.config` reads them in a setting.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ import dataclasses
 import inspect
 import itertools
 import json
-import re
+import types
 import typing
 from abc import ABC, abstractmethod
-from argparse import SUPPRESS, ArgumentError, BooleanOptionalAction, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NoReturn
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
-from workings.config import REQUIRED, field_of, in_words, names_of
+from workings.config import REQUIRED, field_of, in_words, names_of, read_text
 from workings.errors import BadInput, suggestion
 from workings.experiment import load, report_runs, resume_run, run_experiment
 from workings.launch import rank_here
 from workings.progress import quietly
-from workings.run import RunRecord
 
 ConfigOf = str | Callable[[Sequence[str]], type | None]
 """An experiment, whose Config is meant, or a function from the words behind the verb to a config class."""
@@ -75,14 +74,7 @@ class Flag:
     @property
     def words(self) -> str:
         """The flag as it is typed."""
-        return self.name if "positional" in self.field.metadata else "--" + self.name.replace("_", "-")
-
-    @property
-    def kind(self) -> Any:
-        """The type of one word: that of the field without None, or of an item of its tuple."""
-        kinds = [kind for kind in typing.get_args(self.annotation) if kind is not type(None)]
-        kind = kinds[0] if type(None) in typing.get_args(self.annotation) else self.annotation
-        return typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else kind
+        return self.name if "positional" in self.field.metadata else _typed(self.name)
 
     @property
     def help(self) -> str:
@@ -94,28 +86,35 @@ class Flag:
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `add_argument`. What is not typed stays absent: the dataclass knows its default."""
-        settings: dict[str, Any] = {"default": SUPPRESS, "help": self.help}
-        if self.kind is bool:
+        settings: dict[str, Any] = {"default": SUPPRESS, "help": self.help.replace("%", "%%")}
+        kind, several = self.annotation, False
+        if typing.get_origin(kind) in (typing.Union, types.UnionType):  # None is a flag left out
+            kind = typing.Union[tuple(one for one in typing.get_args(kind) if one is not type(None))]  # noqa: UP007
+        if typing.get_origin(kind) is tuple:
+            kind, several = typing.get_args(kind)[0], True
+        if kind is bool:
             return settings | {"action": BooleanOptionalAction if self.stands_for else "store_true"}
-        several = any(typing.get_origin(kind) is tuple for kind in (self.annotation, *typing.get_args(self.annotation)))
+        if kind not in (str, Path):  # text stays as it is typed, quotation marks and all
+            settings["type"] = partial(self._read, kind)
         required = self.field.default is REQUIRED and not self.stands_for
-        settings["type"] = self.kind
-        if several and typing.get_origin(self.kind) is Literal:  # jsonargparse calls the type with each word
-            settings |= {"type": str, "choices": list(typing.get_args(self.kind))}
         if "positional" in self.field.metadata:
-            return settings | {"nargs": ("+" if required else "*") if several else None if required else "?"}
-        return (
-            settings
-            | ({"nargs": "+", "action": "extend"} if several else {})
-            | ({"required": True} if required else {})
-        )
+            return settings | {"nargs": ("+" if required else "*") if several else None}
+        if typing.get_origin(kind) is Literal:
+            settings["metavar"] = f"{{{','.join(map(str, typing.get_args(kind)))}}}"
+        return settings | {"required": required} | ({"nargs": "+", "action": "extend"} if several else {})
+
+    def _read(self, kind: Any, word: str) -> Any:
+        try:
+            return read_text(kind, word, self.name)
+        except BadInput:
+            raise BadInput(f"{self.words} must be {in_words(kind)}, not '{word}'") from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command(ABC):
     """A verb, or options that several verbs share."""
 
-    quiet: bool = option(False, "show no progress and no notes; results, warnings and errors are shown")
+    quiet: bool = option(False, "hide progress and notes; results, warnings and errors are still shown")
 
     @abstractmethod
     def __call__(self) -> int | None:
@@ -125,13 +124,16 @@ class Command(ABC):
     def carry_out(cls, program: str, words: Sequence[str]) -> int | None:
         """Set the fields from the words of a command line, and call."""
         flags, inside_groups = _flags(cls, words)
-        _check_options(program, words, flags)
         values = _parsed(cls, program, words, flags, inside_groups)
         given = {flags[name].stands_for: value for name, value in values.items() if flags[name].stands_for}
         own: dict[str, Any] = {name: value for name, value in values.items() if not flags[name].stands_for}
         command = cls(**own, **({"given": Given(given)} if given else {}))
         with quietly(command.quiet):
             return command()
+
+
+def _typed(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _flags(verb: type[Command], words: Sequence[str]) -> tuple[dict[str, Flag], list[Flag]]:
@@ -153,15 +155,9 @@ def _flags(verb: type[Command], words: Sequence[str]) -> tuple[dict[str, Flag], 
     return named | own, inside  # a field of the verb is not hidden by a config field of its name
 
 
-def _check_options(program: str, words: Sequence[str], flags: Mapping[str, Flag]) -> None:
-    """BadInput for an option that the verb has not, before the parser's own, less helpful, word on it."""
-    known = [*(flag.words for flag in flags.values()), "--help"]
-    known += [f"--no-{flag.words[2:]}" for flag in flags.values() if flag.kind is bool and flag.stands_for]
-    options = [word.partition("=")[0] for word in itertools.takewhile(lambda word: word != "--", words)]
-    for option in options:
-        if option.startswith("--") and option not in known:
-            hint = suggestion(option, known) or f"; it has {', '.join(known)}"
-            raise BadInput(f"{program.partition(' ')[2]} has no option {option}{hint}")
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message} (see {self.prog} --help)")
 
 
 def _parsed(
@@ -169,25 +165,24 @@ def _parsed(
 ) -> dict[str, Any]:
     """The values of the flags that are among the words."""
     lines = [f"  {flag.name}: {flag.help}" for flag in inside_groups]
-    parser = ArgumentParser(
+    parser = _Parser(
         prog=program,
         description=inspect.getdoc(verb),
         epilog="\n".join(["config fields in groups, by --set field=value:", *lines]) if lines else None,
-        formatter_class=type("Help", (DefaultHelpFormatter, RawDescriptionHelpFormatter), {}),
-        exit_on_error=False,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     group = parser.add_argument_group("config fields")
+    known: list[str] = []
     for flag in flags.values():
-        (group if flag.stands_for else parser).add_argument(flag.words, **flag.arguments())
-    try:
-        values = vars(parser.parse_args(list(words)))
-    except ArgumentError as error:
-        message = str(error)
-        about = re.search(r'Parser key "([\w.]+)".*Got value: (.*)', message, re.DOTALL)
-        if about:
-            flag = flags[about[1]]
-            message = f"{flag.words} must be {in_words(flag.kind)}, not '{about[2].strip()}'"
-        raise BadInput(f"{message} (see {program} --help)") from None
+        target = group if flag.stands_for else parser
+        known += target.add_argument(flag.words, **flag.arguments()).option_strings
+    known.append("--help")
+    for word in itertools.takewhile(lambda word: word != "--", words):
+        option = word.partition("=")[0]
+        if option.startswith("--") and option not in known:  # the parser would say less about it
+            hint = suggestion(option, known) or f"; it has {', '.join(known)}"
+            raise BadInput(f"{program.partition(' ')[2]} has no option {option}{hint}")
+    values = vars(parser.parse_args(list(words)))
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
@@ -196,45 +191,60 @@ def _parsed(
 
 @dataclass(frozen=True, kw_only=True)
 class Printing(Command):
-    """How results are printed."""
+    """The form in which results are printed."""
 
     json: bool = option(False, "print JSON")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running(Command):
-    """Runs of an experiment: their config beside the flags that stand for its fields, and where they go."""
+class Resumable(Command):
+    """The folder of the runs, and an unfinished run to go on with."""
 
-    set: tuple[str, ...] = option((), "settings of config fields, as field=value, dotted for groups: training.steps=64")
-    config: str | None = option(None, "YAML file of config fields, such as the config.yaml of a run")
-    out: str = option("runs", "folder that runs go into")
-    resume: str | None = option(None, "unfinished run to resume, exactly where it stood")
-    dry_run: bool = option(False, "print the resolved config and inputs, run nothing")
+    out: str = option("runs", "folder for the runs")
+    resume: str | None = option(None, "unfinished run to resume, as it was configured: no other setting may be given")
 
-    def runs(self, experiment: str, given: Given, arms: Sequence[str] = (), **more: Any) -> list[RunRecord]:
-        """Resume a run of the experiment, or start some; `more` goes to `run_experiment`."""
-        if self.resume:
-            return [resume_run(self.resume, self.out, name=experiment)]
-        settings = [*given.settings, *self.set]
-        return run_experiment(
-            experiment, arms, overrides=settings, config_path=self.config, root=self.out, dry_run=self.dry_run, **more
-        )
-
-    def print_report(self, records: Sequence[RunRecord]) -> None:
-        """Write the report on the runs, and print its path; under torchrun the first process does."""
-        if records and not rank_here():
-            print(report_runs(records))
+    def refuse_settings(self) -> None:
+        """BadInput if anything is set beside --resume but the folder, the arguments and how results are shown."""
+        named: list[str] = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Given):
+                named += [dotted.rpartition(".")[2] for dotted in value]
+            elif field.name not in ("resume", "out", "quiet", "json") and "positional" not in field.metadata:
+                named += [field.name] * (value != field.default)
+        if named:
+            listed = ", ".join(map(_typed, named))
+            raise BadInput(f"--resume goes on with a run as it was configured: leave the other settings out ({listed})")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Computing(Command):
-    """Where and in which format a model computes."""
+class Running(Resumable):
+    """Runs of an experiment, whose config is set by a file, by settings, and by the flags that stand for its fields."""
 
-    device: str = option("auto", "device: auto, cpu, cuda or mps")
-    precision: Literal["fp32", "bf16"] = option("fp32", "floating-point format in which the model computes")
+    set: tuple[str, ...] = option((), "config fields as field=value, dotted in groups: training.steps=64")
+    config: str | None = option(None, "YAML file of config fields, such as the config.yaml of a run")
+    dry_run: bool = option(False, "print the resolved config and inputs, run nothing")
+    given: Given
 
+    @property
+    def settings(self) -> list[str]:
+        """The config fields that were named, the later of two to be taken."""
+        return [*self.given.settings, *self.set]
 
-def refuse_beside_resume(*settings: object) -> None:
-    """BadInput if any is given (not empty, not None) where a run is resumed."""
-    if any(settings):
-        raise BadInput("--resume goes on with a run as it was configured: leave the other settings out")
+    def run_and_report(self, experiment: str, arms: Sequence[str], **more: Any) -> None:
+        """Start runs of the experiment, or resume one; write the report, and print its path. `more` goes to `run_experiment`."""
+        if self.resume:
+            self.refuse_settings()
+            records = [resume_run(self.resume, self.out, name=experiment)]
+        else:
+            records = run_experiment(
+                experiment,
+                arms,
+                overrides=self.settings,
+                config_path=self.config,
+                root=self.out,
+                dry_run=self.dry_run,
+                **more,
+            )
+        if records and not rank_here():  # under torchrun the first process reports
+            print(report_runs(records))

@@ -9,16 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from workings import judging, text
-from workings.cli.options import (
-    Command,
-    Given,
-    Printing,
-    Running,
-    config_fields,
-    option,
-    positional,
-    refuse_beside_resume,
-)
+from workings.cli.options import Command, Given, Printing, Running, config_fields, option, positional
 from workings.errors import BadInput
 from workings.experiment import (
     Scale,
@@ -75,19 +66,14 @@ class RunExperiment(Running):
     given: Given = config_fields(_config_in)
 
     def __call__(self) -> None:
-        if self.resume:
-            refuse_beside_resume(self.arm, self.seeds, self.config, self.given, self.set)
-        self.print_report(
-            self.runs(
-                self.experiment,
-                self.given,
-                self.arm,
-                scale=self.scale,
-                seeds=self.seeds,
-                launcher=self.launcher,
-                jobs=self.jobs,
-                slurm=job_settings(self.slurm),
-            )
+        self.run_and_report(
+            self.experiment,
+            self.arm,
+            scale=self.scale,
+            seeds=self.seeds,
+            launcher=self.launcher,
+            jobs=self.jobs,
+            slurm=job_settings(self.slurm),
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from workings import judging, models, reading, text
-from workings.cli.options import Command, Computing, Given, Printing, Running, config_fields, option, positional
+from workings.cli.options import Command, Given, Printing, Running, config_fields, option, positional
 from workings.config import changed, override
 from workings.progress import say
 
@@ -17,7 +17,7 @@ from workings.progress import say
 class CodiTrain(Running):
     """Train a language model to think in continuous vectors.
 
-    It is trained by self-distillation. Prints the path of report.html.
+    The training is self-distillation. Prints the path of report.html.
     """
 
     recipe: Literal["small", "gpt2", "llama-1b"] = option("small", "recipe: the defaults of the training")
@@ -28,18 +28,18 @@ class CodiTrain(Running):
     )
 
     def __call__(self) -> None:
-        self.print_report(self.runs("train-codi", self.given, [self.recipe]))
+        self.run_and_report("train-codi", [self.recipe])
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodiImport(Command):
     """Turn a released CODI checkpoint into a folder of ours.
 
-    The folder holds all that is needed to run it.
+    The folder holds all that is needed to run the model.
     """
 
     checkpoint: str = positional(help="released checkpoint: a folder, a .safetensors or .bin file, or a hub id")
-    base: str = option(help="language model that it was trained from, for config and tokenizer: a path or hub id")
+    base: str = option(help="language model it was trained from, for config and tokenizer: a path or hub id")
     to: str = option(help="folder to write")
     lora_alpha: float | None = option(None, "LoRA alpha, which the file does not hold; by default 32, with a warning")
 
@@ -48,12 +48,14 @@ class CodiImport(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WithModel(Computing):
-    """Which thinking model."""
+class WithModel(Command):
+    """The thinking model, and where and in which format it computes."""
 
     model: str = option("bundled", "model that thinks: bundled, a checkpoint, a hub id, or a plain language model")
-    base: str | None = option(None, "language model that a released checkpoint was trained from")
-    lora_alpha: float | None = option(None, "LoRA alpha of a released checkpoint")
+    base: str | None = option(None, "language model that a released checkpoint was trained from: a path or hub id")
+    lora_alpha: float | None = option(None, "LoRA alpha of a released checkpoint; by default 32, with a warning")
+    device: str = option("auto", "device: auto, cpu, cuda or mps")
+    precision: Literal["fp32", "bf16"] = option("fp32", "floating-point format in which the model computes")
 
     def open_model(self, seed: int) -> models.CODI:
         """The model; `seed` draws the untrained part of a plain language model."""
@@ -65,9 +67,10 @@ class WithModel(Computing):
 
 @dataclass(frozen=True, kw_only=True)
 class CodiAnswer(WithModel, Printing):
-    """Answer questions by thinking (or in words); one line each."""
+    """Answer questions by thinking, or in words; one line each."""
 
-    questions: tuple[str, ...] = positional(help="questions, each in quotes")
+    model: str = option("bundled", "model that answers: bundled, bundled-control, a checkpoint, or a hub id")
+    questions: tuple[str, ...] = positional(help="questions, each in quotation marks")
     n_thoughts: int | None = option(None, "number of thoughts; by default as many as the model was trained with")
     max_new_tokens: int = option(64, "maximum number of new tokens per answer")
     written: bool = option(False, "write the steps in words instead of thinking")
@@ -101,7 +104,7 @@ class Collect(WithModel):
     dtype: Literal["float32", "bfloat16"] = option("float32", "floating-point format of the stored states")
     batch_size: int = option(64, "number of problems thought about at once")
     seed: int = option(0, "random seed for generated problems and their split into train, validation and test")
-    strict: bool = option(False, "end at the first malformed row instead of counting it")
+    strict: bool = option(False, "stop at the first malformed row instead of leaving it out")
 
     def __call__(self) -> None:
         read = text.load_problems(self.problems, split=self.split, limit=self.limit, seed=self.seed, strict=self.strict)
@@ -125,11 +128,11 @@ class Collect(WithModel):
 
 @dataclass(frozen=True, kw_only=True)
 class WithThoughts(WithModel):
-    """Which stored thoughts, and what they are probed for."""
+    """The stored thoughts, the model that thought them, and their probe target."""
 
-    thoughts: str = option(help="store of thoughts, from thoughts collect")
+    thoughts: str = option(help="store of thoughts, from workings thoughts collect")
     target: str = option(
-        "step1", "probe target: step1, step2, … for that step's result; uniform for the chain's tokens"
+        "step1", "probe target: step1, step2, … for the result of that step; uniform for the tokens of the chain"
     )
     seed: int = option(0, "random seed for the order of the problems and for an untrained model")
 
@@ -147,8 +150,8 @@ class LensFit(WithThoughts):
     The best epoch is selected on the validation problems. Prints the path of the lens.
     """
 
-    out: str = option(help="folder of the lens")
-    set: tuple[str, ...] = option((), "settings of the recipe, as field=value: lr=1e-3, max_epochs=50")
+    out: str = option(help="folder of the lens to write")
+    set: tuple[str, ...] = option((), "fields of the fitting recipe as field=value: lr=1e-3 max_epochs=50")
 
     def __call__(self) -> None:
         model, store, targets = self.open_all()
@@ -165,7 +168,7 @@ class LensScore(WithThoughts, Printing):
     The controls are those that need no other model; the experiment read-thoughts has all of them.
     """
 
-    lens: str = option(help="lens, from lens fit")
+    lens: str = option(help="folder of the lens, from workings lens fit")
 
     def __call__(self) -> None:
         model, store, targets = self.open_all()
