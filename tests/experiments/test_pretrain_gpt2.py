@@ -115,6 +115,13 @@ def test_a_changed_shard_is_found_by_its_length_and_by_verify_by_a_single_id(cor
         inputs(Config(corpus=str(folder)))
 
 
+def test_the_smoke_scale_needs_nothing_named_and_ends_in_a_report(tmp_path):
+    [record] = run_experiment("pretrain-gpt2", ["mini"], "smoke", [0], root=tmp_path, quiet=True)
+    assert {"english", "problems"} <= set(record.result("validation")) and record.verify() == []
+    assert "Bits per byte of raw text" in report_runs([record]).with_suffix(".md").read_text()
+    assert any(line.startswith("parameters") for line in described_budget(Config(corpus="embedded"), 1, 1e9))
+
+
 def test_a_missing_corpus_says_how_to_make_one(tmp_path):
     with pytest.raises(BadInput, match="workings corpus build"):
         inputs(Config())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 from dataclasses import replace
 from itertools import islice
 
@@ -14,8 +17,8 @@ from workings.arithmetic.chain import Step
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput, Failed
 from workings.models.codi import CODI
-from workings.training.distillation import accuracies, add_lora, distil, merge_lora
-from workings.training.objectives import codi_losses, examples_of, pad
+from workings.training.distillation import BatchOrder, accuracies, add_lora, distil, merge_lora
+from workings.training.objectives import codi_losses, distance, examples_of, pad, student_pass, teacher_pass
 from workings.training.recipes import DistilConfig
 
 PROBLEMS = [
@@ -115,6 +118,32 @@ def test_the_teacher_gets_no_gradient_from_the_distance(thinker):
     assert model.prj[1].weight.grad is None or model.prj[1].weight.grad.abs().sum() == 0
 
 
+def test_the_gradient_of_the_distance_is_that_of_a_constant_teacher(thinker):
+    """Parameter by parameter: student and teacher are one model, so a teacher that is not detached shows everywhere."""
+    model = thinker()
+    batch = pad(list(examples_of(PROBLEMS[:4], model)), model)
+    with torch.no_grad():
+        _, teacher = teacher_pass(model, batch)
+    _, student = student_pass(model, batch)
+    expected = torch.autograd.grad(distance(student, teacher, "smooth_l1", True), list(model.parameters()))
+    found = torch.autograd.grad(codi_losses(model, batch).distil, list(model.parameters()))
+    for (name, _), ours, theirs in zip(model.named_parameters(), found, expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("answer_sees", ["everything", "thoughts"])
+def test_the_teachers_answer_sees_the_question_only_where_the_students_does(words, answer_sees):
+    """In one block nothing comes to the answer by way of the chain: another question of as many tokens must not show."""
+    base = tiny_base("gpt2", len(words), layers=1)  # noqa: F405
+    model = CODI.wrap(base, words, n_thoughts=2, answer_sees=answer_sees)
+    other = replace(PROBLEMS[0], question="c has 9 more . how 5 pens . then a now ?")
+    batches = [pad(list(examples_of([problem], model)), model) for problem in (PROBLEMS[0], other)]
+    assert batches[0].teacher.shape == batches[1].teacher.shape
+    (_, states), (_, others) = (teacher_pass(model, batch) for batch in batches)
+    unseen = torch.allclose(states[-1], others[-1], atol=1e-6)
+    assert unseen == (answer_sees == "thoughts")
+
+
 def test_the_last_step_is_dropped_or_kept(thinker):
     assert thinker().chain_text(PROBLEMS[0]) == "<<1+1=2>>"
     assert thinker(keep_last_step=True).chain_text(PROBLEMS[0]) == "<<1+1=2>> <<2*1=2>>"
@@ -147,12 +176,112 @@ def test_resuming_under_another_configuration_is_refused(thinker, tmp_path):
         distil(thinker(), PROBLEMS, [], SMALL, tmp_path / "other", resume=True)
 
 
+def test_means_of_the_log_survive_an_interruption_between_two_lines(thinker, tmp_path):
+    config, lines = replace(SMALL, log_every=4), []
+    note = lambda step, **m: lines.append((step, {k: v for k, v in m.items() if k != "examples_per_second"}))
+    distil(thinker(), PROBLEMS, [], config, tmp_path / "whole", note)
+    whole, lines[:] = list(lines), []
+    distil(thinker(), PROBLEMS, [], config, tmp_path / "parts", note, max_steps=6)
+    distil(thinker(), PROBLEMS, [], config, tmp_path / "parts", note, resume=True)
+    assert lines == whole and [step for step, _ in lines] == [0, 4, 8, 12, 16]
+
+
+def test_the_rate_that_is_logged_is_the_one_that_was_used(thinker, tmp_path):
+    lines = {}
+    distil(thinker(), PROBLEMS, [], SMALL, tmp_path, lambda step, **m: lines.update({step: m}))
+    schedule = SMALL.schedule(len(PROBLEMS))
+    assert [lines[step]["lr"] for step in range(1, 17)] == [schedule.learning_rate(step) for step in range(16)]
+
+
+def test_sigterm_finishes_the_step_saves_and_exits_with_143(thinker, tmp_path):
+    config, heard = replace(SMALL, save_every=100), []
+
+    def log(step, **metrics):
+        heard.append(step)
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        distil(thinker(), PROBLEMS, [], config, tmp_path / "parts", log)
+    assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    assert heard == [0, 1, 2, 3, 4], "the step that was on is the last"
+    whole = distil(thinker(), PROBLEMS, [], config, tmp_path / "whole")
+    resumed = distil(thinker(), PROBLEMS, [], config, tmp_path / "parts", resume=True)
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_a_full_disk_is_called_one_and_the_old_resume_point_stays(thinker, tmp_path):
+    distil(thinker(), PROBLEMS, [], SMALL, tmp_path, max_steps=3)
+    before = (tmp_path / "state" / "training.pt").read_bytes()
+    (tmp_path / "state" / f".training.pt.{os.getpid()}.half").symlink_to("/dev/full")
+    with pytest.raises(Failed, match="the disk is full"):
+        distil(thinker(), PROBLEMS, [], SMALL, tmp_path, resume=True)
+    assert (tmp_path / "state" / "training.pt").read_bytes() == before
+
+
+def test_a_loss_that_leaves_its_limits_ends_the_training_and_keeps_the_last_good_weights(thinker, tmp_path):
+    wild = replace(SMALL, learning_rate=1e4, clip=1e9)
+    with pytest.raises(Failed, match=r"step \d+: the (student )?(loss|norm).*last good resume point is .*training\.pt"):
+        distil(thinker(), PROBLEMS, [], wild, tmp_path)
+    state = torch.load(tmp_path / "state" / "training.pt", weights_only=True)
+    assert 1 <= state["step"] < 16 and all(torch.isfinite(w).all() for w in state["model"].values())
+
+
+def test_a_resume_point_of_other_problems_or_of_an_earlier_version_is_refused(thinker, tmp_path):
+    distil(thinker(), PROBLEMS, [], SMALL, tmp_path, max_steps=2)
+    with pytest.raises(BadInput, match=r"another training.*examples: "):
+        distil(thinker(), PROBLEMS[1:], [], SMALL, tmp_path, resume=True)
+    model = thinker()
+    earlier = {
+        "step": 2,
+        "config": "3f",
+        "model": model.state_dict(),
+        "optimizers": [],
+        "random": torch.get_rng_state(),
+    }
+    torch.save(earlier, tmp_path / "state" / "training.pt")
+    with pytest.raises(BadInput, match=r"no resume point of this version.*start a new run, or finish this one with"):
+        distil(model, PROBLEMS, [], SMALL, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"save_every": -1}, "save_every is -1"),
+        ({"clip": -1.0}, r"clip is -1\.0, and must be above 0"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"epochs": 0.0}, r"epochs is 0\.0"),
+    ],
+)
+def test_a_recipe_without_sense_is_refused(change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        replace(SMALL, **change)
+
+
 def test_accumulation_gives_the_gradient_of_the_whole_batch(thinker, tmp_path):
     """CE over micro-batches of equal token counts equals CE over the batch: one step, same weights."""
     config = replace(SMALL, distil_weight=0.0, epochs=1)
     one = distil(thinker(), PROBLEMS, [], config, tmp_path / "a", max_steps=1)
     two = distil(thinker(), PROBLEMS, [], replace(config, micro_batch_size=4), tmp_path / "b", max_steps=1)
     assert (weights(one) - weights(two)).abs().max() < 1e-4
+
+
+def test_micro_batches_of_unequal_size_weigh_by_their_examples(thinker, tmp_path):
+    """Six examples as four and two: the loss and the norm of its gradient against the sum written out."""
+    config = replace(SMALL, batch_size=6, micro_batch_size=4)
+    lines = []
+    distil(thinker(), PROBLEMS, [], config, tmp_path, lambda step, **m: lines.append(m), max_steps=1)
+    [line] = [one for one in lines if "loss" in one]
+    model = thinker()
+    batch = BatchOrder(list(examples_of(PROBLEMS, model)), 6, config.seed).batch(0)
+    totals = [codi_losses(model, pad(part, model)).total(1.0, 1.0) for part in (batch[:4], batch[4:])]
+    weighted = (4 * totals[0] + 2 * totals[1]) / 6
+    assert abs(weighted - (totals[0] + totals[1]) / 2) > 1e-2, "else the test tests nothing"
+    gradients = torch.autograd.grad(weighted, list(model.parameters()))
+    assert line["loss"] == pytest.approx(weighted.item(), rel=1e-5)
+    assert line["grad_norm"] == pytest.approx(torch.cat([g.flatten() for g in gradients]).norm().item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

@@ -157,6 +157,17 @@ def test_steps_of_equal_text_take_unequal_rows_and_lose_none(corpus, tmp_path):
     assert abs(told[-1]["tokens"] * per_token - 3333) <= 0.5 * 24 * per_token
 
 
+def test_passes_of_unequal_size_weigh_by_their_rows(corpus, tmp_path):
+    """Seven or eight rows a step, three at a time or all at once: the same loss, gradient and weights."""
+    config = replace(SMALL, raw_bytes=3333)
+    apart, told = train(replace(config, pass_rows=3), corpus, tmp_path / "apart")
+    together, others = train(replace(config, pass_rows=100), corpus, tmp_path / "together")
+    for name in ("loss", "grad_norm"):
+        assert [line[name] for line in told] == pytest.approx([line[name] for line in others], rel=1e-5)
+    for (name, ours), theirs in zip(apart.named_parameters(), together.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=2e-5), name
+
+
 # ---- interrupted -------------------------------------------------------------------------------------------------
 
 
@@ -386,6 +397,25 @@ def test_a_resume_point_of_another_training_is_refused(corpus, tmp_path):
     (tmp_path / "state" / "training.pt").write_bytes(b"half a file")
     with pytest.raises(BadInput, match="no resume point of this version"):
         train(SMALL, corpus, tmp_path, resume=True)
+
+
+def test_a_resume_point_of_the_version_before_resumes_exactly(corpus, tmp_path):
+    """Until 2026-11-25 the watch had one loss, under other names."""
+    config = replace(SMALL, log_every=4)
+    straight, told = train(config, corpus, tmp_path / "straight")
+    train(config, corpus, tmp_path / "old", max_steps=3)
+    path = tmp_path / "old" / "state" / "training.pt"
+    state = torch.load(path, weights_only=True)
+    now = state["watch"]
+    state["watch"] = {
+        "n": now["n"],
+        "loss": now["sums"]["loss"],
+        "norm": now["sums"]["grad_norm"],
+        "smooth": now["smooth"],
+    }
+    torch.save(state, path)
+    resumed, second = train(config, corpus, tmp_path / "old", resume=True)
+    assert same_weights(straight, resumed) and second.without_times() == told.without_times()
 
 
 def test_another_corpus_is_refused_on_resume(corpus, tmp_path):

@@ -126,7 +126,7 @@ def _finish(
     longest = max(config.problems.n_steps)
     shown = {c: table[longest, c].correct.value for c in judging.ablation.CONDITIONS}
     run.results("headline", {f"{c}, {longest} steps": round(share, 4) for c, share in shown.items()})
-    folder = model.save(run.folder("checkpoint") / "model", card(config, table, model))
+    folder = model.save(training.cleared(run.folder("checkpoint") / "model"), card(config, table, model))
     shutil.copy(run.path / "config.yaml", folder / "recipe.yaml")
     if config.bundle:
         shutil.copytree(folder, config.bundle, dirs_exist_ok=True)

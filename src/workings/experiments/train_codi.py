@@ -146,7 +146,7 @@ def _finish(config: Config, model: models.CODI, validation: Sequence[Problem], r
     of = {name: frame for (name,), frame in outcomes.group_by("condition")}
     accuracy = {name: int(frame["correct"].sum()) / len(frame) for name, frame in of.items()}
     run.results("headline", {"n": len(of["own"]), "thoughts": accuracy["own"], "written chain": accuracy["written"]})
-    model.save(run.folder("checkpoint") / "model", _card(config, accuracy, len(of["own"])))
+    model.save(training.cleared(run.folder("checkpoint") / "model"), _card(config, accuracy, len(of["own"])))
     training.drop_resume_point(run.folder("checkpoint"))
 
 

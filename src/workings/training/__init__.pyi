@@ -18,4 +18,5 @@ from .pretraining import Evaluation as Evaluation
 from .pretraining import keep_model as keep_model
 from .pretraining import pretrain as pretrain
 from .resuming import SAMPLES as SAMPLES
+from .resuming import cleared as cleared
 from .resuming import drop_resume_point as drop_resume_point

@@ -7,7 +7,6 @@ Validation is in bits per byte of the raw text, which any two vocabularies have 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -35,7 +34,7 @@ from workings.training.loop import Log, Measurement, MicroBatch, Task, adamw_and
 from workings.training.monitor import LossLimits
 from workings.training.parallel import ProcessGroup, distributed
 from workings.training.recipes import PretrainConfig, Rows, rows_of, shape_of
-from workings.training.resuming import append_sample
+from workings.training.resuming import append_sample, cleared
 
 if TYPE_CHECKING:
     from workings.models.language import LanguageModel
@@ -300,8 +299,7 @@ def samples(language: LanguageModel, prompts: Sequence[str], n_tokens: int) -> l
 
 def keep_model(model: GPT2, tokenizer: Tokenizer, folder: Path) -> Path:
     """A checkpoint folder that appears whole; what a training that was killed had kept there gives way."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return save_gpt2(model, tokenizer, folder)
+    return save_gpt2(model, tokenizer, cleared(folder))
 
 
 def gathered(model: GPT2, group: ProcessGroup) -> GPT2:

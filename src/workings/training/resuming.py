@@ -85,6 +85,12 @@ def drop_resume_point(folder: Path) -> None:
     shutil.rmtree(resume_point(folder).parent, ignore_errors=True)
 
 
+def cleared(folder: Path) -> Path:
+    """The place for a model to keep: what a training that was killed had kept there gives way."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
 def append_sample(run: Run, step: int, **sample: Any) -> None:
     """Add a line to the run's samples.jsonl."""
     with (run.path / SAMPLES).open("a", encoding="utf-8") as file:
