@@ -18,7 +18,7 @@ MODULES = [
     if ">>>" in file.read_text(encoding="utf-8")
 ]
 MET_FIRST = {"read_problems", "generate", "rewrite", "Fact", "FactVocabulary"}
-MET_FIRST |= {"CODI", "collect", "fit_tuned_lens", "compare", "Run"}
+MET_FIRST |= {"CODI", "collect", "fit_tuned_lens", "compare", "Run", "Tokenizer", "build_corpus"}
 WITHOUT = {"Run"}  # names of MET_FIRST whose example is still to be written
 
 

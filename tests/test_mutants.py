@@ -57,6 +57,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "ends = [fractions[0] * n, (fractions[0] + fractions[1] / 2) * n]",
         "tests/reading/test_targets.py::test_splits_have_the_asked_for_sizes_whatever_the_order",
     ),
+    Mutant(
+        "a corpus holds out half of the documents that were asked for",
+        "text/build.py",
+        "np.uint64(self.config.validation_fraction * 2**64)",
+        "np.uint64(self.config.validation_fraction * 2**63)",
+        "tests/text/test_corpus.py::test_who_validates_is_the_fraction_asked_for_up_to_the_number_asked_for",
+    ),
+    Mutant(
+        "a corpus keeps half as many validation documents as it may",
+        "text/build.py",
+        "len(seen) >= self.config.validation_documents:",
+        "len(seen) >= self.config.validation_documents // 2:",
+        "tests/text/test_corpus.py::test_who_validates_is_the_fraction_asked_for_up_to_the_number_asked_for",
+    ),
 )
 
 

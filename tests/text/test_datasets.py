@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from workings.errors import BadInput
-from workings.text.datasets import load_problems
+from workings.hub import hub_errors
+from workings.text.datasets import load_problems, rows_of
 
 
 def test_generated_problems_come_by_preset_and_seed():
@@ -39,6 +42,23 @@ def test_a_hub_id_that_cannot_be_had_says_what_to_do(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(BadInput, match="is not a local path, and the hub cannot be reached"):
         load_problems("nobody/no-such-data-set")
+
+
+def test_a_config_or_split_that_the_hub_has_not_is_said_in_one_line():
+    complaint = r"'owner/data:nope' .* nothing usable of that name: Bad split: test\. Check"
+    with pytest.raises(BadInput, match=complaint), hub_errors("owner/data:nope", unusable=(Exception,)):
+        raise ValueError("Bad split: test\nTraceback of the library")
+
+
+def test_packed_problems_and_rows_are_unpacked(tmp_path):
+    row = b'{"question": "How many?", "answer": "<<6*9=54>>54\\n#### 54"}\n'
+    (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(row))
+    assert [p.answer for p in load_problems(tmp_path / "test.jsonl.gz").problems] == ["54"]
+    assert [place for place, _ in rows_of(tmp_path, "test")] == [f"{tmp_path / 'test.jsonl.gz'}:1"]
+    (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(row)[:-9])
+    for read in (load_problems, lambda path: list(rows_of(path, "test"))):
+        with pytest.raises(BadInput, match=r"test\.jsonl\.gz cannot be read"):
+            read(tmp_path / "test.jsonl.gz")
 
 
 def test_the_real_gsm8k_reads_whole(shared_data):

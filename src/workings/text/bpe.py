@@ -19,6 +19,7 @@ import tiktoken
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from workings.errors import BadInput
+from workings.hub import first_line
 
 TOKENIZER_FILE = "workings_tokenizer.json"
 """In the folder of a tokenizer of ours: which vocabulary it is, and the SHA-256 of its other files."""
@@ -102,7 +103,7 @@ def _hub_json(reference: str, is_folder: bool) -> str:
     except Exception as error:  # the library raises OSError, ValueError, KeyError, AttributeError, each for many causes
         what = "holds no tokenizer that can be read" if is_folder else "is no path here and no tokenizer from the hub"
         raise BadInput(
-            f"tokenizer '{reference}' {what} ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+            f"tokenizer '{reference}' {what} ({first_line(error)}); "
             "give a folder with its tokenizer.json, or --base embedded"
         ) from None
 

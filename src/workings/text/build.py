@@ -75,7 +75,8 @@ def build_corpus(
 
     Example:
         >>> from tempfile import mkdtemp
-        >>> config = CorpusConfig((SourceConfig("generated"),), documents_limit=20, validation_fraction=0.2)
+        >>> from workings import text
+        >>> config = text.CorpusConfig((text.SourceConfig("generated"),), documents_limit=20, validation_fraction=0.2)
         >>> corpus = build_corpus(config, Path(mkdtemp()) / "corpus", processes=1)
         >>> corpus.train.n_documents + corpus.held_out.n_documents
         20

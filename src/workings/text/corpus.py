@@ -48,7 +48,14 @@ class ValidationDocument:
 
 
 class Corpus:
-    """A complete corpus on disk, mapped into memory as it is read."""
+    """A complete corpus on disk, mapped into memory as it is read. `build_corpus` has an example.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: What it was asked to be.
+        outcome: What came of the build; `train` and `held_out` are its splits, with counts of documents, bytes and tokens.
+        dtype: The type of the ids on disk.
+    """
 
     def __init__(self, folder: Path, manifest: CorpusManifest) -> None:
         if manifest.outcome is None:
@@ -94,7 +101,7 @@ class Corpus:
 
     @property
     def n_tokens(self) -> int:
-        """Of the training stream."""
+        """The length of the training stream in tokens."""
         return int(self._starts[-1])
 
     # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -110,10 +117,21 @@ class Corpus:
     def batches(
         self, seed: int, rows: int, length: int, rank: int = 0, world: int = 1, start: int = 0
     ) -> Iterator[TokenBatch]:
-        """Batches without end from number `start` on; a pure function of the arguments and of the number.
+        """Batches without end: a pure function of the arguments and of a batch's number.
 
         Global batch i is rows*world windows, of which rank r has rows [r*rows, (r+1)*rows). Every epoch is a permutation
-        of all windows of its own; a batch may lie in two epochs. BadInput where the corpus has not one window.
+        of all windows of its own; a batch may lie in two epochs.
+
+        Args:
+            seed: Seed of the permutations.
+            rows: Windows in a batch of one rank.
+            length: Tokens in a window.
+            rank: Whose batches, of the ranks 0 to world - 1.
+            world: The number of ranks.
+            start: The number of the first batch: `index + 1` of the last one read, to go on.
+
+        Raises:
+            BadInput: The arguments make no batches, or the corpus has not one window.
         """
         if not 0 <= rank < world or rows < 1 or length < 1 or start < 0:
             raise BadInput(f"no batches of {rows} rows and {length} tokens from {start} for rank {rank} of {world}")

@@ -142,8 +142,9 @@ def open_documents(
         BadInput: The reference is none of these.
 
     Example:
-        >>> next(iter(open_documents("docstrings"))).text[:45]
-        'Record of phased-in incompatible language cha'
+        >>> document = next(iter(open_documents("generated", seed=3)))
+        >>> document.source, document.n_bytes == len(document.text.encode())
+        ('generated', True)
     """
     text = str(reference)
     name, spec = name or _name_of(text), generator_preset(text)
@@ -256,7 +257,7 @@ def _json_lines(lines: IO[bytes], file: Path, field: str) -> Iterator[tuple[Plac
 
 
 def _parquet(content: IO[bytes], file: Path, field: str) -> Iterator[tuple[Place, Record]]:
-    import pyarrow.parquet as pq  # 0.1 s: not for each encoding process and every --help
+    import pyarrow.parquet as pq  # 0.1 s: not for every --help
 
     table = pq.ParquetFile(content)
     names = field.split("+")

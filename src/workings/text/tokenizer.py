@@ -71,7 +71,17 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """One vocabulary over one BPE. Cheap to pickle: encoders are built where they are first used."""
+    """One vocabulary over one BPE. Cheap to pickle: encoders are built where they are first used.
+
+    Example:
+        >>> tokenizer = Tokenizer.build("embedded", "facts")
+        >>> prepared = tokenizer.prepare("He paid 6 * 9 = 54 dollars")
+        >>> prepared
+        'He paid <MUL_6_9_54> dollars'
+        >>> ids = tokenizer.encode(prepared)
+        >>> tokenizer.decode(ids) == prepared
+        True
+    """
 
     bpe: BPE = field(repr=False)
     vocabulary: Vocabulary
@@ -91,9 +101,16 @@ class Tokenizer:
         facts: str = "MUL:1-9",
         mode: Mode = "strict",
     ) -> Tokenizer:
-        """From a byte-level BPE (`open_bpe`: hub id, path, `"embedded"`) and fact families such as `"MUL:1-9,ADD:0-9"`.
+        """Build a tokenizer. The first fact gets the next multiple of 128 after the BPE.
 
-        The first fact gets the next multiple of 128 after the BPE. BadInput for what is unknown or cannot be lossless.
+        Args:
+            base: A byte-level BPE: a hub id, a path, or `"embedded"`.
+            vocabulary: What becomes of arithmetic; see the head of this module.
+            facts: Families and ranges of operands, such as `"MUL:1-9,ADD:0-9"`.
+            mode: Which equations become facts (`arithmetic/rewrite.py`).
+
+        Raises:
+            BadInput: An argument is unknown, or the base does not give every text back as it was.
         """
         _choice("vocabulary", vocabulary, VOCABULARIES)
         _choice("mode", mode, MODES)
