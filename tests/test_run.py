@@ -18,7 +18,8 @@ import pytest
 from workings.config import fixed, scientific
 from workings.errors import BadInput, Failed
 from workings.files import input_digest, sha256_of, write_atomic
-from workings.run import Run, RunRecord, checkout_state
+from workings.provenance import checkout_state
+from workings.run import Run, RunRecord
 
 
 @dataclass(frozen=True)

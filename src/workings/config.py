@@ -128,7 +128,7 @@ def from_dict(cls: type[C], mapping: Mapping[str, Any], where: str = "") -> C:
             raise _unknown(f"{where}{given}", cls, [where + known for known in annotations])
         if name in values:
             raise BadInput(f"field '{where}{name}' is named twice, also by its former name '{given}'")
-        values[name] = _read(annotations[name], value, f"{where}{name}")
+        values[name] = read_value(annotations[name], value, f"{where}{name}")
     for field in dataclasses.fields(cls):  # ty: ignore[invalid-argument-type]
         if field.default is REQUIRED and field.default_factory is REQUIRED and field.name not in values:
             raise BadInput(f"field '{where}{field.name}' of {cls.__name__} has no default: set it")
@@ -185,16 +185,16 @@ def read_text(annotation: Any, text: str, where: str) -> Any:
     try:
         value = None if text == "None" else yaml.load(text, Loader=Loader)
         # YAML drops what follows a # in plain text; a path or a hub id must arrive as it was typed
-        return _read(annotation, text if isinstance(value, str) and text[0] not in "'\"" else value, where)
+        return read_value(annotation, text if isinstance(value, str) and text[0] not in "'\"" else value, where)
     except (BadInput, yaml.YAMLError) as problem:
         try:
-            return _read(annotation, text, where)
+            return read_value(annotation, text, where)
         except BadInput as plain_problem:
             raise (problem if isinstance(problem, BadInput) else plain_problem) from None
 
 
-def _read(annotation: Any, value: Any, where: str) -> Any:
-    """`value` (from YAML or a dict) as `annotation` asks for it."""
+def read_value(annotation: Any, value: Any, where: str) -> Any:
+    """A value from YAML or JSON, as `annotation` asks for it; BadInput names the field `where`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return _read_union(arguments, value, where)
@@ -207,12 +207,12 @@ def _read(annotation: Any, value: Any, where: str) -> Any:
         items = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
         if len(items) == len(value):
             return tuple(
-                _read(item, one, f"{where}[{i}]") for i, (item, one) in enumerate(zip(items, value, strict=True))
+                read_value(item, one, f"{where}[{i}]") for i, (item, one) in enumerate(zip(items, value, strict=True))
             )
     elif origin is list and isinstance(value, list | tuple):
-        return [_read(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value)]
+        return [read_value(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value)]
     elif origin is dict and isinstance(value, Mapping):
-        return {str(name): _read(arguments[1], one, f"{where}.{name}") for name, one in value.items()}
+        return {str(name): read_value(arguments[1], one, f"{where}.{name}") for name, one in value.items()}
     elif origin is Literal:
         if any(type(choice) is type(value) and choice == value for choice in arguments):
             return value
@@ -229,7 +229,7 @@ def _read_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
     inside_a_group = None
     for choice in choices:
         try:
-            return _read(choice, value, where)
+            return read_value(choice, value, where)
         except BadInput as problem:
             if dataclasses.is_dataclass(choice) and isinstance(value, Mapping):
                 inside_a_group = inside_a_group or problem

@@ -24,35 +24,23 @@ import json
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from workings.config import (
-    changed,
-    differing,
-    from_dict,
-    leaves,
-    names_of,
-    override,
-    read_mapping,
-    suggestion,
-    to_dict,
-    to_yaml,
-)
-from workings.errors import BadInput, Failed
+from workings.config import changed, differing, from_dict, leaves, names_of, override, read_mapping, to_dict, to_yaml
+from workings.errors import BadInput, Failed, suggestion
 from workings.files import sha256_of
-from workings.launch import Launcher, in_processes, on_slurm, processes_here, rank_here
+from workings.launch import Ended, Launcher, in_processes, on_slurm, processes_here, rank_here
 from workings.progress import quietly, say
-from workings.run import Run, RunRecord, question_of, resolved
+from workings.run import Run, RunRecord, resolved
 
 Scale = Literal["smoke", "mini", "full"]
-Reporter = Callable[[list[RunRecord], Path], Path]
 _FOLDER = Path(__file__).parent / "experiments"
-_PARTS = ("Config", "ARMS", "run_arm")
 
 
 @dataclass(frozen=True)
@@ -62,11 +50,6 @@ class Experiment:
     name: str
     file: Path
     module: ModuleType
-
-    @property
-    def question(self) -> str:
-        """The first line of the docstring."""
-        return question_of(self.file)
 
     @property
     def scales(self) -> Mapping[str, Mapping[str, Any]]:
@@ -82,7 +65,7 @@ class Experiment:
         return {name: value for name, value in resolved(named).items() if isinstance(value, Path)}
 
     @property
-    def report(self) -> Reporter:
+    def report(self) -> Callable[[list[RunRecord], Path], Path]:
         """`report(records, out)` of the file, of the <name>_report.py beside it, or the default one."""
         if hasattr(self.module, "report"):
             return self.module.report
@@ -96,6 +79,7 @@ class Planned:
 
     arm: str
     seed: int
+    scale: Scale
     config: Any
     departures: tuple[str, ...]
 
@@ -105,26 +89,13 @@ class Planned:
         return f"{self.arm}, seed {self.seed}"
 
 
-@dataclass(frozen=True)
-class Job:
-    """A planned run in a form that another process can read: an experiment file of the user's own cannot be pickled."""
-
-    experiment: str
-    arm: str
-    seed: int
-    config: Mapping[str, Any]
-    departures: tuple[str, ...]
-    scale: Scale
-    root: str
-
-
 # ── which experiments there are ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def available() -> dict[str, Path]:
     """{name: file} of the experiments in the package, found without importing them."""
     files = [file for file in sorted(_FOLDER.glob("*.py")) if not file.stem.endswith(("_report", "__"))]
-    return {file.stem.replace("_", "-"): file for file in files}
+    return {_name_of(file): file for file in files}
 
 
 def load(name: str | Path) -> Experiment:
@@ -133,19 +104,23 @@ def load(name: str | Path) -> Experiment:
     Raises:
         BadInput: Where there is no such experiment, or the file lacks a part that one must have.
     """
-    known = available()
+    known, file = available(), Path(name)
     if str(name) in known:
-        return _complete(Experiment(str(name), known[str(name)], _module_of(known[str(name)])))
-    file = Path(name)
-    if file.suffix != ".py":
-        hint = suggestion(str(name), known) or f"; there are {', '.join(known) or 'none yet'}"
+        file = known[str(name)]
+    elif file.suffix != ".py":
+        hint = suggestion(str(name), known) or f"; there are {', '.join(known)}"
         raise BadInput(f"no experiment '{name}'{hint}; a file of your own is named by its path, ending in .py")
-    if not file.is_file():
+    elif not file.is_file():
         raise BadInput(f"no experiment file {file}")
-    own_name = file.stem.replace("_", "-")
-    if own_name in known:
-        raise BadInput(f"{file}: the package has an experiment '{own_name}' already; give the file another name")
-    return _complete(Experiment(own_name, file, _module_of(file)))
+    elif _name_of(file) in known:
+        raise BadInput(f"{file}: the package has an experiment '{_name_of(file)}' already; give the file another name")
+    module = _module_of(file)
+    missing = [part for part in ("Config", "ARMS", "run_arm") if part not in vars(module)]
+    if missing:
+        raise BadInput(f"{file} is no experiment: it lacks {', '.join(missing)}")
+    if "seed" not in names_of(module.Config):
+        raise BadInput(f"{file}: its Config needs a field 'seed'")
+    return Experiment(_name_of(file), file, module)
 
 
 def experiment_of(record: RunRecord) -> Experiment:
@@ -174,7 +149,7 @@ def new_experiment(name: str, folder: str | Path = ".") -> Path:
     file = Path(folder) / f"{name.removesuffix('.py').replace('-', '_')}.py"
     if not file.stem.isidentifier():
         raise BadInput(f"'{name}' cannot name an experiment: use letters, digits and -, as in longer-chains")
-    if file.stem.replace("_", "-") in available():
+    if _name_of(file) in available():
         raise BadInput(f"the package has an experiment '{name}' already; choose another name")
     if file.exists():
         raise BadInput(f"{file} exists already; choose another name, or remove it first")
@@ -182,6 +157,10 @@ def new_experiment(name: str, folder: str | Path = ".") -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(re.sub(r"(?<=Prediction \()\d{4}-\d\d-\d\d", date.today().isoformat(), text), encoding="utf-8")
     return file
+
+
+def _name_of(file: Path) -> str:
+    return file.stem.replace("_", "-")
 
 
 def _module_of(file: Path) -> ModuleType:
@@ -202,15 +181,6 @@ def _module_of(file: Path) -> ModuleType:
         del sys.modules[unique]
         raise
     return module
-
-
-def _complete(experiment: Experiment) -> Experiment:
-    missing = [part for part in _PARTS if part not in vars(experiment.module)]
-    if missing:
-        raise BadInput(f"{experiment.file} is no experiment: it lacks {', '.join(missing)}")
-    if "seed" not in names_of(experiment.module.Config):
-        raise BadInput(f"{experiment.file}: its Config needs a field 'seed'")
-    return experiment
 
 
 # ── which runs are meant ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -246,7 +216,7 @@ def plan(
             same = [one.arm for one in planned if one.config == seeded]
             if same:
                 raise BadInput(f"so set, {arm} and {same[0]} (seed {seed}) are the same run; name one of them")
-            planned.append(Planned(arm, seed, seeded, _departures(known[arm], seeded)))
+            planned.append(Planned(arm, seed, scale, seeded, _departures(known[arm], seeded)))
     return planned
 
 
@@ -255,14 +225,6 @@ def _departures(default: Any, config: Any) -> tuple[str, ...]:
     values = leaves(config)
     names = [name for name in differing(default, config) if name in values and name != "seed"]
     return tuple(f"{name}={v if isinstance(v := values[name], str) else json.dumps(v)}" for name in names)
-
-
-def _described(experiment: Experiment, one: Planned, root: str | Path) -> str:
-    """The resolved config as YAML that `--config` accepts, with where it comes from in comments."""
-    lines = [f"{experiment.name}: {one.arm}, seed {one.seed}, into {Path(root) / experiment.name}"]
-    lines += [f"input {name}: {value}" for name, value in experiment.inputs(one.config).items()]
-    lines += [f"not as the arm has it: {setting}" for setting in one.departures]
-    return "\n".join(f"# {line}" for line in lines) + "\n" + to_yaml(one.config)
 
 
 # ── carrying them out ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -293,14 +255,17 @@ def run_experiment(
         overrides: field=value, dotted for groups.
         config_path: A YAML file of fields.
         dry_run: Print the resolved configs, run nothing.
-        jobs: So many local processes at once; 1 means in this process, in turn.
-        launcher: "slurm" for a job each; `slurm` holds settings of submitit.
+        jobs: Number of runs at a time, each in a local process; 1 means in this process, in turn.
+        launcher: "slurm" submits every run as a job of its own; `slurm` holds submitit's settings.
     """
     experiment = load(name)
     planned = plan(experiment, arms, scale, seeds, overrides, config_path)
     if dry_run:
-        for one in planned:
-            print(_described(experiment, one, root))
+        for one in planned:  # YAML that --config accepts, with where it comes from in comments
+            lines = [f"{experiment.name}: {one.label}, into {Path(root) / experiment.name}"]
+            lines += [f"input {name}: {value}" for name, value in experiment.inputs(one.config).items()]
+            lines += [f"not as the arm has it: {setting}" for setting in one.departures]
+            print("\n".join(f"# {line}" for line in lines), to_yaml(one.config), sep="\n")
         return []
     if jobs < 1:
         raise BadInput(f"jobs is {jobs}, and at least one is needed")
@@ -308,29 +273,28 @@ def run_experiment(
         if _followed(experiment, planned[0].config, len(planned), launcher, jobs):
             return []
         if launcher == "local" and (jobs == 1 or len(planned) == 1):
-            ended = _in_turn(experiment, planned, scale, root)
+            ended = _in_turn(experiment, planned, root)
         else:
             say(f"{experiment.name}: {len(planned)} runs, {'by Slurm' if launcher == 'slurm' else f'{jobs} at once'}")
             # by its name where it has one: another machine may have the package elsewhere
             place = experiment.name if experiment.name in available() else str(experiment.file.resolve())
-            sent = [
-                Job(place, one.arm, one.seed, to_dict(one.config), one.departures, scale, str(Path(root).resolve()))
-                for one in planned
-            ]
+            function = partial(_carry_out, place, str(Path(root).resolve()))
+            # a Config of the user's own file cannot be pickled
+            sent = [replace(one, config=to_dict(one.config)) for one in planned]
             if launcher == "slurm":
-                ended = on_slurm(carry_out, sent, Path(root) / experiment.name / "slurm", slurm or {})
+                ended = on_slurm(function, sent, Path(root) / experiment.name / "slurm", slurm or {})
             else:
-                ended = in_processes(carry_out, sent, jobs)
+                ended = in_processes(function, sent, jobs)
         return _collected(experiment, planned, ended)
 
 
-def carry_out(job: Job) -> Path:
-    """Carry out one planned run, in whatever process this is; the path of its directory."""
-    experiment = load(job.experiment)
-    config = from_dict(experiment.module.Config, job.config)
-    if _followed(experiment, config):
+def _carry_out(place: str, root: str, planned: Planned) -> Path:
+    """Carry out a run, whose config is a mapping, in a process of its own; the path of its directory."""
+    experiment = load(place)
+    one = replace(planned, config=from_dict(experiment.module.Config, planned.config))
+    if _followed(experiment, one.config):
         return Path()  # the first process's answer is the one that counts
-    return _run_one(experiment, Planned(job.arm, job.seed, config, job.departures), job.scale, job.root)
+    return _run_one(experiment, one, root)
 
 
 def resume_run(
@@ -360,7 +324,7 @@ def resume_run(
     return RunRecord(record.path)
 
 
-def _run_one(experiment: Experiment, one: Planned, scale: Scale, root: str | Path) -> Path:
+def _run_one(experiment: Experiment, one: Planned, root: str | Path) -> Path:
     with Run.start(
         root,
         experiment.name,
@@ -370,20 +334,18 @@ def _run_one(experiment: Experiment, one: Planned, scale: Scale, root: str | Pat
         source=experiment.file,
         inputs=experiment.inputs(one.config),
         overrides=one.departures,
-        scale=scale,
+        scale=one.scale,
     ) as run:
         say(f"  → {run.path}")
         experiment.module.run_arm(one.config, run)
     return run.path
 
 
-def _in_turn(
-    experiment: Experiment, planned: Sequence[Planned], scale: Scale, root: str | Path
-) -> Iterator[tuple[int, Path | Exception]]:
+def _in_turn(experiment: Experiment, planned: Sequence[Planned], root: str | Path) -> Ended[Path]:
     for i, one in enumerate(planned):
         say(f"{experiment.name}: {one.label} ({i + 1} of {len(planned)})")
         try:
-            yield i, _run_one(experiment, one, scale, root)
+            yield i, _run_one(experiment, one, root)
         except Exception as error:
             if len(planned) == 1:
                 raise
@@ -411,34 +373,28 @@ def _followed(
     return rank_here() > 0
 
 
-def _collected(
-    experiment: Experiment, planned: Sequence[Planned], ended: Iterator[tuple[int, Path | Exception]]
-) -> list[RunRecord]:
+def _collected(experiment: Experiment, planned: Sequence[Planned], ended: Ended[Path]) -> list[RunRecord]:
     """The records in the order of the plan; at the end one error for all that failed."""
-    records: dict[int, RunRecord] = {}
-    failures: dict[str, Exception] = {}
+    done: dict[int, RunRecord] = {}
+    failed: dict[str, Exception] = {}
     for i, outcome in ended:
         if isinstance(outcome, Path):
-            records[i] = RunRecord(outcome)
+            done[i] = RunRecord(outcome)
             continue
-        failures[planned[i].label] = outcome
+        failed[planned[i].label] = outcome
         if not isinstance(outcome, BadInput | Failed):  # the mistake may be in the code
             traceback.print_exception(outcome)
         print(f"{planned[i].label} failed: {outcome}", file=sys.stderr, flush=True)
-    in_order = [records[i] for i in sorted(records)]
-    if failures:
-        raise _summary(experiment, failures, in_order)
-    return in_order
-
-
-def _summary(experiment: Experiment, failures: Mapping[str, Exception], records: Sequence[RunRecord]) -> Exception:
-    lines = [f"{experiment.name}: {len(failures)} of {len(failures) + len(records)} runs failed"]
-    lines += [f"  {label}: {type(error).__name__}: {error}" for label, error in failures.items()]
+    records = [done[i] for i in sorted(done)]
+    if not failed:
+        return records
+    lines = [f"{experiment.name}: {len(failed)} of {len(failed) + len(records)} runs failed"]
+    lines += [f"  {label}: {type(error).__name__}: {error}" for label, error in failed.items()]
     lines += [f"  finished: {record.path}" for record in records]
     if records:
         lines.append("a report on what finished: workings report, with these directories")
-    mistakes_only = all(isinstance(error, BadInput) for error in failures.values())
-    return (BadInput if mistakes_only else Failed)("\n".join(lines))
+    mistakes_only = all(isinstance(error, BadInput) for error in failed.values())
+    raise (BadInput if mistakes_only else Failed)("\n".join(lines))
 
 
 # ── reporting on them ────────────────────────────────────────────────────────────────────────────────────────────────

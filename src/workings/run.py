@@ -14,27 +14,20 @@ from one that is running.
 from __future__ import annotations
 
 import ast
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from workings.config import digest, from_dict, from_yaml, to_yaml
-from workings.errors import BadInput, Failed
+from workings.config import digest, from_yaml, read_value, to_yaml
+from workings.errors import BadInput
 from workings.files import (
     digests_in,
     drop_half_written,
@@ -48,6 +41,7 @@ from workings.files import (
     write_atomic,
     write_with,
 )
+from workings.provenance import Manifest, now
 
 if TYPE_CHECKING:
     import polars as pl
@@ -56,66 +50,8 @@ C = TypeVar("C")
 Folder = Literal["checkpoint", "lens", "thoughts", "figures"]
 Status = Literal["running", "finished", "failed", "killed"]
 
-PACKAGES = (
-    "workings",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "peft",
-    "datasets",
-    "numpy",
-    "scipy",
-    "polars",
-    "pyarrow",
-)
-_SITTING = ("pid", "argv", "versions", "device", "commit", "dirty", "diff_digest", "status", "reason", "ended")
 _SAVE_EVERY = 10.0  # seconds between writes of the manifest while a run counts what it spends
 _REPORT = ("report.html", "report.md", "figures/")  # made from the record afterwards, so no part of it
-
-
-@dataclass
-class Spent:
-    """What a run has used so far, over all its sittings."""
-
-    tokens: int = 0
-    bytes: int = 0
-    flops: int | float = 0
-    seconds: float = 0.0
-
-
-@dataclass
-class Manifest:
-    """The content of manifest.json. Digests are sha256; `commit` is null outside a checkout.
-
-    A run that is resumed has several sittings, each in a process of its own. The fields from `pid` to `diff_digest`, and
-    how it ended, describe the last one; those of the sittings before it are in `earlier`.
-    """
-
-    format: int = 1
-    status: Literal["running", "finished", "failed"] = "running"
-    experiment: str = ""
-    arm: str = ""
-    seed: int = 0
-    scale: str = ""
-    overrides: list[str] = field(default_factory=list)
-    config_digest: str = ""
-    inputs: dict[str, str] = field(default_factory=dict)  # name → digest
-    input_places: dict[str, str] = field(default_factory=dict)  # name → path, hub id or text
-    started: str = ""
-    spent: Spent = field(default_factory=Spent)
-    earlier: list[dict[str, Any]] = field(default_factory=list)
-    pid: int = 0
-    argv: list[str] = field(default_factory=list)
-    versions: dict[str, str] = field(default_factory=dict)
-    device: dict[str, str | int | None] = field(default_factory=dict)
-    commit: str | None = None
-    dirty: bool | None = None
-    diff_digest: str | None = None
-    reason: str | None = None
-    traceback: str | None = None
-    ended: str | None = None
-    artifacts: dict[str, str] = field(default_factory=dict)  # file → digest
 
 
 class Run:
@@ -168,12 +104,13 @@ class Run:
             inputs={name: input_digest(value) for name, value in given.items()},
             # Absolute: a run is read from other folders than the one it was started in.
             input_places={k: str(v.absolute() if isinstance(v, Path) else v) for k, v in given.items()},
-            started=_now(),
+            started=now(),
         )
         try:
             path = _new_folder(Path(root) / experiment, arm, seed, manifest.config_digest)
             run = cls(path, manifest, lock(path))
-            run._begin_sitting(source)
+            manifest.begin_sitting(source)
+            run._save()
             write_atomic(path / "config.yaml", to_yaml(config))
             if source is not None:
                 (path / "source").mkdir()
@@ -195,7 +132,8 @@ class Run:
             raise BadInput(f"{record.path} is finished; there is nothing to resume")
         drop_half_written(record.path)
         run = cls(record.path, manifest, held)
-        run._begin_sitting(record.source)
+        manifest.begin_sitting(record.source)
+        run._save()
         return run
 
     def log(self, step: int, **metrics: Any) -> None:
@@ -213,7 +151,8 @@ class Run:
     def results(self, name: str, result: Any) -> Path:
         """Write results/<name>.json; a dataclass is read back by `RunRecord.result(name, its class)`.
 
-        The mapping called "headline" (label → number or text) is what `workings show` and the default report print.
+        The result called "headline" is a mapping of the run's own labels to numbers or text, for `workings show` and
+        the default report to print.
         """
         return write_atomic(self._inside("results", f"{name}.json"), to_json(result))
 
@@ -238,9 +177,17 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        problem = error or self._close_metrics()
+        problem = error
         try:
-            self._end(problem)
+            if self._metrics is not None:
+                self._metrics.close()
+        except OSError as unwritten:
+            problem = error or unwritten
+        try:
+            self.manifest.end_sitting(problem)
+            if problem is None:
+                self.manifest.artifacts = _recorded_files(self.path)
+            self._save()
         except OSError as unwritten:  # the manifest goes on saying "running", which reads as killed
             problem = error or unwritten
         finally:
@@ -251,39 +198,6 @@ class Run:
             error.add_note(f"the run is in {self.path}")
         if problem is not None and (problem is not error or is_disk_full(problem)):
             raise explained(problem, self.path) from problem
-
-    # ── one sitting: from start or resume to the end of the process's part ──────────────────────────────────────────
-
-    def _begin_sitting(self, source: Path | None) -> None:
-        manifest = self.manifest
-        if manifest.pid:
-            manifest.earlier.append({name: getattr(manifest, name) for name in _SITTING})
-        manifest.pid, manifest.argv, manifest.versions, manifest.device = os.getpid(), sys.argv, versions(), _device()
-        manifest.commit, manifest.dirty, manifest.diff_digest = _code_state(source)
-        manifest.status, manifest.artifacts = "running", {}
-        manifest.reason = manifest.traceback = manifest.ended = None
-        self._save()
-
-    def _close_metrics(self) -> OSError | None:
-        try:
-            if self._metrics is not None:
-                self._metrics.close()
-        except OSError as error:
-            return error
-        return None
-
-    def _end(self, error: BaseException | None) -> None:
-        self.manifest.ended = _now()
-        self.manifest.device = _device()  # by now torch is in use, if it ever is
-        if error is None:
-            self.manifest.artifacts = _recorded_files(self.path)
-            self.manifest.status = "finished"
-        else:
-            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            self.manifest.status = "failed"
-            self.manifest.reason = "interrupted" if stopped else f"{type(error).__name__}: {error}"
-            self.manifest.traceback = "".join(traceback.format_exception(error))
-        self._save()
 
     def _save(self) -> None:
         self.manifest.spent.seconds = round(self._seconds(), 3)
@@ -304,7 +218,7 @@ class RunRecord:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.manifest = _read_manifest(self.path)
+        self.manifest = Manifest.read(self.path)
 
     @classmethod
     def find(cls, path_or_name: str | Path, root: str | Path = "runs") -> RunRecord:
@@ -384,12 +298,20 @@ class RunRecord:
         """Whether the run has written results/<name>.json."""
         return (self.path / "results" / f"{name}.json").is_file()
 
+    @property
+    def headline(self) -> dict[str, object]:
+        """What the run calls its result: label → number, text or a mapping of these; nothing where it names none."""
+        # Labels are free, and nothing is computed from them: every experiment measures something else, and a user's own
+        # reaches `show` and the default report without a class for it.
+        found = self.result("headline") if self.has_result("headline") else {}
+        return found if isinstance(found, dict) else {"": found}
+
     @overload
     def result(self, name: str) -> Any: ...
     @overload
     def result(self, name: str, cls: type[C]) -> C: ...
     def result(self, name: str, cls: type | None = None) -> Any:
-        """What `Run.results` wrote: an instance of the dataclass `cls`, or, without one, what JSON gives back.
+        """What `Run.results` wrote, as `cls` (a dataclass, or a dict of one), or, without it, what JSON gives back.
 
         Raises:
             BadInput: Where there is no such file, or it does not hold what `cls` asks for (a run of another version).
@@ -399,7 +321,7 @@ class RunRecord:
         if cls is None:
             return content
         try:
-            return from_dict(cls, content)
+            return read_value(cls, content, name)
         except BadInput as error:
             raise BadInput(
                 f"{path} was not written by this version of workings ({error}): run the experiment again, or open the run "
@@ -441,71 +363,6 @@ def question_of(file: Path) -> str:
     return docstring.strip().partition("\n")[0]
 
 
-# ── what surrounds a run: its code, its packages, its machine ────────────────────────────────────────────────────────
-
-
-def versions() -> dict[str, str]:
-    """{package: version} of the main packages that are installed, read without importing them."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _device() -> dict[str, str | int | None]:
-    """Processor, cores, threads, and the accelerator where torch is in use and sees one; not the machine's name."""
-    about: dict[str, str | int | None] = {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-    }
-    torch = sys.modules.get("torch")  # not imported for this
-    if torch is not None:
-        about["threads"] = torch.get_num_threads()
-        if torch.cuda.is_available():
-            about["accelerator"] = torch.cuda.get_device_name()
-    return about
-
-
-CodeState = tuple[str | None, bool | None, str | None]
-"""The commit, whether files differ from it, and the digest of what differs."""
-
-
-def _code_state(source: Path | None) -> CodeState:
-    """The state of the checkout of this package, else of `source`; all None where neither is in one."""
-    for file in (Path(__file__), source):
-        state = checkout_state(file.resolve()) if file else None
-        if state:
-            return state
-    return None, None, None
-
-
-def checkout_state(file: Path) -> CodeState | None:
-    """The state of the checkout that a file belongs to; None where it is in none, or is ignored there."""
-    # a package installed into an ignored folder of somebody's checkout is no part of it
-    if _git(file.parent, "check-ignore", str(file)) is not None:
-        return None
-    commit = _git(file.parent, "rev-parse", "HEAD")
-    if commit is None:
-        return None
-    changes = _git(file.parent, "status", "--porcelain")
-    if not changes:
-        return commit, False, None
-    diff = _git(file.parent, "diff", "HEAD", "--no-ext-diff", "--no-color")
-    return commit, True, hashlib.sha256(f"{changes}\n{diff}".encode()).hexdigest()
-
-
-def _git(folder: Path, *command: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", folder, *command], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 # ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -515,14 +372,14 @@ def _new_folder(parent: Path, arm: str, seed: int, config_digest: str) -> Path:
     started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     arm_name = re.sub(r"[^\w.-]+", "-", arm)
     name = f"{started}_{arm_name}_s{seed}_{config_digest[:6]}"
-    for again in range(1, 10_000):
-        path = parent / (name if again == 1 else f"{name}-{again}")
+    path, n_tries = parent / name, 1
+    while True:
         try:
             path.mkdir()
+            return path
         except FileExistsError:
-            continue
-        return path
-    raise Failed(f"{parent} has thousands of runs of this second")
+            n_tries += 1
+            path = parent / f"{name}-{n_tries}"
 
 
 def _recorded_files(run: Path) -> dict[str, str]:
@@ -532,25 +389,5 @@ def _recorded_files(run: Path) -> dict[str, str]:
     }
 
 
-def _read_manifest(path: Path) -> Manifest:
-    try:
-        content = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path} is not a run: it has no manifest.json") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}/manifest.json cannot be read: {error}") from None
-    if not isinstance(content, dict) or content.get("format") != 1:
-        raise BadInput(f"{path}/manifest.json is not the manifest of a run")
-    known = {one.name for one in fields(Manifest)}  # a later version may have written more
-    try:
-        return from_dict(Manifest, {name: value for name, value in content.items() if name in known})
-    except BadInput as error:
-        raise BadInput(f"{path}/manifest.json is not the manifest of a run: {error}") from None
-
-
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

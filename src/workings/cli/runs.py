@@ -156,9 +156,8 @@ def _about(record: RunRecord) -> dict[str, Any]:
     about["spent"] = plain(manifest.spent)
     if manifest.reason:
         about["reason"] = manifest.reason
-    if (record.path / "results" / "headline.json").is_file():
-        headline = record.result("headline")
-        about["result"] = headline if isinstance(headline, dict) else {"": headline}
+    if record.headline:
+        about["result"] = record.headline
     return about
 
 

@@ -24,9 +24,9 @@ from workings.errors import BadInput, Failed
 from workings.models.anatomy import Unembedding
 from workings.models.thinking import Answer, Thoughts
 from workings.progress import Tracker, track
+from workings.provenance import versions
 from workings.reading.store import DTYPES, CollectionSettings, Failure, ThoughtStore
 from workings.reading.writer import ThoughtWriter, digest_of
-from workings.run import versions
 
 
 class ThinkingModel(Protocol):

@@ -24,9 +24,9 @@ from workings.config import from_dict
 from workings.errors import BadInput
 from workings.files import sha256_of, to_json, write_atomic, write_with
 from workings.models.anatomy import Unembedding
+from workings.provenance import versions
 from workings.reading.recipe import FitConfig, Precision
 from workings.reading.store import FINAL_NORM, HiddenStates, disk_errors
-from workings.run import versions
 
 FORMAT = 1
 

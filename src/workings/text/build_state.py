@@ -16,7 +16,7 @@ import numpy as np
 from workings.config import to_dict
 from workings.errors import BadInput
 from workings.files import drop_half_written, to_json, write_atomic
-from workings.run import versions
+from workings.provenance import versions
 from workings.text.documents import BadDocument, Source
 from workings.text.manifest import (
     COUNTS,
