@@ -71,6 +71,41 @@ MUTANTS: tuple[Mutant, ...] = (
         "len(seen) >= self.config.validation_documents // 2:",
         "tests/text/test_corpus.py::test_who_validates_is_the_fraction_asked_for_up_to_the_number_asked_for",
     ),
+    Mutant(
+        "the gradient of the distance flows into the teacher",
+        "training/objectives.py",
+        "[h.detach() for h in teacher_H]",
+        "list(teacher_H)",
+        "tests/training/test_distillation.py::test_the_gradient_of_the_distance_is_that_of_a_constant_teacher",
+    ),
+    Mutant(
+        "the teacher's answer sees the question under answer_sees: thoughts",
+        "training/objectives.py",
+        "allowed = allowed & ~(answering[:, :, None] & question[:, None, :])",
+        "pass",
+        "tests/training/test_distillation.py::test_the_teachers_answer_sees_the_question_only_where_the_students_does",
+    ),
+    Mutant(
+        "CODI's micro-batches all weigh the same",
+        "training/distillation.py",
+        "len(some) / len(examples)) for some in cut]",
+        "1 / len(cut)) for some in cut]",
+        "tests/training/test_distillation.py::test_micro_batches_of_unequal_size_weigh_by_their_examples",
+    ),
+    Mutant(
+        "the passes of a pretraining step all weigh the same",
+        "training/pretraining.py",
+        "size / sum(sizes))",
+        "1 / len(sizes))",
+        "tests/training/test_pretraining.py::test_passes_of_unequal_size_weigh_by_their_rows",
+    ),
+    Mutant(
+        "HellaSwag's bytes are counted as characters",
+        "evals/hellaswag.py",
+        '"bytes": [len(ending.encode()) for ending in endings]',
+        '"bytes": [len(ending) for ending in endings]',
+        "tests/evals/test_hellaswag.py",
+    ),
 )
 
 
