@@ -31,8 +31,7 @@ from workings.models.inference import Inference
 from workings.models.kernels import token_nll
 from workings.models.language import GPT2LanguageModel, HuggingFaceModel, LanguageModel, open_language
 from workings.models.scoring import bits_per_byte
-from workings.text.tokenizer import Tokenizer, Vocabulary
-from workings.text.words import word_tokenizer
+from workings.text.tokenizer import Tokenizer, Vocabulary, word_tokenizer
 
 N_WORDS = len(WORDS) + 2
 CONTEXT = 96

@@ -478,8 +478,10 @@ def test_build_show_and_verify_from_the_command_line(data, tmp_path, capsys):
     ]
     code, out, _ = typed(capsys, *build, "--dry-run", "--json")
     assert code == 0 and json.loads(out)["tokens"] > 10_000 and not (tmp_path / "c").exists()
-    code, out, err = typed(capsys, *build, "--bytes", "0.1M", "--quiet")
+    code, out, err = typed(capsys, *build, "--bytes", "0.1M", "--validation-fraction", "0.1", "--quiet")
     assert (code, out, err) == (0, f"{tmp_path / 'c'}\n", "")
+    given = [Corpus.open(tmp_path / "c").outcome.splits[split].sources["stories"] for split in ("train", "validation")]
+    assert given[1].n_documents / sum(counts.n_documents for counts in given) == pytest.approx(0.1, rel=0.3)
     code, out, _ = typed(capsys, "corpus", "show", str(tmp_path / "c"))
     assert code == 0 and "drills" in out and "2.0000%" in out
     assert main(["verify", str(tmp_path / "c")]) == 0

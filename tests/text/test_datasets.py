@@ -8,7 +8,7 @@ import pytest
 
 from workings.errors import BadInput
 from workings.hub import hub_errors
-from workings.text.datasets import load_problems, rows_of
+from workings.text.datasets import load_problems, read_rows
 
 
 def test_generated_problems_come_by_preset_and_seed():
@@ -54,9 +54,9 @@ def test_packed_problems_and_rows_are_unpacked(tmp_path):
     row = b'{"question": "How many?", "answer": "<<6*9=54>>54\\n#### 54"}\n'
     (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(row))
     assert [p.answer for p in load_problems(tmp_path / "test.jsonl.gz").problems] == ["54"]
-    assert [place for place, _ in rows_of(tmp_path, "test")] == [f"{tmp_path / 'test.jsonl.gz'}:1"]
+    assert [place for place, _ in read_rows(tmp_path, "test")] == [f"{tmp_path / 'test.jsonl.gz'}:1"]
     (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(row)[:-9])
-    for read in (load_problems, lambda path: list(rows_of(path, "test"))):
+    for read in (load_problems, lambda path: list(read_rows(path, "test"))):
         with pytest.raises(BadInput, match=r"test\.jsonl\.gz cannot be read"):
             read(tmp_path / "test.jsonl.gz")
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import operator
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -189,3 +195,33 @@ class _Killing:
         assert self.pipe.poll(30)
         self.process.kill()
         return self.pipe.recv()
+
+
+ENDLESS = dedent("""
+    import multiprocessing
+    from functools import partial
+    from workings.text.encoding import Workers
+
+    if __name__ == "__main__":
+        with Workers(3, 2) as workers:
+            for n, _ in enumerate(workers.in_order(((i, partial(pow, 2)) for i in iter(int, 1)), ahead=3)):
+                if n == 10:
+                    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+""")
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
+def test_no_process_outlives_its_parent(tmp_path, end):
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    command = [sys.executable, str(tmp_path / "endless.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as parent:
+        try:
+            assert parent.stdout
+            children = [int(pid) for pid in parent.stdout.readline().split()]
+            (os.killpg if end == signal.SIGINT else os.kill)(parent.pid, end)  # a terminal signals the whole group
+            assert parent.wait(30) == -end
+            assert len(children) == 2 and parent.stdout.read() == b"", "the end of their pipe is the end of all of them"
+        finally:
+            for pid in (parent.pid, *children):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2Config
 
 import workings
+from workings.arithmetic import generator
 from workings.arithmetic.facts import Fact, FactVocabulary
+from workings.arithmetic.generator import PRESETS, generate
 from workings.cli import main
 from workings.errors import BadInput
 from workings.text.bpe import END_OF_TEXT, open_bpe, tiktoken_ranks, train_bpe
-from workings.text.tokenizer import PREPARATION, VOCABULARIES, Tokenizer
+from workings.text.tokenizer import PREPARATION, UNKNOWN, VOCABULARIES, Tokenizer, word_tokenizer
 
 GPT2 = Path(__file__).resolve().parents[3] / "shared" / "tokenizers" / "gpt2"
 EMBEDDED = Path(workings.__file__).parent / "bundled" / "bpe" / "tokenizer.json"
@@ -514,3 +516,27 @@ def test_a_base_is_trained_and_built_on(tmp_path, capsys):
     assert run("build", "--base", tmp_path / "t", "--out", tmp_path / "u") == 2
     assert "has fact tokens already" in capsys.readouterr().err
     assert not (tmp_path / "u").exists()
+
+
+# ── words as tokens ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_generated_problem_is_made_of_known_pieces(preset):
+    tokenizer = word_tokenizer(generator.vocabulary(PRESETS[preset]))
+    unknown = tokenizer.convert_tokens_to_ids(UNKNOWN)
+    for problem in generate(200, PRESETS[preset], seed=1):
+        ids = tokenizer.encode(problem.question)
+        assert unknown not in ids, problem.question
+        assert tokenizer.decode(ids).split() == " ".join(tokenizer.convert_ids_to_tokens(ids)).split()
+
+
+@given(st.integers(min_value=0, max_value=99))
+def test_a_number_is_one_token(n):
+    tokenizer = word_tokenizer(generator.vocabulary(PRESETS["hundred"]))
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode(f"<<{n}+{n}")) == ["<<", str(n), "+", str(n)]
+
+
+def test_a_word_that_is_not_one_piece_is_refused():
+    with pytest.raises(ValueError, match="not one piece"):
+        word_tokenizer(["two words"])

@@ -27,7 +27,7 @@ from workings.errors import BadInput
 from workings.evals.lm_eval_files import LmEvalTask, Sample
 from workings.evals.settings import TEMPLATES, Settings, encode_prompt, n_new_tokens
 from workings.judging.statistics import Measure
-from workings.text.datasets import Row, content_ids, load_problems, local_file, rows_of
+from workings.text.datasets import Row, content_ids, load_problems, local_file, read_rows
 
 if TYPE_CHECKING:
     from workings.models.generation import Generation
@@ -248,7 +248,7 @@ def _read(reference: str | Path, split: str, seed: int = 0) -> list[Item]:
     is_generated = str(reference).partition(":")[0] == "generated"
     path = None if is_generated else local_file(reference, split)
     if not is_generated and (path is None or path.name.endswith((".jsonl", ".jsonl.gz"))):
-        rows = [_parts(row, place) for place, row in rows_of(reference, split)]
+        rows = [_parts(row, place) for place, row in read_rows(reference, split)]
     else:
         problems = load_problems(reference, split=split, seed=seed, strict=True).problems
         rows = [(problem.question, _written(problem), problem.value) for problem in problems]

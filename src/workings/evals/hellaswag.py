@@ -23,7 +23,7 @@ from workings.errors import BadInput
 from workings.evals.lm_eval_files import LmEvalTask, Sample
 from workings.evals.settings import Convention, Settings, encode_prompt, encode_raw, opening_ids
 from workings.judging.statistics import Measure
-from workings.text.datasets import Row, content_ids, rows_of, text_field
+from workings.text.datasets import Row, content_ids, read_rows, text_field
 
 if TYPE_CHECKING:
     from workings.models.language import LanguageModel
@@ -80,7 +80,7 @@ class HellaSwagMeasures:
 
 def load_items(settings: Settings) -> list[Item]:
     """Read all validation items of `hellaswag_data`. BadInput names a malformed line."""
-    rows = [(row, _checked_label(row, place)) for place, row in rows_of(settings.hellaswag_data, "validation")]
+    rows = [(row, _checked_label(row, place)) for place, row in read_rows(settings.hellaswag_data, "validation")]
     ids = content_ids([row["ctx"], row["endings"], label] for row, label in rows)
     return [Item(id, row, label) for id, (row, label) in zip(ids, rows, strict=True)]
 

@@ -26,7 +26,7 @@ from workings.arithmetic.generator import PRESETS, ProblemSpec, generate, vocabu
 from workings.arithmetic.problems import Problem
 from workings.config import fixed, nuisance, scientific
 from workings.run import Run
-from workings.text.words import word_tokenizer
+from workings.text.tokenizer import word_tokenizer
 from workings.training.recipes import DistilConfig
 
 

@@ -28,8 +28,8 @@ from workings.models.checkpoint import load_gpt2
 from workings.models.gpt2 import GPT2
 from workings.models.importing import BODY, to_hf
 from workings.models.weights import WEIGHTS, appearing, listed, read_tensors, write_tensors
-from workings.text.bpe import hf_settings
-from workings.text.tokenizer import Tokenizer, read_tokenizer_folder, write_tokenizer_folder
+from workings.text.bpe import hf_settings, read_tokenizer_folder, write_tokenizer_folder
+from workings.text.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
 TOLERANCE = 1e-4  # of the largest logit, in fp32: the order of sums differs between the two, nothing else does

@@ -4,11 +4,11 @@ from .build import n_processors as n_processors
 from .corpus import Corpus as Corpus
 from .corpus import verify_corpus as verify_corpus
 from .datasets import load_problems as load_problems
-from .datasets import rows_of as rows_of
+from .datasets import read_rows as read_rows
 from .documents import Document as Document
 from .documents import open_documents as open_documents
 from .estimate import estimate_corpus as estimate_corpus
 from .manifest import CorpusConfig as CorpusConfig
 from .manifest import SourceConfig as SourceConfig
 from .tokenizer import Tokenizer as Tokenizer
-from .words import word_tokenizer as word_tokenizer
+from .tokenizer import word_tokenizer as word_tokenizer

@@ -6,6 +6,7 @@ and gives the same ids where ranks and pattern say the same: `library_for` tries
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,15 +20,18 @@ import tiktoken
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from workings.errors import BadInput
+from workings.files import sha256_of, to_json, write_atomic
 from workings.hub import first_line
 
 TOKENIZER_FILE = "workings_tokenizer.json"
 """In the folder of a tokenizer of ours: which vocabulary it is, and the SHA-256 of its other files."""
+TOKENIZER_FORMAT = 1
+_HUGGING_FACE = ("tokenizer.json", "tokenizer_config.json")
 NO_LIMIT = 10**30
 """Texts of any length: how much a model can read is not the tokenizer's to say."""
 END_OF_TEXT = "<|endoftext|>"
 GPT2_PIECES = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-"""What the pre-tokenizer ByteLevel splits at, in the words of tiktoken: both agree on every code point."""
+"""The pattern of the pre-tokenizer ByteLevel, in tiktoken's syntax: both agree on every code point."""
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 
 
@@ -47,12 +51,12 @@ class BPE:
         return max(self.vocab.values()) + 1
 
     def digest_parts(self) -> list[Any]:
-        """What decides ids, as JSON values in an order that is the same everywhere."""
+        """Everything that decides ids, as JSON values in an order that is the same everywhere."""
         ordered = sorted(self.vocab.items(), key=lambda item: item[1])
         return [ordered, [list(merge) for merge in self.merges], self.pre_tokenizer, self.eot]
 
     def tokenizer_json(self) -> dict[str, Any]:
-        """As the `tokenizers` library reads it: no added tokens, nothing added to a text."""
+        """The content of a tokenizer.json for the `tokenizers` library: no added tokens, nothing added to a text."""
         model = {
             "type": "BPE",
             "dropout": None,
@@ -108,16 +112,16 @@ def _hub_json(reference: str, is_folder: bool) -> str:
         ) from None
 
 
-def _from_json(text: str, where: str) -> BPE:
+def _from_json(text: str, reference: str) -> BPE:
     try:
         content = json.loads(text)
         model, added = content["model"], content.get("added_tokens") or []
         vocab = {**model["vocab"], **{token["content"]: token["id"] for token in added}}
         merges = tuple(tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise BadInput(f"{where} is not the tokenizer.json of a BPE") from None
+        raise BadInput(f"{reference} is not the tokenizer.json of a BPE") from None
     if trouble := _not_byte_level(content):
-        raise BadInput(f"{where} is not a byte-level BPE that keeps every text as it is: {trouble}")
+        raise BadInput(f"{reference} is not a byte-level BPE that keeps every text as it is: {trouble}")
     eot = vocab.setdefault(END_OF_TEXT, max(vocab.values()) + 1)
     return BPE(vocab, merges, _without_offsets(content["pre_tokenizer"]), eot)
 
@@ -204,7 +208,7 @@ def tiktoken_encoding(bpe: BPE, facts: Mapping[str, int]) -> tiktoken.Encoding |
 
 
 def library_for(bpe: BPE, every_token: bool = False) -> Literal["tiktoken", "tokenizers"]:
-    """What encodes in bulk: tiktoken if it can say this BPE and agrees with `tokenizers` on `sample_texts`.
+    """The library that encodes in bulk: tiktoken if it can express this BPE and agrees with `tokenizers` on `sample_texts`.
 
     With `every_token` also on each token alone, which tiktoken looks up and `tokenizers` puts together.
     """
@@ -266,7 +270,7 @@ def hf_json(bpe: BPE, names: Sequence[str], matched: Mapping[str, int]) -> dict[
 
 
 def hf_settings(eot: str, pad: str) -> dict[str, Any]:
-    """What Hugging Face keeps beside tokenizer.json; special tokens written in a text stay text."""
+    """The content of tokenizer_config.json; special tokens written in a text stay text."""
     return {
         "bos_token": eot,
         "eos_token": eot,
@@ -289,3 +293,51 @@ def bpe_in(content: Mapping[str, Any], unused: Sequence[Sequence[int]], base_siz
     vocab = {name: i for name, i in model["vocab"].items() if i < base_size and i not in spare}
     merges = tuple((left, right) for left, right in model["merges"])
     return BPE(vocab, merges, _without_offsets(content["pre_tokenizer"]), eot)
+
+
+def write_tokenizer_folder(
+    folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any], about: Mapping[str, Any]
+) -> Path:
+    """Write the three files; ours last, so that a folder that was half written does not open."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TOKENIZER_FILE).unlink(missing_ok=True)
+    write_atomic(folder / "tokenizer.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    write_atomic(folder / "tokenizer_config.json", to_json({"tokenizer_class": "PreTrainedTokenizerFast", **settings}))
+    whole = {"format": TOKENIZER_FORMAT, **about, "files": {name: sha256_of(folder / name) for name in _HUGGING_FACE}}
+    write_atomic(folder / TOKENIZER_FILE, to_json({**whole, "sha256": _digest(whole)}))
+    return folder
+
+
+def _digest(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(to_json(about).encode()).hexdigest()
+
+
+def read_tokenizer_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The contents of tokenizer.json and of our own file. BadInput where one is missing or is not as it was written."""
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise BadInput(
+            f"{folder} holds no tokenizer of ours (no {TOKENIZER_FILE}): make one with 'workings tokenizer build'"
+        )
+    try:
+        about = json.loads((folder / TOKENIZER_FILE).read_text("utf-8"))
+        form, own, files = about["format"], about.pop("sha256"), {name: about["files"][name] for name in _HUGGING_FACE}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadInput(
+            f"{folder / TOKENIZER_FILE} cannot be read: copy the tokenizer again, or build it again"
+        ) from None
+    if form != TOKENIZER_FORMAT:
+        raise BadInput(
+            f"{folder / TOKENIZER_FILE} is in format {form}, which this version cannot read (it reads {TOKENIZER_FORMAT})"
+        )
+    if own != _digest(about):
+        raise BadInput(
+            f"{folder / TOKENIZER_FILE} was changed since it was written: copy the tokenizer again, or build it again"
+        )
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise BadInput(f"{folder / name} is missing: copy the whole folder of the tokenizer")
+        if sha256_of(folder / name) != digest:
+            raise BadInput(
+                f"{folder / name} was changed since it was written: copy the tokenizer again, or build it again"
+            )
+    return json.loads((folder / "tokenizer.json").read_text("utf-8")), about

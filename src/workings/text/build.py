@@ -209,7 +209,7 @@ class Build:
         self._add("train", sources, entries, pieces)
 
     def _is_held_out(self, entries: np.ndarray) -> np.ndarray:
-        """By content alone: a document that occurs twice, or in two sources, is on one side."""
+        """Mark validation documents, by content alone: one that occurs twice, or in two sources, is on one side."""
         share = np.uint64(self.config.validation_fraction * 2**64)
         return (entries["tokens"] > 0) & (entries["hash"] < share)
 
@@ -269,9 +269,11 @@ class Build:
 
     def _check_length(self) -> None:
         if not self.mixture.is_full:
+            asked = ((self.config.documents_limit, "documents"), (self.config.bytes_limit, "bytes"))
+            limits = " or ".join(f"{n:,} {what}" for n, what in asked if n is not None)
             raise Failed(
-                f"the sources ended after {self.mixture.n_documents:,} documents and {sum(self.mixture.taken):,} bytes, "
-                f"before the limit ({_limits(self.config)}): add sources, or accept it with --allow-short"
+                f"the sources ended after {self.mixture.n_documents:,} documents and {sum(self.mixture.taken):,} bytes. "
+                f"That is before the limit ({limits}): add sources, or accept it with --allow-short"
             )
 
     def _check_shares(self) -> None:
@@ -281,7 +283,7 @@ class Build:
             if share < asked * (1 - TOLERANCE):
                 raise Failed(
                     f"{self.sources[i].name} ended early: it is {share:.1%} of the bytes where its weight asks for "
-                    f"{asked:.1%}; give it less weight or the corpus a lower limit, or accept it with --allow-short"
+                    f"{asked:.1%}. Give it less weight or the corpus a lower limit, or accept it with --allow-short"
                 )
 
     def _check_rate(self) -> None:
@@ -292,14 +294,9 @@ class Build:
             because = (
                 "the documents themselves hold more. Ask for a higher rate, or for none (the manifest then says what it is)"
                 if self.totals.rate > asked
-                else f"that is {asked * tokens:,.0f} facts, and a drill document would hold more. Ask for a higher rate, for more "
+                else "one drill document would hold more facts than that. Ask for a higher rate, for more "
                 "text, or for fewer facts in a drill (drills.facts_per_document)"
             )
             raise Failed(
                 f"facts are {self.totals.rate:.4%} of the training tokens where {asked:.4%} were asked for: {because}"
             )
-
-
-def _limits(config: CorpusConfig) -> str:
-    limits = ((config.documents_limit, "documents"), (config.bytes_limit, "bytes"))
-    return " or ".join(f"{n:,} {what}" for n, what in limits if n is not None)

@@ -43,7 +43,7 @@ LISTED = 1000
 
 @dataclass
 class BuildState:
-    """What a build remembers, beside totals and files."""
+    """The memory of a build, beside totals and files."""
 
     n_blocks: int = 0
     drill_position: int = 0
@@ -182,7 +182,7 @@ class BuildJournal:
                 self.totals.of[split][:] = np.array(rows, np.int64)
 
     def _identity(self) -> CorpusManifest:
-        """What the corpus is, before anything is known of what comes out."""
+        """The manifest before anything is known of the outcome."""
         return CorpusManifest(
             config=json.loads(json.dumps(to_dict(self.config))),
             dtype=self.tokenizer.dtype.name,

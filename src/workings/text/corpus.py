@@ -48,13 +48,25 @@ class ValidationDocument:
 
 
 class Corpus:
-    """A complete corpus on disk, mapped into memory as it is read. `build_corpus` has an example.
+    """A complete corpus on disk, mapped into memory as it is read.
 
     Attributes:
         folder: Where it lies.
         manifest: What it was asked to be.
         outcome: What came of the build; `train` and `held_out` are its splits, with counts of documents, bytes and tokens.
         dtype: The type of the ids on disk.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from workings.text import CorpusConfig, SourceConfig, build_corpus
+        >>> config = CorpusConfig((SourceConfig("generated"),), documents_limit=20, validation_fraction=0.2)
+        >>> folder = build_corpus(config, Path(mkdtemp()) / "corpus", processes=1).folder
+        >>> corpus = Corpus.open(folder)
+        >>> batch = next(corpus.batches(seed=0, rows=2, length=16))
+        >>> bool((batch.inputs[:, 1:] == batch.targets[:, :-1]).all())
+        True
+        >>> corpus.verify()
+        []
     """
 
     def __init__(self, folder: Path, manifest: CorpusManifest) -> None:
@@ -177,7 +189,7 @@ class Corpus:
                 yield ValidationDocument(names[row["source"]], document, int(row["bytes"]))
 
     def notes(self) -> list[str]:
-        """What whoever uses the corpus should know."""
+        """Facts that a user of the corpus should know, one line each."""
         n_bad = self.outcome.unreadable.rows
         found = [
             f"no validation documents from {name}: raise validation_fraction, or give more documents"
@@ -191,7 +203,7 @@ class Corpus:
     # ── checking ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def verify(self) -> list[str]:
-        """What is not as it was written, one line each: hashes, counts, ids, document bounds, training apart from validation."""
+        """Differences from what was written, one line each: hashes, counts, ids, document bounds, overlap of the splits."""
         return verify_corpus(self.folder)
 
     def check(self) -> None:
@@ -244,7 +256,7 @@ def _count_differences(folder: Path, name: str, split: Split) -> Iterator[str]:
 
 
 def _overlap(folder: Path, splits: Mapping[SplitName, Split]) -> list[str]:
-    """Whether a validation document is trained on; hashes of one shard in memory at a time."""
+    """Validation documents that are trained on; hashes of one shard in memory at a time."""
     held = [open_index(folder, shard)["hash"] for shard in splits["validation"].shards]
     hashes = np.concatenate([np.empty(0, np.uint64), *held])
     rows = (open_index(folder, shard) for shard in splits["train"].shards)

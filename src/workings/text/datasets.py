@@ -4,7 +4,7 @@
     a path                           a file, or a folder with one JSON-lines file for each split
     owner/name[:config][@revision]   a data set on the hub, streamed; none of its code is run
 
-`rows_of` stops at a row that cannot be read: a benchmark with a hole in it is another benchmark. `load_problems` lists it.
+`read_rows` stops at a row that cannot be read: a benchmark with a hole in it is another benchmark. `load_problems` lists it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def open_hub(data_set: HubReference, split: str) -> IterableDataset:
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rows_of(reference: str | Path, split: str) -> Iterator[tuple[str, Row]]:
+def read_rows(reference: str | Path, split: str) -> Iterator[tuple[str, Row]]:
     """The rows of a JSON-lines file, of a folder of those, or of a hub data set, each with its place for error messages.
 
     Args:

@@ -58,7 +58,7 @@ class Document(NamedTuple):
     source: str
     place: Place = Place("", 0)
     n_bytes: int = 0
-    """Of the text in UTF-8."""
+    """Length of the text in UTF-8."""
 
 
 class BadDocument(NamedTuple):
@@ -98,7 +98,7 @@ class Source:
     records: Callable[[], Iterator[tuple[Place, Record]]]
     is_endless: bool = False
     bytes_on_disk: int | None = None
-    """Of its files as they lie there (packed or not); None where it has none."""
+    """Total size of its files as they lie there (packed or not); None where it has none."""
     position: ReadingPosition = dataclass_field(default_factory=ReadingPosition, compare=False)
     warning: str = ""
 
@@ -283,7 +283,7 @@ def _text(content: IO[bytes], file: Path, separator: str | None) -> Iterator[tup
 
 
 def _pieces(content: IO[bytes], separator: bytes) -> Iterator[bytes]:
-    """What lies between separators, a chunk of the file in memory at a time."""
+    """The pieces between separators, a chunk of the file in memory at a time."""
     left = b""
     while chunk := content.read(_CHUNK):
         *whole, left = (left + chunk).split(separator)
@@ -291,7 +291,7 @@ def _pieces(content: IO[bytes], separator: bytes) -> Iterator[bytes]:
     yield left
 
 
-def _choose(row: Any, field: str, where: str, first: bool) -> Record:
+def _choose(row: Any, field: str, source: str, first: bool) -> Record:
     """The text of a row: one field, or several (`question+answer`) joined by newlines.
 
     BadInput where the first row has no such field (the user named the wrong one); later it is the row's fault.
@@ -302,20 +302,17 @@ def _choose(row: Any, field: str, where: str, first: bool) -> Record:
         return row[field]
     names = field.split("+")
     if not all(name in row for name in names):
-        error = _missing_field(where, field, list(row))
+        error = _missing_field(source, field, list(row))
         if first:
             raise error
         return ValueError(str(error))
-    return _joined([row[name] for name in names])
+    texts = [row[name] for name in names]
+    wrong = next((text for text in texts if not isinstance(text, str)), None)
+    return "\n".join(texts) if wrong is None else ValueError(f"a field is {type(wrong).__name__}, not text")
 
 
-def _missing_field(where: str, field: str, columns: Iterable[str]) -> BadInput:
-    return BadInput(f"{where} has no field '{field}'; it has {', '.join(columns) or 'none'}: choose with --field")
-
-
-def _joined(texts: Sequence[Any]) -> Record:
-    wrong = [text for text in texts if not isinstance(text, str)]
-    return ValueError(f"a field is {type(wrong[0]).__name__}, not text") if wrong else "\n".join(texts)
+def _missing_field(source: str, field: str, columns: Iterable[str]) -> BadInput:
+    return BadInput(f"{source} has no field '{field}'; it has {', '.join(columns) or 'none'}: choose with --field")
 
 
 # ── made here ────────────────────────────────────────────────────────────────────────────────────────────────────────

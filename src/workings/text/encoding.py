@@ -195,7 +195,7 @@ def content_hash(raw: bytes) -> int:
 
 
 def _one_by_one(make: Callable[[T], R], texts: Mapping[int, T], failures: dict[int, str]) -> dict[int, R]:
-    """What is made of each text, by its number; what cannot be made goes to `failures` with the reason."""
+    """The result of `make` for each text, by its number; a text it refuses goes to `failures` with the reason."""
     made = {}
     for i, text in texts.items():
         try:
@@ -206,7 +206,7 @@ def _one_by_one(make: Callable[[T], R], texts: Mapping[int, T], failures: dict[i
 
 
 def _all_at_once(encode: BulkEncoder, texts: Mapping[int, str], failures: dict[int, str]) -> dict[int, np.ndarray]:
-    """The same by one call for all texts; one by one only where that fails."""
+    """The ids of each text, by one call for all texts; one by one only where that fails."""
     try:
         return dict(zip(texts, encode([*texts.values()]), strict=True))
     except (BadInput, ValueError, TypeError, RecursionError):

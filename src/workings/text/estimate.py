@@ -23,13 +23,13 @@ _DRILLS = 300
 
 @dataclass(frozen=True)
 class CorpusEstimate:
-    """Of the training documents. What is None cannot be known: a source without limit does not say how long it is."""
+    """Estimates over the training documents. None is unknown: a source without limit does not say how long it is."""
 
     sample_documents: int
     sample_bytes: int
     sample_unreadable: int
     bytes_per_token: float
-    """Of the sample, in this vocabulary."""
+    """In the sample, in this vocabulary."""
     natural_fact_rate: float
     """Facts over tokens in the facts arm, before any drill."""
     bytes: int | None
@@ -124,7 +124,7 @@ def _whole_bytes(config: CorpusConfig, sources: Sequence[Source], sample: Sequen
 
 
 def _source_bytes(source: Source, sample: Sequence[Document]) -> float | None:
-    """What a source of files holds, if the rest of them is like the part that was read."""
+    """Raw bytes in a source of files, if the rest of them is like the part that was read."""
     if not source.bytes_on_disk or not source.position.n_bytes:
         return None
     read = sum(document.n_bytes for document in sample if document.source == source.name)

@@ -107,14 +107,10 @@ class CorpusConfig:
             )
             if source.is_endless and not self.has_limit:
                 raise BadInput(f"{one.reference} never ends: say how much of it with --bytes or --documents-limit")
-            sources.append(_renamed(source, taken))
+            names = (source.name if n == 1 else f"{source.name}-{n}" for n in range(1, len(taken) + 3))
+            sources.append(replace(source, name=next(name for name in names if name not in taken)))
             taken.add(sources[-1].name)
         return sources
-
-
-def _renamed(source: Source, taken: set[str]) -> Source:
-    names = (source.name if n == 1 else f"{source.name}-{n}" for n in range(1, len(taken) + 3))
-    return replace(source, name=next(name for name in names if name not in taken))
 
 
 # ── the manifest ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -126,7 +122,7 @@ class Counts:
 
     n_documents: int = 0
     n_bytes: int = 0
-    """Of raw text in UTF-8: the same in every arm."""
+    """Raw text in UTF-8: the same in every arm."""
     n_tokens: int = 0
     """The end of text before each document included."""
     n_facts: int = 0
@@ -160,7 +156,7 @@ class Split(Counts):
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Split:
-        """What `to_json` gave."""
+        """Read an entry of the manifest."""
         sources = {name: Counts(*(counts[count] for count in COUNTS)) for name, counts in entry["sources"].items()}
         shards = tuple(map(Shard.from_json, entry["shards"]))
         return cls(*(entry[count] for count in COUNTS), entry["raw_sha256"], sources, shards)
@@ -168,7 +164,7 @@ class Split(Counts):
 
 @dataclass(frozen=True)
 class TokenizerIdentity:
-    """What a manifest says of the tokenizer, to know it again."""
+    """The manifest's entry on the tokenizer, to recognize it."""
 
     vocabulary: Vocabulary
     mode: Mode
@@ -209,7 +205,7 @@ class BadRows:
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """What came of a complete build."""
+    """Results of a complete build."""
 
     splits: Mapping[SplitName, Split]
     fact_rate: FactRate
@@ -226,14 +222,14 @@ class CorpusManifest:
     config: Mapping[str, Any]
     """The CorpusConfig, as the version that wrote it has it."""
     dtype: str
-    """Of the ids in the shards."""
+    """Type of the ids in the shards."""
     tokenizer: TokenizerIdentity
     sources: tuple[SourceName, ...]
     outcome: BuildOutcome | None = None
 
     @property
     def status(self) -> Literal["building", "complete"]:
-        """Whether the build has ended."""
+        """`complete` once the build has ended."""
         return "complete" if self.outcome else "building"
 
     def to_json(self) -> dict[str, Any]:
@@ -249,7 +245,7 @@ class CorpusManifest:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CorpusManifest:
-        """What `to_json` gave. KeyError or TypeError where something is missing."""
+        """Read the content of the file. KeyError or TypeError where something is missing."""
         outcome = None
         if content["status"] == "complete":
             outcome = BuildOutcome(

@@ -24,7 +24,7 @@ from workings.text.documents import BadDocument, Document, Source, SourceRow
 from workings.text.encoding import ENTRY, Encoded, Encoder, Encoders
 
 BLOCK_DOCUMENTS, BLOCK_BYTES = 1000, 4 << 20
-"""What goes to an encoding process at once; the last document may go over."""
+"""Limits of a block, which goes to an encoding process at once; the last document may go over."""
 
 
 class DocumentBlock(NamedTuple):
@@ -62,7 +62,7 @@ class Mixture:
 
     @property
     def is_full(self) -> bool:
-        """Whether a limit is reached."""
+        """True once a limit is reached."""
         return (self.documents_limit is not None and self.n_documents >= self.documents_limit) or (
             self.bytes_limit is not None and sum(self.taken) >= self.bytes_limit
         )

@@ -45,7 +45,7 @@ class Shard:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Shard:
-        """What `to_json` gave."""
+        """Read an entry of the manifest."""
         return cls(entry["file"], entry["tokens"], entry["documents"], entry["sha256"], entry["documents_sha256"])
 
     @property
@@ -117,7 +117,7 @@ class ShardWriter:
             if path.name not in known and path not in open_shard:
                 path.unlink()
         for path, length in open_shard.items() if self.documents else ():
-            _cut(path, length)
+            _truncate(path, length)
         if not self.documents:
             self._bin.unlink(missing_ok=True)
             self._part.unlink(missing_ok=True)
@@ -171,7 +171,7 @@ def _save(path: Path, rows: np.ndarray) -> None:
         np.save(file, rows)
 
 
-def _cut(path: Path, length: int) -> None:
+def _truncate(path: Path, length: int) -> None:
     there = path.stat().st_size if path.exists() else 0
     if there < length:
         raise Failed(f"{path} has {there:,} bytes where {length:,} were written: delete the folder and build it again")
@@ -214,7 +214,7 @@ def raw_digest(folder: Path, shards: Sequence[Shard]) -> str:
 
 
 def differences(folder: Path, shard: Shard, dtype: np.dtype[Any], width: int, eot: int) -> Iterator[str]:
-    """What of a shard is not as it was written, in words; nothing where all is well."""
+    """Differences of a shard from what was written, one line each."""
     for name, digest in ((shard.file, shard.sha256), (shard.documents_file, shard.documents_sha256)):
         path = folder / name
         if not path.is_file():

@@ -27,7 +27,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -41,19 +41,19 @@ import tokenizers
 from workings.arithmetic.facts import FactVocabulary, embedding_width
 from workings.arithmetic.rewrite import MODES, Mode, rewrite_counted, shuffled, tokens_in
 from workings.errors import BadInput, suggestion
-from workings.files import sha256_of, to_json, write_atomic
 from workings.text.bpe import (
     BPE,
     END_OF_TEXT,
-    TOKENIZER_FILE,
     bpe_in,
     hf_json,
     hf_settings,
     library_for,
     open_bpe,
+    read_tokenizer_folder,
     sample_texts,
     tiktoken_encoding,
     token_bytes,
+    write_tokenizer_folder,
 )
 
 if TYPE_CHECKING:
@@ -64,8 +64,6 @@ VOCABULARIES: tuple[Vocabulary, ...] = get_args(Vocabulary)
 
 PREPARATION = 1
 """Raised when rewriting or shuffling gives another text than before: a corpus and a model must have been prepared alike."""
-FORMAT = 1
-_HUGGING_FACE = ("tokenizer.json", "tokenizer_config.json")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -122,7 +120,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
-        """What `save` wrote. BadInput where a file is missing or was changed, or where we prepare text otherwise by now."""
+        """Open a folder that `save` wrote. BadInput where a file is missing or changed, or its rules of rewriting are not ours."""
         content, about = read_tokenizer_folder(Path(folder))
         if about["preparation"] != PREPARATION:
             raise BadInput(
@@ -204,7 +202,7 @@ class Tokenizer:
 
     @property
     def has_facts(self) -> bool:
-        """Whether a fact token written in a text is one id."""
+        """True where a fact token written in a text is one id."""
         return self.vocabulary in ("facts", "shuffled")
 
     def prepare(self, text: str) -> str:
@@ -228,7 +226,11 @@ class Tokenizer:
         return self._array(text).tolist()
 
     def encode_batch(self, texts: Iterable[str]) -> list[np.ndarray]:
-        """As `encode`, one array of `dtype` a text: the way for corpora. One process; give it several for more speed."""
+        """`encode` for many texts, in this process.
+
+        Returns:
+            One array of `dtype` for each text.
+        """
         return [self._array(text).astype(self.dtype) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -251,7 +253,7 @@ class Tokenizer:
         return PreTrainedTokenizerFast(tokenizer_object=self._rust(), **self._hf_settings())
 
     def _rust(self) -> tokenizers.Tokenizer:
-        """What is inside Hugging Face's tokenizer, set as its settings set it."""
+        """The tokenizer inside Hugging Face's, with the same settings."""
         rust = tokenizers.Tokenizer.from_str(json.dumps(self._hf_json()))
         rust.encode_special_tokens = True
         return rust
@@ -315,67 +317,17 @@ class Tokenizer:
         except TypeError:  # how `tokenizers` says that a text has no UTF-8
             raise _surrogate(text) from None
 
-    def _check(self, where: str) -> None:
+    def _check(self, base: str) -> None:
         """Try what the class promises on this base: texts come back, names stay text, Hugging Face's ids are the same."""
         names = {*self._fact_ids, *self._paddings}
         if not names.isdisjoint(self.bpe.vocab):
-            raise BadInput(f"{where} has tokens with the names of facts or of unused ids already; take a base without")
+            raise BadInput(f"{base} has tokens with the names of facts or of unused ids already; take a base without")
         for text in [*sample_texts(self.bpe), END_OF_TEXT, *names]:
             ids = self.encode(text)
             if self.decode(ids) != text:
-                raise BadInput(f"{where} does not give texts back as they were: {text[:40]!r}; take another base")
+                raise BadInput(f"{base} does not give texts back as they were: {text[:40]!r}; take another base")
             if self._exported.encode(text).ids != ids:
-                raise BadInput(
-                    f"{where} cannot be exported with the same ids: {text[:40]!r} differs; take another base"
-                )
-
-
-def write_tokenizer_folder(
-    folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any], about: Mapping[str, Any]
-) -> Path:
-    """Write the three files; ours last, so that a folder that was half written does not open."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / TOKENIZER_FILE).unlink(missing_ok=True)
-    write_atomic(folder / "tokenizer.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-    write_atomic(folder / "tokenizer_config.json", to_json({"tokenizer_class": "PreTrainedTokenizerFast", **settings}))
-    whole = {"format": FORMAT, **about, "files": {name: sha256_of(folder / name) for name in _HUGGING_FACE}}
-    write_atomic(folder / TOKENIZER_FILE, to_json({**whole, "sha256": _digest(whole)}))
-    return folder
-
-
-def _digest(about: Mapping[str, Any]) -> str:
-    return hashlib.sha256(to_json(about).encode()).hexdigest()
-
-
-def read_tokenizer_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The contents of tokenizer.json and of our own file. BadInput where one is missing or is not as it was written."""
-    if not (folder / TOKENIZER_FILE).is_file():
-        raise BadInput(
-            f"{folder} holds no tokenizer of ours (no {TOKENIZER_FILE}): make one with 'workings tokenizer build'"
-        )
-    try:
-        about = json.loads((folder / TOKENIZER_FILE).read_text("utf-8"))
-        form, own, files = about["format"], about.pop("sha256"), {name: about["files"][name] for name in _HUGGING_FACE}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise BadInput(
-            f"{folder / TOKENIZER_FILE} cannot be read: copy the tokenizer again, or build it again"
-        ) from None
-    if form != FORMAT:
-        raise BadInput(
-            f"{folder / TOKENIZER_FILE} is in format {form}, which this version cannot read (it reads {FORMAT})"
-        )
-    if own != _digest(about):
-        raise BadInput(
-            f"{folder / TOKENIZER_FILE} was changed since it was written: copy the tokenizer again, or build it again"
-        )
-    for name, digest in files.items():
-        if not (folder / name).is_file():
-            raise BadInput(f"{folder / name} is missing: copy the whole folder of the tokenizer")
-        if sha256_of(folder / name) != digest:
-            raise BadInput(
-                f"{folder / name} was changed since it was written: copy the tokenizer again, or build it again"
-            )
-    return json.loads((folder / "tokenizer.json").read_text("utf-8")), about
+                raise BadInput(f"{base} cannot be exported with the same ids: {text[:40]!r} differs; take another base")
 
 
 def _choice(what: str, given: str, choices: Sequence[str]) -> None:
@@ -399,3 +351,33 @@ def _runs(ids: Iterable[int]) -> Iterator[range]:
     for _, run in groupby(enumerate(ids), lambda pair: pair[1] - pair[0]):
         members = [i for _, i in run]
         yield range(members[0], members[-1] + 1)
+
+
+# ── words as tokens ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+UNKNOWN = "<|unknown|>"
+WORD_PIECES = r"<<|>>|\d+|[A-Za-z]+(?:'[a-z]+)?|[^\sA-Za-z\d]"
+
+
+def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token per word, number and mark, so that a thought can hold a number and a lens can name it.
+
+    The bundled model reads it. Case is kept; decoding joins pieces by one space.
+
+    Args:
+        words: The vocabulary, each one piece by `WORD_PIECES`; the end of text and `UNKNOWN` come before them.
+
+    Raises:
+        ValueError: A word is not one piece.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {piece: i for i, piece in enumerate([END_OF_TEXT, UNKNOWN, *dict.fromkeys(words)])}
+    rust = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    splits = tokenizers.pre_tokenizers.Split(tokenizers.Regex(WORD_PIECES), "isolated")
+    rust.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([tokenizers.pre_tokenizers.WhitespaceSplit(), splits])
+    fast = PreTrainedTokenizerFast(tokenizer_object=rust, eos_token=END_OF_TEXT, unk_token=UNKNOWN)
+    broken = [word for word in words if fast.encode(word) != [vocabulary[word]]]
+    if broken:
+        raise ValueError(f"not one piece each: {broken[:5]}")
+    return fast
