@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,32 +15,31 @@ from typing import Literal
 
 from workings import text
 from workings.arithmetic.facts import FactVocabulary, embedding_width
-from workings.arithmetic.rewrite import Candidate, expand, rewrite
+from workings.arithmetic.rewrite import Candidate, Mode, expand, rewrite
 from workings.cli.options import Command, Given, Printing, config_fields, option, positional
 from workings.config import from_dict, override, read_mapping
 from workings.errors import BadInput
 from workings.files import explained, to_json, write_atomic
 from workings.progress import is_quiet, say
 
-Mode = Literal["strict", "weak", "legacy-strict", "legacy-weak"]
 Change = Callable[[str, str], str]
-"""Text and its place → text."""
+"""(text, its place) → the changed text."""
 _KINDS = (".txt", ".md", ".jsonl")
 _UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WithFacts(Command):
-    """Which facts."""
+    """The facts that have tokens."""
 
-    facts: str = option("MUL:1-9", "fact families and ranges of operands; several are MUL:1-9,ADD:0-9")
+    facts: str = option("MUL:1-9", "fact families and ranges of operands: MUL:1-9, or several: MUL:1-12,ADD:0-9")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FactsTable(WithFacts, Printing):
     """List the facts of a vocabulary with their token ids."""
 
-    base_size: int = option(50257, "number of ids of the vocabulary that the facts come behind")
+    base_size: int = option(50257, "number of ids in the vocabulary that the facts are added to")
 
     def __call__(self) -> None:
         vocabulary = FactVocabulary.build(self.facts, self.base_size)
@@ -51,10 +50,10 @@ class FactsTable(WithFacts, Printing):
             return
         for fact in vocabulary:
             print(f"{vocabulary.id_of(fact)}  {fact.token:20} {fact.equation}")
-        ids = f"ids {vocabulary.first_id} to {vocabulary.width - 1}"
         total = sum(fact.result for fact in vocabulary)
         print(
-            f"{len(vocabulary)} facts, {ids}; width {vocabulary.width}, padded to {padded}; results add up to {total}"
+            f"{len(vocabulary)} facts, ids {vocabulary.first_id} to {vocabulary.width - 1}; "
+            f"width {vocabulary.width}, padded to {padded}; results add up to {total}"
         )
 
 
@@ -63,14 +62,16 @@ class FactsTable(WithFacts, Printing):
 
 @dataclass(frozen=True, kw_only=True)
 class WithFiles(WithFacts):
-    """Which files to change, and where the changed ones go."""
+    """The files to change, and where the changed ones go."""
 
     paths: tuple[str, ...] = positional(
         ("-",), "files (.txt, .md, .jsonl, each also .gz), folders of such files, or - for standard input"
     )
-    field: tuple[str, ...] = option((), "fields of JSON lines that hold text, instead of text; reads - as JSON lines")
+    field: tuple[str, ...] = option(
+        (), "fields that hold text in JSON lines, by default text; with it, - is read as JSON lines too"
+    )
     out: str | None = option(
-        None, "file or, for several files, folder to write; by default one goes to standard output"
+        None, "file or, for several files, folder to write; by default one file goes to standard output"
     )
     in_place: bool = option(False, "write every file over itself")
 
@@ -80,27 +81,22 @@ class WithFiles(WithFacts):
             raise BadInput("--in-place writes files over themselves: leave out --out, and - for standard input")
         sources = [source for path in self.paths for source in _files_at(path)]
         several = len(sources) > 1 or any(Path(path).is_dir() for path in self.paths)
-        if several and not self.out and not self.in_place:
+        if self.in_place:
+            goals = [Path(path) for path, _ in sources]
+        elif self.out is not None:
+            folder = several or Path(self.out).is_dir()
+            goals = [Path(self.out) / name if folder else Path(self.out) for _, name in sources]
+        elif several:
             raise BadInput(f"{len(sources)} files: say --out FOLDER, or --in-place to write them over themselves")
-        goals = [self._goal(path, name, several) for path, name in sources]
+        else:
+            sys.stdout.write(self._changed(sources[0][0], change))
+            return
         self._refuse_collisions([path for path, _ in sources], goals)
         for (path, _), goal in zip(sources, goals, strict=True):
-            written = "".join(_changed(path, self.field, change))
-            if goal is None:
-                sys.stdout.write(written)
-            else:
-                _write(goal, written)
+            _write(goal, self._changed(path, change))
 
-    def _goal(self, path: str, name: str, several: bool) -> Path | None:
-        """Where the changed file goes; None for standard output."""
-        if self.in_place:
-            return Path(path)
-        if self.out is None:
-            return None
-        return Path(self.out) / name if several or Path(self.out).is_dir() else Path(self.out)
-
-    def _refuse_collisions(self, paths: Sequence[str], goals: Sequence[Path | None]) -> None:
-        places = [goal.resolve() for goal in goals if goal is not None]
+    def _refuse_collisions(self, paths: Sequence[str], goals: Sequence[Path]) -> None:
+        places = [goal.resolve() for goal in goals]
         twice = [str(place) for place, n in Counter(places).items() if n > 1]
         if twice:
             raise BadInput(f"two files would both be written to {twice[0]}: rewrite their folders one at a time")
@@ -108,59 +104,16 @@ class WithFiles(WithFacts):
         if over and not self.in_place:
             raise BadInput(f"{over.pop()} would be written over: say --in-place if that is meant")
 
-
-@dataclass(frozen=True, kw_only=True)
-class FactsRewrite(WithFiles):
-    """Write equations as fact tokens.
-
-    The value of no number changes in the modes strict and weak.
-    """
-
-    mode: Mode = option(
-        "strict", "strict: right equations; weak: also products that stand alone; legacy: what the seeds' code did"
-    )
-    report: str | None = option(None, "a .jsonl file for every candidate, rewritten or kept, and why")
-
-    def __call__(self) -> None:
-        vocabulary = FactVocabulary.build(self.facts)
-        lines: list[str] = []
-        counts: Counter[str] = Counter()
-
-        def change(content: str, place: str) -> str:
-            written, candidates = rewrite(content, vocabulary, self.mode, report=True)
-            counts.update(each.reason or each.action for each in candidates)
-            if self.report:
-                lines.extend(_line(each, place) for each in candidates)
-            return written
-
-        counted = self.report or not is_quiet()  # nobody sees the counts: rewriting alone is faster
-        self.change_files(change if counted else lambda content, place: rewrite(content, vocabulary, self.mode))
-        if self.report:
-            _write(Path(self.report), "".join(lines))
-        kept = ", ".join(f"{reason} {n}" for reason, n in counts.most_common() if reason != "rewritten")
-        n_kept = sum(counts.values()) - counts["rewritten"]
-        say(f"rewritten {counts['rewritten']}; kept {n_kept}" + (f" ({kept})" if kept else ""))
-
-
-@dataclass(frozen=True, kw_only=True)
-class FactsExpand(WithFiles):
-    """Write fact tokens as equations: `$<MUL_6_9_54>` is `6*9=$54`."""
-
-    def __call__(self) -> None:
-        vocabulary = FactVocabulary.build(self.facts)
-        self.change_files(lambda content, place: expand(content, vocabulary))
-
-
-def _line(candidate: Candidate, place: str) -> str:
-    row = {
-        "from": place,
-        "span": candidate.span,
-        "text": candidate.text,
-        "action": candidate.action,
-        "reason": candidate.reason,
-        "token": candidate.fact.token if candidate.fact else None,
-    }
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    def _changed(self, path: str, change: Change) -> str:
+        content = _read(path)
+        if not self.field and not path.removesuffix(".gz").endswith(".jsonl"):
+            return change(content, path)
+        fields = self.field or ("text",)
+        lines = enumerate(content.split("\n"), 1)  # no other line break ends a JSON line
+        return "\n".join(
+            _changed_line(line, fields, change, f"{path}, line {number}") if line.strip() else line
+            for number, line in lines
+        )
 
 
 def _files_at(path: str) -> list[tuple[str, str]]:
@@ -176,17 +129,6 @@ def _files_at(path: str) -> list[tuple[str, str]]:
     if not files:
         raise BadInput(f"{path} holds no text: no file that ends in {', '.join(_KINDS)}, nor one with .gz behind that")
     return [(str(file), str(file.relative_to(folder))) for file in files]
-
-
-def _changed(path: str, fields: Sequence[str], change: Change) -> Iterator[str]:
-    content = _read(path)
-    if not fields and not path.removesuffix(".gz").endswith(".jsonl"):
-        yield change(content, path)
-        return
-    for number, line in enumerate(content.split("\n"), 1):  # no other line break ends a JSON line
-        newline = "\n" if number > 1 else ""
-        place = f"{path}, line {number}"
-        yield newline + (_changed_line(line, fields or ["text"], change, place) if line.strip() else line)
 
 
 def _changed_line(line: str, fields: Sequence[str], change: Change, place: str) -> str:
@@ -229,22 +171,77 @@ def _write(path: Path, content: str) -> None:
         raise explained(error, path) from None
 
 
+@dataclass(frozen=True, kw_only=True)
+class FactsRewrite(WithFiles):
+    """Write equations as fact tokens.
+
+    In the modes strict and weak, no number changes its value.
+    """
+
+    mode: Mode = option(
+        "strict", "rewriting mode: strict, right equations; weak, also lone products; legacy, as in the seeds' code"
+    )
+    report: str | None = option(None, ".jsonl file of every candidate, whether it was rewritten or kept, and why")
+
+    def __call__(self) -> None:
+        vocabulary = FactVocabulary.build(self.facts)
+        lines: list[str] = []
+        counts: Counter[str] = Counter()
+
+        def change(content: str, place: str) -> str:
+            if is_quiet() and not self.report:  # nobody sees the counts: rewriting alone is faster
+                return rewrite(content, vocabulary, self.mode)
+            written, candidates = rewrite(content, vocabulary, self.mode, report=True)
+            counts.update(candidate.reason or candidate.action for candidate in candidates)
+            if self.report:
+                lines.extend(_report_line(candidate, place) for candidate in candidates)
+            return written
+
+        self.change_files(change)
+        if self.report:
+            _write(Path(self.report), "".join(lines))
+        kept = ", ".join(f"{reason} {n}" for reason, n in counts.most_common() if reason != "rewritten")
+        n_kept = sum(counts.values()) - counts["rewritten"]
+        say(f"rewritten {counts['rewritten']}; kept {n_kept}" + (f" ({kept})" if kept else ""))
+
+
+def _report_line(candidate: Candidate, place: str) -> str:
+    row = {
+        "from": place,
+        "span": candidate.span,
+        "text": candidate.text,
+        "action": candidate.action,
+        "reason": candidate.reason,
+        "token": candidate.fact.token if candidate.fact else None,
+    }
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactsExpand(WithFiles):
+    """Write fact tokens as equations: `$<MUL_6_9_54>` is `6*9=$54`."""
+
+    def __call__(self) -> None:
+        vocabulary = FactVocabulary.build(self.facts)
+        self.change_files(lambda content, place: expand(content, vocabulary))
+
+
 # ── tokenizers ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, kw_only=True)
 class WithVocabulary(WithFacts):
-    """What a tokenizer is built from."""
+    """The parts that a tokenizer is built from."""
 
     base: str = option("gpt2", "byte-level BPE: gpt2 or another hub id, a tokenizer.json or its folder, or embedded")
     vocabulary: Literal["digits", "facts", "shuffled", "reserved"] = option(
         "facts",
-        "digits: plain; facts: equations are tokens; shuffled: permuted in each document; reserved: tokens that never occur",
+        "what becomes of arithmetic: digits, fact tokens, fact tokens permuted in each document, or unused tokens",
     )
-    mode: Mode = option("strict", "rewriting mode, as in facts rewrite")
+    mode: Mode = option("strict", "rewriting mode, as in workings facts rewrite")
 
     def tokenizer_built(self) -> text.Tokenizer:
-        """The tokenizer."""
+        """The tokenizer of these parts."""
         return text.Tokenizer.build(self.base, self.vocabulary, self.facts, self.mode)
 
 
@@ -255,7 +252,7 @@ class TokenizerBuild(WithVocabulary, Printing):
     Its ids are the same here and in Hugging Face's library. Prints the path of its folder.
     """
 
-    out: str = option(help="folder to write; AutoTokenizer.from_pretrained opens it too")
+    out: str = option(help="folder to write, which AutoTokenizer.from_pretrained opens too")
 
     def __call__(self) -> None:
         tokenizer = self.tokenizer_built()
@@ -274,15 +271,17 @@ class TokenizerBuild(WithVocabulary, Printing):
 class TokenizerShow(WithVocabulary, Printing):
     """Rewrite a text as a vocabulary would, and print its tokens.
 
-    One token and its id a line.
+    Each line holds one id and its token.
     """
 
-    text: tuple[str, ...] = positional(help="text, in quotes; words are joined by spaces; - reads standard input")
-    tokenizer: str | None = option(None, "folder from tokenizer build, instead of base, vocabulary, facts and mode")
+    text: tuple[str, ...] = positional(
+        help="text in quotation marks (several are joined by spaces), or - for standard input"
+    )
+    tokenizer: str | None = option(None, "tokenizer folder to use, instead of --base, --vocabulary, --facts and --mode")
     base: str = option(
         "embedded", "byte-level BPE: gpt2 or another hub id, a tokenizer.json or its folder, or embedded"
     )
-    raw: bool = option(False, "encode the text as it is, without rewriting it first")
+    raw: bool = option(False, "encode the text without rewriting it first")
 
     def __call__(self) -> None:
         tokenizer = text.Tokenizer.load(self.tokenizer) if self.tokenizer else self.tokenizer_built()
@@ -308,8 +307,8 @@ class TokenizerTrain(Command):
         ("docstrings", "generated:bundled", "generated:varied"), "sources of documents to learn from"
     )
     limit: int = option(5000, "maximum number of documents per source")
-    size: int = option(2000, "number of ids, bytes and end of text among them")
-    out: str = option(help="folder to write a tokenizer.json into, which tokenizer build takes as --base")
+    size: int = option(2000, "number of ids, including the 256 bytes and the end of text")
+    out: str = option(help="folder for tokenizer.json, which workings tokenizer build takes as --base")
 
     def __call__(self) -> None:
         rows = (row for source in self.documents for row in islice(text.open_documents(source), self.limit))
@@ -329,10 +328,11 @@ class CorpusBuild(Printing):
     """
 
     documents: tuple[str, ...] = option(
-        (), "files, folders, hub ids (HuggingFaceFW/fineweb-edu:sample-10BT@revision), generated, drills or docstrings"
+        (),
+        "sources: files, folders, hub ids (HuggingFaceFW/fineweb-edu:sample-10BT@revision), generated, drills or docstrings",
     )
-    weights: tuple[float, ...] = option((), "shares of the bytes, one per source")
-    field: tuple[str, ...] = option((), "column that holds the text, one for all sources or one each; a+b joins two")
+    weights: tuple[float, ...] = option((), "relative shares of the bytes, one per source")
+    field: tuple[str, ...] = option((), "columns that hold the text, one for all sources or one each; a+b joins two")
     separator: str | None = option(None, "string that divides a .txt file into documents")
     bytes: str | None = option(None, "maximum number of raw bytes to read, drills not counted: 500M, 45GB")
     given: Given = config_fields(
@@ -341,12 +341,14 @@ class CorpusBuild(Printing):
         *("validation_fraction", "validation_documents", "shard_tokens"),
         shuffle_buffer="shuffle_documents",
     )
-    set: tuple[str, ...] = option((), "settings of config fields, as field=value: drills.facts_per_document=16")
-    config: str | None = option(None, "YAML file of config fields, such as the config in a manifest; flags change it")
-    out: str = option("corpus", "folder of the corpus; the same command resumes an interrupted build")
-    processes: int | None = option(None, "number of processes that encode; decides no byte; by default one per core")
-    skip_bad: bool = option(False, "leave out what is no document, counted and listed in the manifest")
-    allow_short: bool = option(False, "let sources end before the limit")
+    set: tuple[str, ...] = option((), "config fields as field=value, dotted in groups: drills.facts_per_document=16")
+    config: str | None = option(None, "YAML file of config fields, such as the config in a manifest; flags win over it")
+    out: str = option("corpus", "folder to write; the same command resumes an interrupted build")
+    processes: int | None = option(
+        None, "number of encoding processes, by default one per core; the corpus is the same"
+    )
+    skip_bad: bool = option(False, "leave out malformed rows, which the manifest counts and lists")
+    allow_short: bool = option(False, "accept sources that end before the limit")
     dry_run: bool = option(False, "estimate bytes, tokens, facts and time from the first documents; write nothing")
 
     def __call__(self) -> None:
@@ -355,8 +357,7 @@ class CorpusBuild(Printing):
             if source.warning:
                 say(f"note: {source.warning}")
         if self.dry_run:
-            found = asdict(text.estimate_corpus(config, self.processes or text.n_processors()))
-            print(json.dumps(found, indent=1) if self.json else "\n".join(_estimated(*item) for item in found.items()))
+            self._print_estimate(config)
             return
         corpus = text.build_corpus(
             config, self.out, processes=self.processes, skip_bad=self.skip_bad, allow_short=self.allow_short
@@ -364,6 +365,15 @@ class CorpusBuild(Printing):
         for note in corpus.notes():
             say(f"note: {note}")
         print(to_json(corpus.manifest.to_json()).rstrip() if self.json else corpus.folder)
+
+    def _print_estimate(self, config: text.CorpusConfig) -> None:
+        found = asdict(text.estimate_corpus(config, self.processes or text.n_processors()))
+        if self.json:
+            print(json.dumps(found, indent=1))
+            return
+        for name, value in found.items():
+            shown = "unknown" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+            print(f"{name.replace('_', ' '):18} {shown}")
 
     def _resolved(self) -> text.CorpusConfig:
         """The config of a file or the defaults, with the flags that were given."""
@@ -390,17 +400,11 @@ class CorpusBuild(Printing):
 
 
 def _n_bytes(written: str) -> int:
-    """500M, 45GB, 1e9: decimal units."""
-    found = re.fullmatch(r"([\d.]+(?:e\d+)?) ?([kKMGT]?)B?", written.replace("_", "").replace(",", ""))
-    try:
-        return round(float(found[1]) * _UNITS[found[2]]) if found else int(written)
-    except ValueError:
-        raise BadInput(f"--bytes must be a number of bytes such as 500M or 45GB, not '{written}'") from None
-
-
-def _estimated(name: str, value: float | None) -> str:
-    shown = "unknown" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-    return f"{name.replace('_', ' '):18} {shown}"
+    """The number of bytes in 500M, 45GB or 1e9, in decimal units."""
+    found = re.fullmatch(r"(\d+\.?\d*(?:e\d+)?|\.\d+) ?([kKMGT]?)B?", written.replace("_", "").replace(",", ""))
+    if not found:
+        raise BadInput(f"--bytes must be a number of bytes such as 500M or 45GB, not '{written}'")
+    return round(float(found[1]) * _UNITS[found[2]])
 
 
 @dataclass(frozen=True, kw_only=True)

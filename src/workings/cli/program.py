@@ -1,7 +1,7 @@
-"""A command line → a verb that is carried out, and its end as an exit code.
+"""A command line → a verb that is carried out, and an exit code.
 
-The module of a verb is imported when the verb is named, so that help costs nothing. Of a verb of two words ("codi train") the
-first is a group.
+The module of a verb is imported when the verb is named, so that help costs nothing. The first word of a verb of two words
+("codi train") is its group.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from workings.errors import BadInput, Failed, suggestion
@@ -24,15 +24,14 @@ MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb before it is imported: module and class (an `options.Command`) in workings.cli, as in "runs:Show", and its summary."""
+    """A verb that is not imported yet: module and class in workings.cli ("runs:Show", an `options.Command`), and its summary."""
 
     place: str
     summary: str
 
     def load(self) -> type[Command]:
-        """The class, imported."""
-        module, _, name = self.place.partition(":")
-        return getattr(import_module(f"workings.cli.{module}"), name)
+        """Import the class."""
+        return resolve_name(f"workings.cli.{self.place}")
 
 
 @dataclass(frozen=True)
@@ -66,31 +65,23 @@ class Program:
             return FAILURE
 
     def _dispatch(self, words: Sequence[str]) -> int | None:
-        name = self._named(words)
-        rest = words[len(name.split()) :]
-        if name in self.verbs:
-            return self.verbs[name].load().carry_out(f"{self.name} {name}", rest)
-        if rest == ["--version"] and not name:
+        for n_words in (2, 1):
+            name = " ".join(words[:n_words])
+            if name in self.verbs:
+                return self.verbs[name].load().carry_out(f"{self.name} {name}", words[n_words:])
+        group = words[0] if words and words[0] in self.groups else ""
+        rest = words[1:] if group else words
+        if rest == ["--version"] and not group:
             print(f"{self.name} {self.version}")
             return 0
-        if rest and rest[0] not in ("-h", "--help"):
+        if not rest or rest[0] in ("-h", "--help"):
+            print(self._overview(group))
+            return 0 if rest else MISTAKE
+        if rest[0].startswith("-"):
             raise BadInput(f"{self.name} has no option {rest[0]} (see {self.name} --help)")
-        print(self._overview(name))
-        return 0 if rest else MISTAKE
-
-    def _named(self, words: Sequence[str]) -> str:
-        """The verb or group a command line begins with, "" where it begins with an option."""
-        name = ""
-        for word in words[:2]:
-            if word.startswith("-") or name in self.verbs:
-                break
-            longer = f"{name} {word}".strip()
-            if longer not in self.verbs and longer not in self.groups:
-                known = self._inside(name)
-                hint = suggestion(word, known) or f"; there are {', '.join(known)}"
-                raise BadInput(f"there is no verb '{longer}'{hint}")
-            name = longer
-        return name
+        known = self._inside(group)
+        hint = suggestion(rest[0], known) or f"; there are {', '.join(known)}"
+        raise BadInput(f"there is no verb '{f'{group} {rest[0]}'.strip()}'{hint}")
 
     def _inside(self, group: str) -> dict[str, str]:
         """{word: summary} of the verbs, and of the groups, in a group."""
