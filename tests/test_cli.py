@@ -181,6 +181,7 @@ class Config:
     name: str | None = fixed(None, "name")
     width: int = fixed(8, "width in 100 % of cases")
     set: int = fixed(0, "hidden by the verb's own --set")
+    place: Path | None = fixed(None, "place of things")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,8 +272,8 @@ def test_a_flag_stands_for_a_config_field_and_only_what_is_typed_is_given(execut
 
 
 def test_all_fields_outside_groups_are_flags_and_the_verbs_own_come_first(execute, capsys) -> None:
-    assert execute("every", "--name", "a: 'b'", "--width", "3", "--set", "model.steps=[3]") == 0
-    assert calls == [(["name=\"a: 'b'\"", "width=3"], ("model.steps=[3]",))]
+    assert execute("every", "--name", "a: 'b'", "--width", "3", "--place", "a/b", "--set", "model.steps=[3]") == 0
+    assert calls == [(["name=\"a: 'b'\"", "width=3", 'place="a/b"'], ("model.steps=[3]",))]
     assert execute("every", "--help") == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "--width WIDTH width in 100 % of cases; default 8 " in shown

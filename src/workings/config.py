@@ -2,11 +2,11 @@
 
 A field is marked with its role, in the words of Google's tuning playbook: arms differ in *scientific* fields, *nuisance* fields
 are tuned in the same way for every arm, *fixed* fields (also those without a mark) never differ. A field inside a marked one
-inherits its role. The mark also holds the help text (a noun phrase with its unit, from which `workings.cli.program` makes flags)
+inherits its role. The mark also holds the help text (a noun phrase with its unit, which `workings.cli.options` shows at the flag)
 and, for a renamed field, the name under which earlier configs and digests have it.
 
-Types: bool, int, float, str, Path, Literal, tuples, unions of these with None, other frozen dataclasses; why we read them
-ourselves is in docs/decisions/0010.
+Types: bool, int, float, str, Path, Literal, tuples, unions of these with None, other frozen dataclasses. Manifests and results,
+which are read here too, may also have lists, mappings and Any. docs/decisions/0010 says why we read them ourselves.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def scientific(default: Any = REQUIRED, help: str = "", formerly: str = "") -> A
 
 
 def nuisance(default: Any = REQUIRED, help: str = "", formerly: str = "") -> Any:
-    """A field that must be set well for every arm, and the same way."""
+    """A field that is tuned for every arm, in the same way."""
     return dataclasses.field(default=default, metadata={"role": "nuisance", "help": help, "formerly": formerly})
 
 
@@ -70,9 +70,10 @@ for _yaml in (Loader, Dumper):
 
 def to_dict(config: Any, former_names: bool = False) -> dict[str, Any]:
     """Nested dicts, lists and scalars, in the order of the fields."""
-    former = lambda field: field.metadata.get("formerly") if former_names else ""
     return {
-        former(field) or field.name: _plain(getattr(config, field.name), former_names)
+        (former_names and field.metadata.get("formerly")) or field.name: _plain(
+            getattr(config, field.name), former_names
+        )
         for field in dataclasses.fields(config)
     }
 
@@ -116,9 +117,15 @@ def _plain(value: Any, former_names: bool = False) -> Any:
 
 
 def from_dict(cls: type[C], mapping: Mapping[str, Any], where: str = "") -> C:
-    """An instance of `cls`, from fields in their present or former names; absent fields take their defaults.
+    """Read an instance of a dataclass from a mapping.
 
-    BadInput names what is unknown, missing or ill-typed, with the dotted prefix `where`.
+    Args:
+        cls: The dataclass.
+        mapping: Its fields by their present or former names; absent fields take their defaults.
+        where: Prefix of the field names in messages, with a dot at its end: "training.".
+
+    Raises:
+        BadInput: A field is unknown, missing or of the wrong type, or `cls` itself objects.
     """
     annotations = typing.get_type_hints(cls)
     values = {}
@@ -134,17 +141,17 @@ def from_dict(cls: type[C], mapping: Mapping[str, Any], where: str = "") -> C:
             raise BadInput(f"field '{where}{field.name}' of {cls.__name__} has no default: set it")
     try:
         return cls(**values)
-    except ValueError as error:  # what a __post_init__ objects to is the user's to mend
+    except ValueError as error:  # raised by a __post_init__ about what the user set
         raise BadInput(f"{where.rstrip('.') or cls.__name__}: {error}") from None
 
 
 def from_yaml(cls: type[C], path: str | Path) -> C:
-    """What `to_yaml` wrote, or a file that sets only some of the fields."""
+    """Read a file that `to_yaml` wrote, or one that sets only some of the fields."""
     return from_dict(cls, read_mapping(path))
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """The mapping a YAML file holds; BadInput where the file is missing, broken, or holds something else."""
+    """Read a YAML file that holds a mapping; BadInput if it is missing, broken, or holds something else."""
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)
     except (OSError, UnicodeDecodeError) as error:
@@ -181,7 +188,7 @@ def override(config: C, settings: Iterable[str]) -> C:
 
 
 def read_text(annotation: Any, text: str, where: str) -> Any:
-    """A value typed by hand: first as YAML would read it, then as plain text (a str field may be given 42)."""
+    """Read a value typed by hand: first as YAML, then as plain text (a str field may be given 42)."""
     try:
         value = None if text == "None" else yaml.load(text, Loader=Loader)
         # YAML drops what follows a # in plain text; a path or a hub id must arrive as it was typed
@@ -194,7 +201,7 @@ def read_text(annotation: Any, text: str, where: str) -> Any:
 
 
 def read_value(annotation: Any, value: Any, where: str) -> Any:
-    """A value from YAML or JSON, as `annotation` asks for it; BadInput names the field `where`."""
+    """Read a value, from YAML or JSON, as the type `annotation`; BadInput names the field `where`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return _read_union(arguments, value, where)
@@ -288,7 +295,7 @@ def _wrong(annotation: Any, value: Any, where: str) -> BadInput:
 
 
 def in_words(annotation: Any) -> str:
-    """What a type asks for, as an error message says it."""
+    """A type in the words of an error message: "a whole number"."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(in_words(choice) for choice in arguments)

@@ -15,7 +15,7 @@ class Failed(Exception):
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """What to append to an error: the known name nearest to `word`, or nothing. Dotted names are found by part too."""
+    """Text to append to an error: the known name nearest to `word`, or nothing. Dotted names are found by their last part too."""
     by_part = {part: name for name in reversed(list(known)) for part in (name.rsplit(".", 1)[-1], name)}
     tries = (word, word.rsplit(".", 1)[-1])
     near = [match for one in tries for match in difflib.get_close_matches(one, by_part, n=1)]

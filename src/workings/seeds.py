@@ -1,4 +1,7 @@
-"""One seed → named random generators: no stream is shared, so a new use of chance changes no old one."""
+"""One seed → named random generators. No two purposes share a stream, so a new one leaves the numbers of all others as they were.
+
+numpy and torch are imported where a generator of theirs is made: text and arithmetic need neither.
+"""
 
 from __future__ import annotations
 

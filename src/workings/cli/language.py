@@ -23,9 +23,13 @@ class Pretrain(Running):
     Prints the path of report.html. On several devices: torchrun --nproc-per-node N -m workings pretrain …
     """
 
-    preset: Literal["mini", "124M-10B", "350M-10B"] = option("mini", "recipe: shape, steps, schedule")
-    processes: int = option(1, "number of processes that torchrun will start, for a dry run")
-    flops_per_second: float | None = option(None, "FLOPs per second of all processes together, for a dry run's hours")
+    preset: Literal["mini", "124M-10B", "350M-10B"] = option(
+        "mini", "recipe: the model's shape, the number of steps, the schedule"
+    )
+    processes: int = option(1, "number of processes that torchrun will start; for --dry-run")
+    flops_per_second: float | None = option(
+        None, "speed of all processes together in FLOPs per second; for the hours of --dry-run"
+    )
     given: Given = config_fields(
         "pretrain-gpt2",
         *("corpus", "start", "hellaswag", "probes", "verify", "track", "device", "seed"),
@@ -109,10 +113,10 @@ class Export(Command):
     AutoModelForCausalLM and AutoTokenizer load the folder; its logits are compared with ours first.
     """
 
-    checkpoint: str = positional(help="checkpoint folder of ours, or a run that has one")
+    checkpoint: str = positional(help="checkpoint folder, or a run that has one")
     to: str = option(help="folder to write")
-    push: str | None = option(None, "repository of the hub to upload it to: owner/name")
-    private: bool = option(False, "make that repository private, if it is new")
+    push: str | None = option(None, "repository of the hub to upload the folder to: owner/name")
+    private: bool = option(False, "make the repository of --push private, if it is new")
 
     def __call__(self) -> None:
         print(models.export_hf(models.checkpoint_in(self.checkpoint), self.to))
@@ -127,11 +131,13 @@ class ImportGPT2(Command):
     No code in its files is run.
     """
 
-    source: str = positional(help="a .pt file of nanoGPT or its kin, a Hugging Face folder, or a hub id")
+    source: str = positional(
+        help="GPT-2 to import: a .pt file of nanoGPT or its kin, a Hugging Face folder, or a hub id"
+    )
     to: str = option(help="checkpoint folder to write")
-    heads: int | None = option(None, "number of attention heads per block, where the source does not say")
+    heads: int | None = option(None, "number of attention heads per block, if the source does not say it")
     tokenizer: str | None = option(
-        None, "tokenizer folder of ours, or the BPE it is built on; by default the source's own, or gpt2"
+        None, "tokenizer folder, or the BPE to build one on; by default the tokenizer of the source, or gpt2"
     )
     vocabulary: Literal["digits", "facts", "shuffled", "reserved"] | None = option(
         None, "vocabulary that the model was trained to read"

@@ -193,7 +193,7 @@ def _parsed(
 class Printing(Command):
     """The form in which results are printed."""
 
-    json: bool = option(False, "print JSON")
+    json: bool = option(False, "print the result as JSON")
 
 
 @dataclass(frozen=True, kw_only=True)

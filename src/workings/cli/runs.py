@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from workings import judging, text
 from workings.cli.options import Command, Given, Printing, Running, config_fields, option, positional
@@ -22,7 +22,7 @@ from workings.experiment import (
     run_experiment,
 )
 from workings.files import plain, to_json
-from workings.launch import job_settings
+from workings.launch import Launcher, job_settings
 from workings.run import RunRecord, question_of
 
 
@@ -33,17 +33,17 @@ class Demo(Command):
     The last line printed is the path of report.html.
     """
 
-    out: str = option("runs", "folder that the run goes into")
+    out: str = option("runs", "folder for the run")
 
     def __call__(self) -> None:
         print(report_runs(run_experiment("read-thoughts", scale="mini", root=self.out)))
 
 
 def _config_in(words: Sequence[str]) -> type | None:
-    """The Config of the experiment that is named among the words behind `run`."""
+    """The Config of the experiment named among the words behind `run`: a known one, a file, or else the first word."""
     known = available()
-    named = [word for word in words if word in known or word.endswith(".py")] or [*words[:1]]
-    return load(named[0]).module.Config if named and not named[0].startswith("-") else None
+    named = next((word for word in words if word in known or word.endswith(".py")), words[0] if words else "-")
+    return None if named.startswith("-") else load(named).module.Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +56,15 @@ class RunExperiment(Running):
     One run on several devices: torchrun --nproc-per-node N -m workings run fact-tokens --arm facts --seeds 0 …
     """
 
-    experiment: str = positional(help="experiment: a name (see list), or the path of a .py file")
-    arm: tuple[str, ...] = option((), "arms to run; by default all")
+    experiment: str = positional(help="experiment: a name that workings list shows, or the path of a .py file")
+    arm: tuple[str, ...] = option((), "arms to run, by default all")
     scale: Scale = option("mini", "scale: smoke takes seconds, mini minutes, full gives the seed's own numbers")
-    seeds: tuple[int, ...] = option((), "train with each of these seeds; by default the config's seed")
-    jobs: int = option(1, "number of runs at once, each in a process of its own")
-    launcher: Literal["local", "slurm"] = option("local", "where runs are carried out")
-    slurm: tuple[str, ...] = option((), "settings of each job: timeout_min=240 gpus_per_node=1 slurm_partition=gpu")
+    seeds: tuple[int, ...] = option((), "random seeds, one run for each; by default the seed of the config")
+    jobs: int = option(1, "number of runs at once, each in its own process")
+    launcher: Launcher = option("local", "launcher: local for processes on this machine, slurm for jobs of a cluster")
+    slurm: tuple[str, ...] = option(
+        (), "settings of each Slurm job: timeout_min=240 gpus_per_node=1 slurm_partition=gpu"
+    )
     given: Given = config_fields(_config_in)
 
     def __call__(self) -> None:
@@ -93,9 +95,9 @@ class New(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class InRuns(Command):
-    """Where runs are looked for."""
+    """The folder in which runs are found by name."""
 
-    root: str = option("runs", "folder that runs are in")
+    root: str = option("runs", "folder that holds the runs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,35 +132,30 @@ def _print_pairs(title: str, lines: Mapping[str, str]) -> None:
 class Show(InRuns, Printing):
     """Show what a run was and what came out of it."""
 
-    run: str = positional(help="path of a run, or an unambiguous part of its name")
+    run: str = positional(help="run: its path, or an unambiguous part of its name")
 
     def __call__(self) -> None:
         record = RunRecord.find(self.run, self.root)
-        about = _about(record)
+        manifest = record.manifest
+        about: dict[str, Any] = {"experiment": manifest.experiment, "status": record.status}
+        if record.question:
+            about["question"] = record.question
+        for name in ("arm", "seed", "scale", "started", "ended", "commit", "dirty"):
+            about[name] = getattr(manifest, name)
+        about["not as the arm has it"] = ", ".join(manifest.overrides) or "nothing"
+        about["spent"] = plain(manifest.spent)
+        if manifest.reason:
+            about["reason"] = manifest.reason
+        if record.headline:
+            about["result"] = record.headline
         if self.json:
-            print(to_json(about | {"manifest": record.manifest}), end="")
+            print(to_json(about | {"manifest": manifest}), end="")
             return
         lines: dict[str, str] = {}
         for name, value in about.items():
             for key, item in value.items() if isinstance(value, dict) else [("", value)]:
                 lines[f"{name} {key}".strip()] = item if isinstance(item, str) else json.dumps(item)
         _print_pairs(record.path.name, lines)
-
-
-def _about(record: RunRecord) -> dict[str, Any]:
-    """The lines of `show`, in their order."""
-    manifest = record.manifest
-    about: dict[str, Any] = {"experiment": manifest.experiment, "status": record.status}
-    if record.question:
-        about["question"] = record.question
-    about |= {name: getattr(manifest, name) for name in ("arm", "seed", "scale", "started", "ended", "commit", "dirty")}
-    about["not as the arm has it"] = ", ".join(manifest.overrides) or "nothing"
-    about["spent"] = plain(manifest.spent)
-    if manifest.reason:
-        about["reason"] = manifest.reason
-    if record.headline:
-        about["result"] = record.headline
-    return about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +166,7 @@ class Report(InRuns):
     """
 
     runs: tuple[str, ...] = positional(help="finished runs of one experiment: paths, or unambiguous parts of names")
-    out: str | None = option(None, "folder to write the report into; by default the run's own")
+    out: str | None = option(None, "folder for the report; by default the run, or one beside several runs")
 
     def __call__(self) -> None:
         print(report_runs([RunRecord.find(run, self.root) for run in self.runs], self.out))
@@ -197,7 +194,7 @@ class Verify(InRuns):
     The exit code is 1 if any file has changed.
     """
 
-    run: str = positional(help="path of a run, an unambiguous part of its name, or the folder of a corpus")
+    run: str = positional(help="run (its path, or an unambiguous part of its name), or folder of a corpus")
 
     def __call__(self) -> int:
         if _is_corpus(Path(self.run)):
