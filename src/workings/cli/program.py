@@ -99,8 +99,7 @@ class Program:
         width = max(map(len, known))
         lines = [f"usage: {f'{self.name} {group}'.strip()} VERB ...", "", self.groups[group], "", "verbs:"]
         lines += [f"  {word:{width}}  {summary}" for word, summary in known.items()]
-        options = "--help, and behind a verb VERB --help" + ("" if group else "; --version")
-        return "\n".join([*lines, "", f"options: {options}"])
+        return "\n".join([*lines, "", "options: --help, also after a verb" + ("" if group else "; --version")])
 
 
 def _notes(error: BaseException) -> str:
