@@ -65,7 +65,7 @@ def synthetic(size: Size, seed: int = 0) -> tuple[TunedLens, StatesInMemory, Tar
     splits += ["test"] * (n - len(splits))
     names = tuple(map(str, range(n)))
     none = torch.zeros_like(ids, dtype=torch.bool)
-    targets = Targets("synthetic", ids, ~none, none, none, names, tuple(splits))
+    targets = Targets("synthetic", ids, none, none, names, tuple(splits))
     return lens, StatesInMemory(states, tuple(map(str, range(POSITIONS))), names, "synthetic"), targets
 
 

@@ -31,16 +31,16 @@ class Mutant:
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "swapped thoughts are the problem's own",
-        "reading/intervene.py",
-        "fed[partner[rows], k - 1]",
-        "fed[rows, k - 1]",
+        "judging/ablation.py",
+        "own[donor[rows], k - 1]",
+        "own[rows, k - 1]",
         "tests/judging/test_ablation.py",
     ),
     Mutant(
-        "the paired bootstrap ignores clusters",
+        "the bootstrap ignores clusters",
         "judging/statistics.py",
-        "np.asarray(a, np.float64) - np.asarray(b, np.float64), clusters, **options",
-        "np.asarray(a, np.float64) - np.asarray(b, np.float64), None, **options",
+        "ProblemSums.of(values, np.arange(len(values)) if clusters is None else clusters)",
+        "ProblemSums.of(values, np.arange(len(values)))",
         "tests/judging/test_statistics.py::test_sixteen_copies_of_a_pair_are_not_sixteen_pairs",
     ),
     Mutant(

@@ -1,14 +1,20 @@
-"""Ablations: on the bundled model, which is known to carry its answer in its thoughts, each does what its name says."""
+"""Ablations do what their names say, and a swap is never with a twin; the bundled model carries its answer in its thoughts."""
 
 from __future__ import annotations
 
 import polars as pl
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from workings.judging.ablation import CONDITIONS, ablate, accuracy
+from tests.models.conftest import *  # noqa: F403  (the small models)
+from workings.arithmetic.chain import Step
+from workings.arithmetic.problems import Problem
+from workings.errors import BadInput
+from workings.judging.ablation import CONDITIONS, ablate, accuracy, donors
 from workings.judging.statistics import wilson
 from workings.models.codi import open_model
-from workings.reading import intervene
 from workings.text.datasets import load_problems
 
 
@@ -34,7 +40,7 @@ def test_without_its_thoughts_the_model_cannot_answer(outcomes):
 
 def test_every_problem_is_answered_once_in_every_condition(outcomes):
     counts = outcomes.group_by("condition", maintain_order=True).agg(pl.len(), pl.col("problem").n_unique().alias("n"))
-    assert counts["condition"].to_list() == list(CONDITIONS) == [*intervene.CONDITIONS, "written"]
+    assert counts["condition"].to_list() == list(CONDITIONS) == ["own", "zero", "mean", "first", "swapped", "written"]
     assert set(counts["len"]) == set(counts["n"]) and len(set(counts["len"])) == 1
 
 
@@ -46,3 +52,66 @@ def test_accuracy_counts_by_chain_length_and_condition(outcomes):
         assert (found.correct.k, found.correct.n) == (right, len(rows))
         assert (found.correct.low, found.correct.high) == (wilson(right, len(rows)).low, wilson(right, len(rows)).high)
         assert (found.follows is None) == (condition == "written")
+
+
+# ---- on small models ------------------------------------------------------------------------------------------------
+
+
+def problem(answer: int, n_steps: int, name: str = "a") -> Problem:
+    steps = tuple(Step(f"{answer}*1", str(answer)) for _ in range(n_steps))
+    return Problem(f"{name} has {answer} pens . how many now ?", steps, str(answer))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=30), st.integers(0, 5))
+def test_a_donor_has_as_many_steps_and_another_answer(made, seed):
+    problems = [problem(answer, n) for answer, n in made]
+    for own, at in zip(problems, donors(problems, seed), strict=True):
+        others = [p for p in problems if p.n_steps == own.n_steps and p.value != own.value]
+        assert (at is None) == (not others)
+        if at is not None:
+            assert problems[at].n_steps == own.n_steps and problems[at].value != own.value
+
+
+def test_each_problem_is_answered_under_every_condition(thinker):
+    problems = [problem(i, 1 + i % 2) for i in range(8)]
+    frame = ablate(thinker(), problems, [problem(i, 1, "b") for i in range(9, 12)])
+    assert frame.group_by("condition").len().sort("condition")["len"].to_list() == [8] * len(CONDITIONS)
+    assert frame["problem"].n_unique() == 8
+
+
+def test_under_a_constant_recurrence_no_substitution_of_thoughts_between_problems_changes_anything(thinker):
+    """What is fed is the same vector for every problem and step: swapped, averaged and frozen thoughts are the own ones."""
+    problems = [problem(i, 1) for i in range(6)]
+    frame = ablate(thinker(recurrence="constant"), problems, [problem(9, 1)])
+    of = {name: rows.sort("problem")["answer"].to_list() for (name,), rows in frame.group_by("condition")}
+    assert of["own"] == of["swapped"] == of["first"] == of["mean"]
+
+
+def test_swapped_thoughts_are_the_donors_and_zero_is_zero(thinker):
+    """The engine is fed what the ablation says, step by step, whatever the batch."""
+    model, problems = thinker(n_thoughts=2), [problem(i, 1) for i in range(5)]
+    questions = [p.question for p in problems]
+    own = model.think(questions).projected
+    seen: dict[int, torch.Tensor] = {}
+
+    def fed(k, z, rows):
+        value = own[torch.tensor([4, 3, 2, 1, 0])[rows], k - 1]
+        seen.update({int(row): v for row, v in zip(rows, value, strict=True)} if k == 2 else {})
+        return value
+
+    thoughts, _ = model.think_and_answer(questions, batch_size=2, max_new_tokens=0, fed=fed)
+    assert thoughts is not None
+    for i in range(5):
+        assert torch.equal(seen[i], own[4 - i, 1])
+    assert not torch.allclose(thoughts.hidden[0, 1:], model.think(questions).hidden[0, 1:])
+
+
+def test_nothing_to_swap_is_an_error(thinker):
+    with pytest.raises(BadInput, match="nothing can be swapped"):
+        ablate(thinker(), [problem(1, 1), problem(1, 1, "b")], [problem(2, 1)])
+
+
+def test_the_follow_rate_counts_the_donors_answer(thinker):
+    """`follows` is about the donor of the same row: never true where the answer is the problem's own."""
+    frame = ablate(thinker(), [problem(i, 1) for i in range(8)], [problem(9, 1)])
+    assert frame.filter(pl.col("correct") & pl.col("follows")).is_empty()

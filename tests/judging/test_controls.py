@@ -9,7 +9,15 @@ import polars as pl
 import pytest
 
 from workings.errors import BadInput
-from workings.judging.controls import ControlInputs, copy_from_question, majority, read_controls, structure_only
+from workings.judging.controls import (
+    ControlInputs,
+    Copying,
+    Distribution,
+    copy_from_question,
+    majority,
+    read_controls,
+    structure_only,
+)
 
 V = 60
 NUMBERS = range(20, 50)
@@ -47,14 +55,29 @@ def top1(readings: pl.DataFrame, reader: str, position: str) -> float:
     return float((rows["rank"] < 1).mean())  # ty: ignore[invalid-argument-type]
 
 
+def written_out(found: Distribution) -> np.ndarray:
+    """All probabilities [vocabulary]."""
+    whole = np.full(found.n_tokens, found.floor)
+    whole[found.seen] = found.p
+    return whole
+
+
+def mixed(copying: Copying, row: int) -> np.ndarray:
+    """All probabilities of one row [vocabulary]: the majority's, and the weight of every source that names a token."""
+    whole = copying.left[row] * written_out(copying.base.distribution(row))
+    for token, weight in zip(copying.sources[row], copying.weights[row], strict=True):
+        whole[token] += weight if token >= 0 else 0
+    return whole
+
+
 def whole_distributions(inputs: ControlInputs) -> dict[str, list[np.ndarray]]:
     rows = range(len(inputs.target))
     by_position = majority(inputs)
     structure, copying = structure_only(inputs, by_position), copy_from_question(inputs, by_position)
     return {
-        "majority": [by_position.distribution(row).written_out() for row in rows],
-        "structure only": [structure.distribution(row).written_out() for row in rows],
-        "copy from question": [copying.written_out(row) for row in rows],
+        "majority": [written_out(by_position.distribution(row)) for row in rows],
+        "structure only": [written_out(structure.distribution(row)) for row in rows],
+        "copy from question": [mixed(copying, row) for row in rows],
     }
 
 
@@ -133,7 +156,7 @@ def test_the_majority_names_the_commonest_training_token_of_each_position(inputs
     for row in range(20):
         here = inputs.rows_of("train") & (inputs.position == inputs.position[row])
         tokens, counts = np.unique(inputs.target[here], return_counts=True)
-        assert counts[tokens == by_position.distribution(row).written_out().argmax()] == counts.max()
+        assert counts[tokens == written_out(by_position.distribution(row)).argmax()] == counts.max()
 
 
 def test_test_targets_change_no_prediction(inputs: ControlInputs):

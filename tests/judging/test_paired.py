@@ -13,7 +13,7 @@ from scipy import stats
 from tests.judging.test_statistics import N_EXPERIMENTS, close
 from workings.errors import BadInput
 from workings.judging.paired import paired_difference, seeds_and_items, sign_flip, t_interval, with_holm
-from workings.judging.statistics import Interval, cluster_bootstrap, holm, mcnemar, paired_bootstrap
+from workings.judging.statistics import Interval, cluster_bootstrap, holm, mcnemar
 
 FACTS, DIGITS = (np.random.default_rng(21).random((2, 3, 90)) < [[[0.5]], [[0.3]]]).astype(float)
 
@@ -26,7 +26,7 @@ def test_right_and_wrong_of_one_seed_are_tested_by_mcnemar():
     wins, losses = int((FACTS[0] > DIGITS[0]).sum()), int((FACTS[0] < DIGITS[0]).sum())
     assert (found.n_only_treatment, found.n_only_baseline, found.n_items, found.n_seeds) == (wins, losses, 90, 1)
     assert (found.test, found.p) == ("exact McNemar", mcnemar(wins, losses))
-    expected = paired_bootstrap(FACTS[0], DIGITS[0])
+    expected = cluster_bootstrap(FACTS[0] - DIGITS[0])
     assert (found.interval.low, found.interval.high) == (expected.low, expected.high)
     assert found.interval.covers == "items"
     assert found.difference == pytest.approx(found.treatment - found.baseline) == pytest.approx((wins - losses) / 90)

@@ -7,8 +7,8 @@ import torch
 
 from tests.models.conftest import FAMILIES
 from workings.errors import BadInput
+from workings.judging.ablation import self_check
 from workings.models.anatomy import Edit
-from workings.reading.intervene import self_check
 
 CLOSE = 1e-4
 

@@ -19,7 +19,7 @@ from workings.reading.lens import FrozenHead, LogitLens, TunedLens
 from workings.reading.readings import read_all, top_tokens
 from workings.reading.recipe import FitConfig
 from workings.reading.store import StatesInMemory
-from workings.reading.targets import split_problems, step_result
+from workings.reading.targets import EMPTY, split_problems, step_result
 
 CONFIG = FitConfig(lr=3e-3, max_epochs=30, precision="fp32")
 
@@ -205,13 +205,13 @@ def test_ties_count_against_the_reader(planted):
 
 def test_masked_slots_are_not_read(planted):
     model, hidden, targets, _ = planted
-    mask = targets.mask.clone()
-    mask[:, 1] = False
+    ids = targets.ids.clone()
+    ids[:, 1] = EMPTY
     rows = targets.rows("test")
-    readings = read_all(LogitLens.of(model), hidden, replace(targets, mask=mask), rows)
+    readings = read_all(LogitLens.of(model), hidden, replace(targets, ids=ids), rows)
     assert sorted(readings["position"].unique()) == ["bot", "t2", "t3"]
     with pytest.raises(BadInput, match="nothing to read"):
-        read_all(LogitLens.of(model), hidden, replace(targets, mask=mask & False), rows)
+        read_all(LogitLens.of(model), hidden, replace(targets, ids=torch.full_like(ids, EMPTY)), rows)
 
 
 def test_top_tokens_carry_probabilities_of_the_full_softmax(planted):

@@ -304,7 +304,7 @@ def _summary(model: models.CODI, store: reading.ThoughtStore, targets: Mapping[s
         layers=store.layers,
         positions=store.positions,
         accuracy=(int(answered.sum()), len(answered)),
-        self_check=reading.self_check(model, store.problems["question"].head(8).to_list()),
+        self_check=judging.self_check(model, store.problems["question"].head(8).to_list()),
         failures=tuple(store.failures),
         targets={
             rule: TargetCounts(

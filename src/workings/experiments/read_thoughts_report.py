@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +20,7 @@ from workings.files import write_with
 from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
 from workings.judging.scores import LENSES, at_one_layer, new_values, score, skill
 from workings.judging.statistics import wilson
-from workings.judging.verdict import Finding, Skill, Verdict, verdict
+from workings.judging.verdict import Skill, Verdict, verdict
 from workings.reading import SampleGrid
 from workings.report import (
     Axis,
@@ -64,19 +64,29 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     readings = {rule: record.outcomes(f"readings_{rule}") for rule in model.targets}
     verdicts = {rule: verdict(frame) for rule, frame in readings.items()}
     headline, found = next(iter(verdicts.items()))
+    n = f"n = {found.score['n_problems']:,} test problems, {found.layer}"
     sections: list[Section] = [_at_a_glance(verdicts, model)] if len(verdicts) > 1 else []
     for rule, frame in readings.items():
         sections += _about_rule(rule, frame, verdicts[rule], model, first=rule == headline)
     sections += _fit_curves(record.metrics(), list(verdicts))
     sections += _ablations(record)
-    sections.append(_samples(record.result("samples", SampleReadings)))
+    samples = record.result("samples", SampleReadings)
+    caption = (
+        f"The first test problems that have a target ({samples.rule}), not picked by how well they were read. "
+        "Full-softmax probabilities."
+    )
+    sections.append(Samples("Sample readings", [_reading_grid(grid) for grid in samples.grids], caption))
     made = Report(
         title=f"Reading the thoughts of {_short(config.model)}",
         question=records[0].question,
         conclusion=Conclusion(f"{_name(headline, model)}: {found.sentence}", found.kind),
         sections=sections,
         provenance=provenance([record]),
-        headline=_headline(found.finding),
+        headline=[
+            Stat("the lens names the target", _estimate(found.score, "top1"), "share", n),
+            Stat("skill over the best control", _skill(found.points), "points", found.points.control),
+            Stat("skill in bits", _skill(found.bits), "bits", found.bits.control),
+        ],
         warnings=_warnings(record, model),
         properties=_properties(record, model, config),
         limits=_limits(model),
@@ -98,20 +108,11 @@ def every_score(readings: pl.DataFrame) -> pl.DataFrame:
 # The parts, in the order of the page ---------------------------------------------------------------------------------
 
 
-def _headline(finding: Finding) -> list[Stat]:
-    n = f"n = {finding.score['n_problems']:,} test problems, {finding.layer}"
-    return [
-        Stat("the lens names the target", _estimate(finding.score, "top1"), "share", n),
-        Stat("skill over the best control", _skill(finding.points), "points", finding.points.control),
-        Stat("skill in bits", _skill(finding.bits), "bits", finding.bits.control),
-    ]
-
-
 def _at_a_glance(verdicts: Mapping[str, Verdict], model: ModelSummary) -> Table:
     """One row per target rule: none is shown without the others."""
     rows = []
     for rule, found in verdicts.items():
-        lens, best = found.finding.score, found.finding.points
+        lens, best = found.score, found.points
         cells = [_estimate(lens, "top1"), best.control_value, _skill(best), best.control, found.kind]
         rows.append(Row(_name(rule, model), cells, int(lens["n_problems"])))
     columns = [
@@ -134,9 +135,9 @@ def _about_rule(rule: str, readings: pl.DataFrame, found: Verdict, model: ModelS
         if first  # whose sentence is the report's conclusion
         else [Text(f"{name}: {found.kind}", f"{found.sentence}\n\n{_counted(counts)}")]
     )
-    sections.append(_controls(name, readings, found.finding))
+    sections.append(_controls(name, readings, found))
     if counts.n_new_values:
-        sections.append(_new_values(readings, found.finding.layer, name))
+        sections.append(_new_values(readings, found.layer, name))
     sections.append(_overall(readings, name))
     sections.append(_by(readings, "layer", name, _in_order(model.layers, readings["layer"])))
     sections.append(_by(readings, "position", name, _in_order(model.positions, readings["position"])))
@@ -144,15 +145,11 @@ def _about_rule(rule: str, readings: pl.DataFrame, found: Verdict, model: ModelS
     return sections
 
 
-def _controls(name: str, readings: pl.DataFrame, finding: Finding) -> Table:
+def _controls(name: str, readings: pl.DataFrame, found: Verdict) -> Table:
     order = {TUNED: 0, "logit lens": 1}
-    scores = score(at_one_layer(readings, TUNED, finding.layer)).iter_rows(named=True)
-    rows = [
-        Row(row["reader"], [_estimate(row, key) for key in SCORES], row["n_problems"])
-        for row in sorted(scores, key=lambda row: (order.get(row["reader"], 2), -row["top1"]))
-    ]
+    rows = _rows(score(at_one_layer(readings, TUNED, found.layer)), lambda reader: order.get(reader, 2))
     caption = (
-        f"Test problems; the tuned lens at {finding.layer}, every other reader with layers at the layer where it does best, all "
+        f"Test problems; the tuned lens at {found.layer}, every other reader with layers at the layer where it does best, all "
         "chosen on validation. Brackets are 95 % intervals, clustered by problem."
     )
     return Table(
@@ -161,30 +158,29 @@ def _controls(name: str, readings: pl.DataFrame, finding: Finding) -> Table:
         rows,
         caption,
         highlight=TUNED,
-        reference=finding.points.control,
+        reference=found.points.control,
         drawn="top-1",
     )
 
 
 def _new_values(readings: pl.DataFrame, layer: str, name: str) -> Table:
-    scores = new_values(at_one_layer(readings, TUNED, layer)).iter_rows(named=True)
-    rows = [
-        Row(row["reader"], [_estimate(row, "top1"), _estimate(row, "top5")], row["n_problems"])
-        for row in sorted(scores, key=lambda row: (row["reader"] != TUNED, -row["top1"]))
-    ]
+    scores = new_values(at_one_layer(readings, TUNED, layer))
+    rows = _rows(scores, lambda reader: reader != TUNED, ("top1", "top5"))
     caption = "Only targets that are numbers found neither in the question nor in the answer: they cannot be copied."
-    return Table(f"{name}: hits on new values", [Column("top-1", "share"), Column("top-5", "share")], rows, caption)
+    return Table(f"{name}: hits on new values", SCORE_COLUMNS[:2], rows, caption)
 
 
 def _overall(readings: pl.DataFrame, name: str) -> Table:
     """Every layer and position pooled, as seed 001 printed its headline."""
-    scores = score(readings).iter_rows(named=True)
-    rows = [
-        Row(row["reader"], [_estimate(row, key) for key in SCORES], row["n_problems"])
-        for row in sorted(scores, key=lambda row: (row["reader"] not in LENSES, -row["top1"]))
-    ]
+    rows = _rows(score(readings), lambda reader: reader not in LENSES)
     caption = "All layers and positions of the test problems; n counts problems, not states."
     return Table(f"{name}: all layers and positions together", SCORE_COLUMNS, rows, caption, highlight=TUNED)
+
+
+def _rows(scores: pl.DataFrame, place: Callable[[str], int], keys: Sequence[str] = SCORES) -> list[Row]:
+    """A row for each reader: those with a lower `place` first, then those that name more targets."""
+    order = sorted(scores.iter_rows(named=True), key=lambda row: (place(row["reader"]), -row["top1"]))
+    return [Row(row["reader"], [_estimate(row, key) for key in keys], row["n_problems"]) for row in order]
 
 
 def _by(readings: pl.DataFrame, column: str, name: str, order: Sequence[str]) -> Table:
@@ -275,14 +271,6 @@ def _ablations(record: RunRecord) -> list[Section]:
         "holds; this says whether the answer needs it. A constant recurrence feeds the same vector anyway."
     )
     return [Table("Are the thoughts used?", columns, rows, caption, rows_are="what is fed")]
-
-
-def _samples(samples: SampleReadings) -> Samples:
-    caption = (
-        f"The first test problems that have a target ({samples.rule}), not picked by how well they were read. "
-        "Full-softmax probabilities."
-    )
-    return Samples("Sample readings", [_reading_grid(grid) for grid in samples.grids], caption)
 
 
 def _reading_grid(grid: SampleGrid) -> ReadingGrid:

@@ -1,5 +1,6 @@
 from . import ablation as ablation
 from .ablation import ablate as ablate
+from .ablation import self_check as self_check
 from .arms import Arms as Arms
 from .arms import between_conditions as between_conditions
 from .comparison import compare as compare

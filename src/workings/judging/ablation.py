@@ -1,23 +1,29 @@
-"""Model × fresh problems → what its thoughts are needed for: accuracy with its own, without them, and with another problem's.
+"""Model × problems → answers with its own thoughts, with ablated ones and in words: what the thoughts are needed for.
 
-One row per problem and condition, so that every interval and test can be made again without the model. Conditions are those of
-`workings.reading.intervene`, and `written`: the chain in words, which the model can do when it may write (positive control).
+What can be read from a thought is not yet what is used. Every condition but `own` and `written` replaces the vectors that are
+*fed*; later thoughts are recomputed from them, so this is the total effect. `zero` feeds nothing, `mean` the mean vector of each
+step over other problems (mean ablation), `first` the first thought again at every step, `swapped` the thoughts of another problem
+with as many steps and another answer (interchange). `written` is the chain in words, the positive control.
+One row per problem and condition, so that every interval and test can be made again without the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
+import torch
 
+from workings import seeds
 from workings.arithmetic.answers import same_answer
 from workings.arithmetic.problems import Problem
+from workings.errors import BadInput
 from workings.judging.statistics import Measure
-from workings.models.codi import CODI
-from workings.reading import intervene
+from workings.models.anatomy import Edit
+from workings.models.thinking import Answer, ThoughtModel
 
-CONDITIONS = (*intervene.CONDITIONS, "written")
 IN_WORDS = {
     "own": "its own thoughts",
     "zero": "thoughts zeroed",
@@ -26,10 +32,11 @@ IN_WORDS = {
     "swapped": "thoughts of another problem",
     "written": "the chain written in words",
 }
+CONDITIONS = tuple(IN_WORDS)
 
 
 def ablate(
-    model: CODI,
+    model: ThoughtModel,
     problems: Sequence[Problem],
     others: Sequence[Problem],
     seed: int = 0,
@@ -51,25 +58,64 @@ def ablate(
     Returns:
         One row per problem and condition: problem, n_steps, condition, answer, correct, follows (gives the donor's answer;
         null for `written`).
+
+    Raises:
+        BadInput: Where no problem has a donor.
     """
-    frame = intervene.ablated_answers(
-        model, problems, others, seed=seed, batch_size=batch_size, max_new_tokens=max_new_tokens
-    )
-    if not written:
-        return frame
-    kept = set(frame["problem"])
-    problems = [p for p in problems if p.id in kept]
-    longest = max(len(model.chain_ids(p)) for p in problems) + max_new_tokens
-    answers = model.write_and_answer([p.question for p in problems], max_new_tokens=longest, batch_size=batch_size)
-    rows = {
-        "problem": [p.id for p in problems],
-        "n_steps": [p.n_steps for p in problems],
-        "condition": "written",
-        "answer": [None if a.value is None else str(a.value) for a in answers],
-        "correct": [same_answer(a.value, p.value) for a, p in zip(answers, problems, strict=True)],
-        "follows": [None] * len(problems),
+    found = {i: j for i, j in enumerate(donors(problems, seed)) if j is not None}
+    if not found:
+        raise BadInput(
+            "no problem has a partner with as many steps and another answer, so nothing can be swapped; give more problems"
+        )
+    place = {i: at for at, i in enumerate(found)}
+    donor = torch.tensor([place[j] for j in found.values()])  # a donor has a donor too: the problem itself would do
+    problems = [problems[i] for i in found]
+    questions = [p.question for p in problems]
+    answered = partial(model.think_and_answer, questions, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    thoughts, answers = answered()
+    assert thoughts is not None
+    own = thoughts.projected.to(model.device)
+    means = model.think([p.question for p in others], batch_size=batch_size).projected.mean(0).to(model.device)
+    ablations = {
+        "zero": lambda k, z, rows: torch.zeros_like(z),
+        "mean": lambda k, z, rows: means[k - 1].expand_as(z),
+        "first": lambda k, z, rows: own[rows, 0],
+        "swapped": lambda k, z, rows: own[donor[rows], k - 1],
     }
-    return pl.concat([frame, pl.DataFrame(rows, schema=frame.schema)])
+    answers_in = {"own": answers} | {name: answered(fed=fed, keep=False)[1] for name, fed in ablations.items()}
+    if written:
+        longest = max(len(model.chain_ids(p)) for p in problems) + max_new_tokens
+        answers_in["written"] = model.write_and_answer(questions, max_new_tokens=longest, batch_size=batch_size)
+    return pl.concat([_outcomes(name, answers, problems, donor.tolist()) for name, answers in answers_in.items()])
+
+
+def donors(problems: Sequence[Problem], seed: int) -> list[int | None]:
+    """For each problem the index of another with as many steps and another answer, drawn at random; None where there is none."""
+    random = seeds.python("donors", seed)
+    by_steps: dict[int, dict[object, list[int]]] = {}
+    for i, problem in enumerate(problems):
+        by_steps.setdefault(problem.n_steps, {}).setdefault(problem.value, []).append(i)
+    chosen: list[int | None] = []
+    for problem in problems:
+        by_answer = by_steps[problem.n_steps]
+        others = [i for answer, rows in by_answer.items() if answer != problem.value for i in rows]
+        chosen.append(random.choice(others) if others else None)
+    return chosen
+
+
+def _outcomes(condition: str, answers: Sequence[Answer], problems: Sequence[Problem], donor: list[int]) -> pl.DataFrame:
+    follows = [same_answer(a.value, problems[j].value) for a, j in zip(answers, donor, strict=True)]
+    return pl.DataFrame(
+        {
+            "problem": [p.id for p in problems],
+            "n_steps": [p.n_steps for p in problems],
+            "condition": condition,
+            "answer": [None if a.value is None else str(a.value) for a in answers],
+            "correct": [same_answer(a.value, p.value) for a, p in zip(answers, problems, strict=True)],
+            "follows": None if condition == "written" else follows,
+        },
+        schema_overrides={"answer": pl.String, "follows": pl.Boolean},
+    )
 
 
 @dataclass(frozen=True)
@@ -87,3 +133,24 @@ def accuracy(outcomes: pl.DataFrame) -> dict[tuple[int, str], Accuracy]:
         follows = None if condition == "written" else Measure.share(rows["follows"])
         found[n_steps, condition] = Accuracy(Measure.share(rows["correct"]), follows)
     return found
+
+
+def self_check(model: ThoughtModel, questions: Sequence[str]) -> dict[str, float]:
+    """Largest change of an answer's scores (logits) under two edits that must change nothing: exactly 0, or the engine is wrong.
+
+    `replace by itself`: each thought fed again as it is. `last state`: the final-norm state of the last thought, fed to nothing.
+    """
+    with torch.no_grad():
+        states = [model.begin(model.prompt(questions))]
+        for _ in range(model.n_thoughts):
+            states.append(model.step(states[-1]))
+        again = states[0]
+        for k in range(model.n_thoughts):
+            again = model.step(again, z=model.feed(states[k].final, k))
+        edited = model.step(states[-2], edits=[Edit("final_norm", lambda h: h.flip(-1))])
+        none = torch.empty(len(questions), 0, dtype=torch.long, device=model.device)
+        clean, replaced, last = (model.close(s, none)[0][-1] for s in (states[-1], again, edited))
+    return {
+        "replace by itself": float((clean - replaced).abs().max()),
+        "last state": float((clean - last).abs().max()),
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import polars as pl
@@ -45,8 +45,8 @@ class RunPair:
     @property
     def subject(self) -> str:
         """Which outcomes of which arms this is about; of which runs, where both are of one arm."""
-        names = [self.a.manifest.arm, self.b.manifest.arm]
-        return _subject(self.outcomes, self.condition, *(names if len(set(names)) > 1 else self._run_names))
+        a, b = self.a.manifest.arm, self.b.manifest.arm
+        return _subject(self.outcomes, self.condition, *((a, b) if a != b else (self.a.path.name, self.b.path.name)))
 
     @property
     def p_holm(self) -> float:
@@ -82,12 +82,16 @@ class RunPair:
 
     def row(self) -> dict[str, str | int | float | None]:
         """The pair as a row of `Comparison.table`."""
-        one, names = self.difference, self._run_names
-        labels: dict[str, str | int | float | None] = {"outcomes": self.outcomes, "condition": self.condition}
-        labels |= {"a": names[0], "b": names[1], "arm_a": self.a.manifest.arm, "arm_b": self.b.manifest.arm}
-        return labels | {
-            "seed_a": self.a.manifest.seed,
-            "seed_b": self.b.manifest.seed,
+        one, a, b = self.difference, self.a.manifest, self.b.manifest
+        return {
+            "outcomes": self.outcomes,
+            "condition": self.condition,
+            "a": self.a.path.name,
+            "b": self.b.path.name,
+            "arm_a": a.arm,
+            "arm_b": b.arm,
+            "seed_a": a.seed,
+            "seed_b": b.seed,
             "n": one.n_items,
             "accuracy_a": one.baseline,
             "accuracy_b": one.treatment,
@@ -100,10 +104,6 @@ class RunPair:
             "p_holm": one.p_holm,
             "detectable": self.detectable,
         }
-
-    @property
-    def _run_names(self) -> tuple[str, str]:
-        return self.a.path.name, self.b.path.name
 
 
 @dataclass(frozen=True)
@@ -196,18 +196,23 @@ def compare(
     """
     pairs = _pairs(records)
     for a, b in pairs:
-        _refuse_unless_alike(a, b, config_class)
+        _refuse_unmatched_configs(a, b, config_class)
         refuse_unmatched(a, b)
     names = [outcomes] if isinstance(outcomes, str) else outcomes or shared_outcomes(records)
-    found = [pair for name in names for a, b in pairs for pair in _compared(name, a, b, seed)]
+    found = []
+    for name, (a, b) in product(names, pairs):
+        for (condition,), rows in paired_runs(name, a, b).group_by(CONDITION, maintain_order=True):
+            difference = paired_difference(rows["b"].to_numpy(), rows["a"].to_numpy(), seed=seed)
+            found.append(RunPair(name, str(condition), a, b, difference))
     adjusted = with_holm([pair.difference for pair in found])
     arms = tuple(_over_seeds(names, pairs))
-    costs = tuple((record, cost) for record in _records(pairs) if (cost := Cost.of(record)) is not None)
+    compared = list({record.path: record for pair in pairs for record in pair}.values())
+    costs = tuple((record, cost) for record in compared if (cost := Cost.of(record)) is not None)
     return Comparison(
         tuple(replace(pair, difference=one) for pair, one in zip(found, adjusted, strict=True)),
         arms,
         costs,
-        tuple(_warnings(pairs, len(costs), len(arms))),
+        tuple(_warnings(pairs, compared, len(costs), len(arms))),
     )
 
 
@@ -232,35 +237,20 @@ def _pairs(records: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
     return matched or across or pairs
 
 
-def _records(pairs: Sequence[tuple[RunRecord, RunRecord]]) -> list[RunRecord]:
-    return list({record.path: record for pair in pairs for record in pair}.values())
-
-
-def _refuse_unless_alike(a: RunRecord, b: RunRecord, config_class: type | None) -> None:
+def _refuse_unmatched_configs(a: RunRecord, b: RunRecord, config_class: type | None) -> None:
     if a.manifest.experiment != b.manifest.experiment:
         raise BadInput(f"{a.path} and {b.path} are runs of different experiments")
-    if config_class is not None:
-        different = differing(a.config(config_class), b.config(config_class))
-    else:
+    if config_class is None:
         one, other = (read_mapping(record.path / "config.yaml") for record in (a, b))
         different = [name for name in one | other if one.get(name) != other.get(name)]
-    unmatched = [
-        name
-        for name in different
-        if name != "seed" and (config_class is None or role_of(config_class, name) != "scientific")
-    ]
-    if unmatched:
+    else:
+        found = differing(a.config(config_class), b.config(config_class))
+        different = [name for name in found if role_of(config_class, name) != "scientific"]
+    if unmatched := [name for name in different if name != "seed"]:
         raise BadInput(
             f"{a.path} and {b.path} differ in {', '.join(unmatched)}, which the experiment does not mark scientific: "
             "compare runs that are matched in everything else"
         )
-
-
-def _compared(name: str, a: RunRecord, b: RunRecord, seed: int) -> Iterator[RunPair]:
-    """The difference b − a in each condition."""
-    for (condition,), rows in paired_runs(name, a, b).group_by(CONDITION, maintain_order=True):
-        difference = paired_difference(rows["b"].to_numpy(), rows["a"].to_numpy(), seed=seed)
-        yield RunPair(name, str(condition), a, b, difference)
 
 
 def _over_seeds(names: Sequence[str], pairs: Sequence[tuple[RunRecord, RunRecord]]) -> Iterator[ArmPair]:
@@ -280,14 +270,16 @@ def _over_seeds(names: Sequence[str], pairs: Sequence[tuple[RunRecord, RunRecord
                 yield ArmPair(name, str(condition), arm_a, arm_b, difference)
 
 
-def _warnings(pairs: Sequence[tuple[RunRecord, RunRecord]], n_costs: int, n_arm_pairs: int) -> Iterator[str]:
-    if len({record.manifest.seed for pair in pairs for record in pair}) == 1:
+def _warnings(
+    pairs: Sequence[tuple[RunRecord, RunRecord]], compared: Sequence[RunRecord], n_costs: int, n_arm_pairs: int
+) -> Iterator[str]:
+    if len({record.manifest.seed for record in compared}) == 1:
         yield ONE_SEED
     if any(a.manifest.arm != b.manifest.arm and a.manifest.seed != b.manifest.seed for a, b in pairs):
         yield "No seed is common to the arms, so the seeds are not paired."
-    if 0 < n_costs < len(_records(pairs)):
+    if 0 < n_costs < len(compared):
         yield "Some of the runs record no cost, so nothing says that they are matched in it."
-    if len({(record.manifest.commit, record.manifest.diff_digest) for pair in pairs for record in pair}) > 1:
+    if len({(record.manifest.commit, record.manifest.diff_digest) for record in compared}) > 1:
         yield "The runs were made by different versions of the code."
     if n_arm_pairs > 1:
         yield f"Each of the {n_arm_pairs} intervals over seeds holds in 95 % by itself; of so many, some miss."

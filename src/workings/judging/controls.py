@@ -88,7 +88,13 @@ def copy_from_question(inputs: ControlInputs, by_position: Backoff) -> Copying:
 
     Weights are fitted on train, and how much of them to give back to the majority is chosen on validation.
     """
-    sources = np.array([_numbers_in(question, inputs.is_number) for question in inputs.questions])[inputs.problem]
+    named = np.full((len(inputs.questions), 2 * N_COPIED), -1)
+    for of_question, question in zip(named, inputs.questions, strict=True):
+        numbers = [token for token in question if inputs.is_number(token)][:N_COPIED]
+        of_question[: len(numbers)] = numbers
+        backwards = [token for token in reversed(question) if inputs.is_number(token)][:N_COPIED]
+        of_question[N_COPIED : N_COPIED + len(backwards)] = backwards
+    sources = named[inputs.problem]
     _, by_majority = by_position.rank_and_p()
     names_it, exists = sources == inputs.target[:, None], sources >= 0
     weights = np.zeros((len(inputs.positions), sources.shape[1]))
@@ -234,12 +240,6 @@ class Distribution:
         """Places of the seen tokens, the likeliest first."""
         return np.argsort(-self.p, kind="stable")
 
-    def written_out(self) -> Floats:
-        """All probabilities [vocabulary]."""
-        whole = np.full(self.n_tokens, self.floor)
-        whole[self.seen] = self.p
-        return whole
-
 
 @dataclass(frozen=True)
 class Level:
@@ -350,13 +350,6 @@ class Copying:
         given = _given(self.base.inputs.target, self.sources, self.weights)
         return self.left * self.base.rank_and_p()[1] + given
 
-    def written_out(self, row: int) -> Floats:
-        """The whole distribution of one row [vocabulary]."""
-        whole = self.left[row] * self.base.distribution(row).written_out()
-        is_there = self.sources[row] >= 0
-        np.add.at(whole, self.sources[row][is_there], self.weights[row][is_there])
-        return whole
-
     def rank_and_p(self) -> tuple[Ints, Floats]:
         """Rank and probability of each row's target token."""
         rank = np.empty(len(self.left), np.int64)
@@ -384,13 +377,6 @@ class Copying:
             was_ahead = is_unseen | (majority.rank_of(token) < majority.rank_of(target))
             rank += is_new * (is_ahead.astype(np.int64) - np.where(is_named, alone > reach, was_ahead))
         return rank
-
-
-def _numbers_in(question: Sequence[int], is_number: Callable[[int], bool]) -> list[int]:
-    """The first number tokens, then the last ones from the end inwards; −1 where there are no more [sources]."""
-    numbers = [token for token in question if is_number(token)]
-    padding = [-1] * (N_COPIED - len(numbers))
-    return [*numbers[:N_COPIED], *padding, *numbers[::-1][:N_COPIED], *padding]
 
 
 def _mixture(names_it: NDArray[np.bool_], exists: NDArray[np.bool_], by_majority: Floats) -> Floats:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from workings.errors import BadInput
-from workings.judging.statistics import CHUNK, Array, Interval, ProblemSums, difference_intervals, holm, mcnemar
+from workings.judging.statistics import CHUNK, UPPER, Array, Interval, ProblemSums, difference_intervals, holm, mcnemar
 from workings.report.wording import interval, number
 
 Values = Sequence[ArrayLike] | NDArray[Any]  # [items], or one array [items] a seed
@@ -148,8 +148,7 @@ def _interval(
         return seeds_and_items(values), n_items
     if n_items == 1 and not is_binary:
         return Interval(-np.inf, np.inf, "items"), 1  # one number says nothing of how far others stray
-    around = difference_intervals(sums[0], are_shares=is_binary, seed=seed)
-    return Interval(float(around.low[0]), float(around.high[0]), "items"), n_items
+    return difference_intervals(sums[0], are_shares=is_binary, seed=seed).only("items"), n_items
 
 
 # ---- one seed: sign flips ----------------------------------------------------------------------------------------
@@ -192,15 +191,15 @@ def sign_flip(
 # ---- several seeds -----------------------------------------------------------------------------------------------
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def t_interval(values: Sequence[float]) -> Interval:
     """Student's t interval of the mean over training seeds. One seed's is the whole line: it says nothing about a method."""
     if len(values) < 2:  # the mean of none is no number
         return Interval(-np.inf, np.inf)
-    mean, reach = float(np.mean(values)), _reach(values, confidence)
+    mean, reach = float(np.mean(values)), _reach(values)
     return Interval(mean - reach, mean + reach)
 
 
-def seeds_and_items(differences: ArrayLike, confidence: float = 0.95) -> Interval:
+def seeds_and_items(differences: ArrayLike) -> Interval:
     """Interval of the mean of paired differences over training seeds and items, both drawn anew.
 
     Student's interval over the seeds' means and Student's over the items' means, their half-lengths added in quadrature (Zou
@@ -215,7 +214,6 @@ def seeds_and_items(differences: ArrayLike, confidence: float = 0.95) -> Interva
         differences: Real numbers, or differences of right and wrong (−1, 0, 1) [seeds, items]; all seeds have the same items.
             The latter are given two more items, one for each side (Bonett and Price 2012): where few items differ the interval
             would otherwise be too short. It stays within −1 to 1.
-        confidence: Of the interval.
 
     Returns:
         The interval, and in `covers` what it holds for: with one seed items alone, and not the method.
@@ -232,26 +230,26 @@ def seeds_and_items(differences: ArrayLike, confidence: float = 0.95) -> Interva
     if np.isin(values, (-1, 0, 1)).all():
         furthest = 1.0
         values = np.hstack([values, np.ones((n_seeds, 1)), -np.ones((n_seeds, 1))])
-    over_seeds = _reach(values.mean(1), confidence) if n_seeds > 1 else 0.0
-    over_items = _reach_beyond_noise(values, confidence) if values.shape[1] > 1 or n_seeds == 1 else 0.0
+    over_seeds = _reach(values.mean(1)) if n_seeds > 1 else 0.0
+    over_items = _reach_beyond_noise(values) if values.shape[1] > 1 or n_seeds == 1 else 0.0
     mean, reach = float(values.mean()), hypot(over_seeds, over_items)
     return Interval(max(mean - reach, -furthest), min(mean + reach, furthest), covers)
 
 
-def _reach_beyond_noise(values: Array, confidence: float) -> float:
+def _reach_beyond_noise(values: Array) -> float:
     """Half-length of Student's interval over items [seeds, items], less the noise of single values (but all of it for one seed)."""
     n_seeds, n_items = values.shape
-    reach = _reach(values.mean(0), confidence)
+    reach = _reach(values.mean(0))
     if n_seeds == 1:
         return reach
     rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
     noise = float((rest**2).sum()) / ((n_seeds - 1) * (n_items - 1)) / values.size
-    return sqrt(max(0.0, reach**2 - float(stats.t.ppf(0.5 + confidence / 2, n_items - 1)) ** 2 * noise))
+    return sqrt(max(0.0, reach**2 - float(stats.t.ppf(UPPER, n_items - 1)) ** 2 * noise))
 
 
-def _reach(values: ArrayLike, confidence: float) -> float:
+def _reach(values: ArrayLike) -> float:
     """Half-length of Student's t interval of the mean; infinite for a single value."""
     values = np.asarray(values, np.float64)
     if len(values) < 2:
         return float("inf")
-    return float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * values.std(ddof=1) / sqrt(len(values)))
+    return float(stats.t.ppf(UPPER, len(values) - 1) * values.std(ddof=1) / sqrt(len(values)))

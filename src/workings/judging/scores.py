@@ -15,12 +15,12 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from workings.errors import BadInput
 from workings.judging.statistics import (
-    CellIntervals,
+    UPPER,
     ProblemSums,
     clustered_wilson,
     critical_value,
@@ -47,39 +47,43 @@ _COLUMNS = ("reader", "problem", "layer", "position", "target", "rank", "nll", "
 def score(
     readings: pl.DataFrame,
     by: Sequence[str] = (),
-    split: str = "test",
     simultaneously: bool = False,
-    confidence: float = 0.95,
 ) -> pl.DataFrame:
-    """Score every reader: how often it names the target (top-k), and its cross-entropy.
+    """Score every reader on the test rows: how often it names the target (top-k), and its cross-entropy.
 
     Args:
         readings: READINGS rows.
         by: Columns whose values are the cells (layer, position); one cell, by default.
-        split: The split that is scored.
         simultaneously: Whether intervals hold for all cells of a reader at once, to compare cells; else each by itself.
-        confidence: Of the intervals, which are clustered by problem (Wilson for shares, Student's t for `ce`).
 
     Returns:
         One row per reader and cell. Columns: reader, `by`…, n_problems, n_rows, ce (nats), top1, top5, top10 (fractions),
-        each of the four with _low and _high.
+        each of the four with _low and _high: 95 % intervals clustered by problem (Wilson for shares, Student's t for `ce`).
     """
-    rows = _rows(readings, split)
+    rows = _rows(readings, "test")
     found = []
     for reader in rows["reader"].unique(maintain_order=True):
         of_reader = rows.filter(reader=reader)
         cells = _Cells.of(of_reader, by)
         columns: dict[str, NDArray] = {"n_problems": cells.n_problems, "n_rows": cells.n_rows}
-        for name, one in _intervals(of_reader, cells, simultaneously, confidence).items():
+        ce = cells.sums(_values(of_reader["rank"], of_reader["nll"], "nats"))
+        reach = stats.t.ppf(UPPER, np.maximum(ce.n_problems - 1, 1))
+        if simultaneously:
+            reach = np.maximum(reach, critical_value(ce))
+        reach = reach * ce.standard_errors()
+        columns |= {"ce": ce.means(), "ce_low": ce.means() - reach, "ce_high": ce.means() + reach}
+        for name in ("top1", "top5", "top10"):
+            hits = cells.sums(_values(of_reader["rank"], of_reader["nll"], name))
+            one = clustered_wilson(hits, critical_value(hits) if simultaneously else None)
             columns |= {name: one.estimate, f"{name}_low": one.low, f"{name}_high": one.high}
         found.append(cells.labelled(columns).select(pl.lit(reader).alias("reader"), pl.all()))
     return pl.concat(found)
 
 
-def new_values(readings: pl.DataFrame, by: Sequence[str] = (), split: str = "test") -> pl.DataFrame:
+def new_values(readings: pl.DataFrame) -> pl.DataFrame:
     """`score` on targets that are numbers found neither in the question nor in the answer; empty without any."""
-    rows = _rows(readings, split).filter("new_value")
-    return score(rows, by, split) if len(rows) else score(_rows(readings, split), by, split).clear()
+    rows = _rows(readings, "test").filter("new_value")
+    return score(rows) if len(rows) else score(readings).clear()
 
 
 def choose_layer(readings: pl.DataFrame, reader: str = "tuned lens", metric: Metric = "top1") -> str:
@@ -116,10 +120,8 @@ def skill(
     lens: str = "tuned lens",
     by: Sequence[str] = (),
     controls: Sequence[str] | None = None,
-    split: str = "test",
-    confidence: float = 0.95,
 ) -> pl.DataFrame:
-    """The lens's skill: its difference to the best control, on the same targets.
+    """The lens's skill on the test rows: its difference to the best control, on the same targets.
 
     The control of a cell is the one that is best there on validation: at top-1 for both shares, at cross-entropy for bits. A
     control with layers is paired layer by layer (see `at_one_layer`).
@@ -129,25 +131,33 @@ def skill(
         lens: The reader that is judged.
         by: Columns whose values are the cells (layer, position); one cell, by default.
         controls: The readers it is compared with; all of `CONTROLS` that are there, by default.
-        split: The split that is scored.
-        confidence: Of the intervals, which are paired and clustered by problem and hold for all cells at once.
 
     Returns:
         One row per cell and measure (top1, top5, bits). Columns: `by`…, measure, control, n_problems, n_rows, lens_value,
-        control_value, skill, low, high.
+        control_value, skill, low, high. The 95 % intervals are paired, clustered by problem and hold for all cells at once.
     """
-    pairs = _Pairs.of(readings, lens, _present(readings, controls), ("val", split))
-    tested, val = pairs.only(split), pairs.only("val")
-    cells, val_cells = _Cells.of(tested.lens, by), _Cells.of(val.lens, by)
+    readers = set(readings["reader"].unique())
+    present = [control for control in (CONTROLS if controls is None else controls) if control in readers]
+    if not present:
+        raise BadInput(
+            f"no control among the readers {sorted(readers)}: a lens is judged only beside one of {CONTROLS}"
+        )
+    val, test = (_rows(_of(readings, lens), split) for split in ("val", "test"))
+    of_lens = pl.concat([val, test])
+    paired = [_paired(of_lens, readings.filter(reader=control), lens, control) for control in present]
+    ranks, nlls = (np.stack([each[name].to_numpy() for each in paired], axis=1) for name in ("rank", "nll"))
+    cells, val_cells = _Cells.of(test, by), _Cells.of(val, by)
     found = []
     for metric in METRICS:
-        best = _best_controls(val, val_cells, cells, "bits" if metric == "bits" else "top1")
-        lens_values, control_values = tested.values(metric)
+        chosen_at = "bits" if metric == "bits" else "top1"
+        best = _best_controls(_values(ranks, nlls, chosen_at)[: len(val)], val_cells, cells)
+        lens_values = _values(test["rank"], test["nll"], metric)
+        control_values = _values(ranks, nlls, metric)[len(val) :]
         chosen = np.take_along_axis(control_values, best[cells.codes][:, None], axis=1)[:, 0]
-        lead = difference_intervals(cells.sums(lens_values - chosen), metric != "bits", confidence)
+        lead = difference_intervals(cells.sums(lens_values - chosen), are_shares=metric != "bits")
         columns = {
             "measure": [metric] * cells.n,
-            "control": [tested.controls[at] for at in best],
+            "control": [present[at] for at in best],
             "n_problems": cells.n_problems,
             "n_rows": cells.n_rows,
             "lens_value": abs(cells.sums(lens_values).means()),  # bits are kept as −CE, more is better
@@ -216,59 +226,12 @@ def _rows(readings: pl.DataFrame, split: str) -> pl.DataFrame:
     return rows
 
 
-def _intervals(rows: pl.DataFrame, cells: _Cells, simultaneously: bool, confidence: float) -> dict[str, CellIntervals]:
-    ce = cells.sums(rows["nll"].to_numpy().astype(np.float64))
-    reach = stats.t.ppf(0.5 + confidence / 2, np.maximum(ce.n_problems - 1, 1))
-    if simultaneously:
-        reach = np.maximum(reach, critical_value(ce, confidence=confidence))
-    reach = reach * ce.standard_errors()
-    intervals = {"ce": CellIntervals(ce.means(), ce.means() - reach, ce.means() + reach)}
-    for name, k in (("top1", 1), ("top5", 5), ("top10", 10)):
-        hits = cells.sums((rows["rank"] < k).to_numpy().astype(np.float64))
-        z = critical_value(hits, confidence=confidence) if simultaneously else None
-        intervals[name] = clustered_wilson(hits, confidence, z)
-    return intervals
-
-
-# ---- pairs -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """The lens's rows, and each control's reading of the same problem, position and target."""
-
-    lens: pl.DataFrame  # [rows]
-    controls: tuple[str, ...]
-    ranks: Ints  # [rows, controls]
-    nlls: Floats  # [rows, controls]
-
-    @classmethod
-    def of(cls, readings: pl.DataFrame, lens: str, controls: Sequence[str], splits: Sequence[str]) -> _Pairs:
-        of_lens = pl.concat([_rows(_of(readings, lens), split) for split in dict.fromkeys(splits)])
-        paired = [_paired(of_lens, readings.filter(reader=control), lens, control) for control in controls]
-        ranks, nlls = (np.stack([each[name].to_numpy() for each in paired], axis=1) for name in ("rank", "nll"))
-        return cls(of_lens, tuple(controls), ranks.astype(np.int64), nlls.astype(np.float64))
-
-    def only(self, split: str) -> _Pairs:
-        kept = (self.lens["split"] == split).to_numpy()
-        return _Pairs(self.lens.filter(kept), self.controls, self.ranks[kept], self.nlls[kept])
-
-    def values(self, metric: Metric) -> tuple[Floats, Floats]:
-        """The lens's values [rows] and the controls' [rows, controls]; more is better."""
-        if metric == "bits":
-            return -self.lens["nll"].to_numpy().astype(np.float64) / log(2), -self.nlls / log(2)
-        k = {"top1": 1, "top5": 5}[metric]
-        return (self.lens["rank"] < k).to_numpy().astype(np.float64), (self.ranks < k).astype(np.float64)
-
-
-def _present(readings: pl.DataFrame, controls: Sequence[str] | None) -> list[str]:
-    readers = set(readings["reader"].unique())
-    found = [control for control in (CONTROLS if controls is None else controls) if control in readers]
-    if not found:
-        raise BadInput(
-            f"no control among the readers {sorted(readers)}: a lens is judged only beside one of {CONTROLS}"
-        )
-    return found
+def _values(rank: ArrayLike, nll: ArrayLike, measure: str) -> Floats:
+    """Hits among the first k for "topK", log₂ p for "bits" (more is better), cross-entropy for "nats"; in the shape given."""
+    if measure.startswith("top"):
+        return (np.asarray(rank) < int(measure[3:])).astype(np.float64)
+    nats = np.asarray(nll).astype(np.float64)
+    return -nats / log(2) if measure == "bits" else nats
 
 
 def _paired(lens_rows: pl.DataFrame, control_rows: pl.DataFrame, lens: str, control: str) -> pl.DataFrame:
@@ -291,10 +254,9 @@ def _paired(lens_rows: pl.DataFrame, control_rows: pl.DataFrame, lens: str, cont
     return paired
 
 
-def _best_controls(val: _Pairs, val_cells: _Cells, cells: _Cells, metric: Metric) -> Ints:
+def _best_controls(values: Floats, val_cells: _Cells, cells: _Cells) -> Ints:
     """The control that does best on the validation rows of each test cell [cells]; overall, where a cell has none."""
-    values = val.values(metric)[1]
-    by_cell = np.stack([val_cells.sums(values[:, at]).means() for at in range(values.shape[1])], axis=1).argmax(1)
+    by_cell = np.stack([val_cells.sums(of_control).means() for of_control in values.T], axis=1).argmax(1)
     overall = int(values.mean(0).argmax())
     found = {label: int(best) for label, best in zip(val_cells.labels.rows() or [()], by_cell, strict=True)}
     return np.array([found.get(label, overall) for label in cells.labels.rows() or [()]])

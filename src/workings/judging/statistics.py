@@ -4,7 +4,7 @@ The unit is the problem. Rows of one problem (its layers, its positions) are cor
 everything is first added up to one sum and one row count per (problem, cell), and a bootstrap is then a matrix product of "how
 often was each problem drawn" with those sums. A million rows cost as much as their problems.
 
-Intervals are 95 % unless `confidence` says otherwise; shares and their differences are fractions. scipy has the textbook tests
+Intervals are 95 %; shares and their differences are fractions. scipy has the textbook tests
 (binomial, Fisher, t), which are used; what is written out here it has not, or not for clusters or fractional n.
 """
 
@@ -24,8 +24,11 @@ from workings.errors import BadInput
 Array = NDArray[np.float64]
 N_RESAMPLES = 2000
 ALPHA = 0.05
+POWER = 0.8
 ONE_SEED = "One training seed: the intervals are items only and say nothing about the method."
 CHUNK = 4_000_000  # numbers of a resampling matrix held at once: 32 MB
+UPPER = 0.5 + 0.95 / 2  # the upper quantile of a 95 % interval
+_Z = float(stats.norm.ppf(UPPER))
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ class CellIntervals:
     estimate: Array
     low: Array
     high: Array
+
+    def only(self, covers: str = "") -> Interval:
+        """The interval of the single cell."""
+        return Interval(float(self.low[0]), float(self.high[0]), covers)
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ class ProblemSums:
 # ---- proportions -------------------------------------------------------------------------------------------------
 
 
-def wilson(k: float, n: float, confidence: float = 0.95) -> Interval:
+def wilson(k: float, n: float) -> Interval:
     """Wilson score interval for a proportion k/n. `n` may be a non-integer effective sample size.
 
     Wilson (1927); recommended by Brown, Cai and DasGupta (2001).
@@ -121,14 +128,13 @@ def wilson(k: float, n: float, confidence: float = 0.95) -> Interval:
     >>> round(interval.low, 4), round(interval.high, 4)
     (0.0245, 0.0586)
     """
-    low, high = _wilson(np.array([k / n]), np.array([float(n)]), _z(confidence))
-    return Interval(float(low[0]), float(high[0]))
+    return _wilson(np.array([k / n]), np.array([float(n)]), _Z).only()
 
 
-def newcombe(k1: int, n1: int, k2: int, n2: int, confidence: float = 0.95) -> Interval:
+def newcombe(k1: int, n1: int, k2: int, n2: int) -> Interval:
     """Hybrid score interval for the difference k1/n1 − k2/n2 of independent samples (Newcombe 1998, method 10)."""
     p1, p2 = k1 / n1, k2 / n2
-    one, two = wilson(k1, n1, confidence), wilson(k2, n2, confidence)
+    one, two = wilson(k1, n1), wilson(k2, n2)
     return Interval(
         p1 - p2 - sqrt((p1 - one.low) ** 2 + (two.high - p2) ** 2),
         p1 - p2 + sqrt((one.high - p1) ** 2 + (p2 - two.low) ** 2),
@@ -140,9 +146,9 @@ def fisher(k1: int, n1: int, k2: int, n2: int) -> float:
     return float(stats.fisher_exact([[k1, n1 - k1], [k2, n2 - k2]]).pvalue)
 
 
-def p_in_words(p: float, better: str, alpha: float = ALPHA) -> str:
+def p_in_words(p: float, better: str) -> str:
     """The conclusion that a p-value allows: `better` is better, or no evidence of a difference; never that two are equal."""
-    return f"{better} is better" if p <= alpha else "no evidence of a difference"
+    return f"{better} is better" if p <= ALPHA else "no evidence of a difference"
 
 
 def mcnemar(b: int, c: int) -> float:
@@ -161,104 +167,78 @@ def mcnemar(b: int, c: int) -> float:
     return float(stats.binomtest(b, b + c).pvalue) if b + c else 1.0
 
 
-def clustered_wilson(shares: ProblemSums, confidence: float = 0.95, z: float | None = None) -> CellIntervals:
+def clustered_wilson(shares: ProblemSums, z: float | None = None) -> CellIntervals:
     """Wilson score interval at the effective sample size, cell by cell, for shares clustered by problem.
 
     Unlike the bootstrap it is not empty at 0 % and 100 %, where n counts problems. After Korn and Graubard (1998).
 
     Args:
         shares: Right and wrong (0, 1), summed by problem and cell.
-        confidence: Of each interval by itself.
         z: Replaces the normal quantile, for simultaneous intervals.
     """
     p, n_problems, n_rows = shares.means(), shares.n_problems, shares.counts.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         effective = p * (1 - p) / shares.standard_errors() ** 2
         n = np.where(np.isfinite(effective), np.minimum(effective, n_rows), n_problems)
-        low, high = _wilson(p, n / _widening(n_problems, confidence) ** 2, _z(confidence) if z is None else z)
-    return CellIntervals(p, low, high)
+        return _wilson(p, n / _widening(n_problems) ** 2, _Z if z is None else z)
 
 
 # ---- resampling whole problems -----------------------------------------------------------------------------------
 
 
 def cluster_bootstrap(
-    values: ArrayLike,
-    clusters: ArrayLike | None = None,
-    n_resamples: int = N_RESAMPLES,
-    confidence: float = 0.95,
-    seed: int = 0,
+    values: ArrayLike, clusters: ArrayLike | None = None, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap CI of the mean, resampling whole clusters.
+    """Percentile bootstrap CI of the mean, resampling whole clusters; expanded for few of them (see `percentile_intervals`).
 
     Args:
         values: One per row [rows].
         clusters: A label for each row; every row is a cluster of its own, by default.
         n_resamples: Bootstrap resamples.
-        confidence: Of the interval, before it is expanded for few clusters (see `percentile_intervals`).
         seed: Random seed.
-    """
-    values = np.asarray(values, np.float64)
-    sums = ProblemSums.of(values, np.arange(len(values)) if clusters is None else clusters)
-    found = percentile_intervals(sums, n_resamples, confidence, seed)
-    return Interval(float(found.low[0]), float(found.high[0]))
 
-
-def paired_bootstrap(a: ArrayLike, b: ArrayLike, clusters: ArrayLike | None = None, **options) -> Interval:
-    """Percentile bootstrap CI of mean(a) − mean(b) over the same rows, resampling whole clusters.
-
-    Args:
-        a, b: Values of two arms on the same rows [rows].
-        clusters: A label for each row; every row is a cluster of its own, by default.
-        options: Those of `cluster_bootstrap`.
-
-    >>> interval = paired_bootstrap([1, 1, 0, 1, 1, 1, 0, 1], [0, 1, 0, 0, 1, 0, 0, 1])
+    >>> interval = cluster_bootstrap([1, 0, 0, 1, 0, 1, 0, 0])
     >>> round(interval.low, 3), round(interval.high, 3)
     (0.0, 0.75)
     """
-    return cluster_bootstrap(np.asarray(a, np.float64) - np.asarray(b, np.float64), clusters, **options)
+    values = np.asarray(values, np.float64)
+    sums = ProblemSums.of(values, np.arange(len(values)) if clusters is None else clusters)
+    return percentile_intervals(sums, n_resamples, seed).only()
 
 
-def percentile_intervals(
-    sums: ProblemSums, n_resamples: int = N_RESAMPLES, confidence: float = 0.95, seed: int = 0
-) -> CellIntervals:
+def percentile_intervals(sums: ProblemSums, n_resamples: int = N_RESAMPLES, seed: int = 0) -> CellIntervals:
     """Percentile bootstrap intervals of the cells' means, each by itself, expanded for few problems (Hesterberg 2015)."""
     means = np.concatenate(list(_resampled_means(sums, n_resamples, seed)))
-    tail = stats.norm.cdf(-_z(confidence) * _widening(sums.n_problems, confidence))
-
-    def quantiles(levels: Array) -> Array:
-        # A resample that missed a cell says nothing about it.
-        drawn = [column[~np.isnan(column)] for column in means.T]
-        return np.array(
-            [np.quantile(one, level) if len(one) else np.nan for one, level in zip(drawn, levels, strict=True)]
-        )
-
-    return CellIntervals(sums.means(), quantiles(tail), quantiles(1 - tail))
+    tail = stats.norm.cdf(-_Z * _widening(sums.n_problems))
+    ends = np.full((2, len(tail)), np.nan)
+    for cell, of_cell in enumerate(means.T):
+        drawn = of_cell[~np.isnan(of_cell)]  # a resample that missed a cell says nothing about it
+        if len(drawn):
+            ends[:, cell] = np.quantile(drawn, [tail[cell], 1 - tail[cell]])
+    return CellIntervals(sums.means(), *ends)
 
 
-def simultaneous_intervals(
-    sums: ProblemSums, n_resamples: int = N_RESAMPLES, confidence: float = 0.95, seed: int = 0
-) -> CellIntervals:
-    """Intervals that hold for all cells at once: in `confidence` of the experiments *every* one holds its true mean (max-t)."""
+def simultaneous_intervals(sums: ProblemSums, n_resamples: int = N_RESAMPLES, seed: int = 0) -> CellIntervals:
+    """Intervals that hold for all cells at once: in 95 % of the experiments *every* one holds its true mean (max-t)."""
     means, errors = sums.means(), sums.standard_errors()
-    reach = critical_value(sums, n_resamples, confidence, seed) * _widening(sums.n_problems, confidence) * errors
+    reach = critical_value(sums, n_resamples, seed) * _widening(sums.n_problems) * errors
     return CellIntervals(means, means - reach, means + reach)
 
 
-def critical_value(sums: ProblemSums, n_resamples: int = N_RESAMPLES, confidence: float = 0.95, seed: int = 0) -> float:
+def critical_value(sums: ProblemSums, n_resamples: int = N_RESAMPLES, seed: int = 0) -> float:
     """Quantile of the largest deviation over all cells, in standard errors: about 1.96 for one cell, more for many."""
     means, errors = sums.means(), sums.standard_errors()
     varies = errors > 0
     if not varies.any():
-        return _z(confidence)
+        return _Z
     strays = [
         np.nan_to_num(np.abs(resampled[:, varies] - means[varies]) / errors[varies]).max(1)
         for resampled in _resampled_means(sums, n_resamples, seed)
     ]
-    return max(_z(confidence), float(np.quantile(np.concatenate(strays), confidence)))
+    return max(_Z, float(np.quantile(np.concatenate(strays), 0.95)))
 
 
-def difference_intervals(sums: ProblemSums, are_shares: bool, confidence: float = 0.95, seed: int = 0) -> CellIntervals:
+def difference_intervals(sums: ProblemSums, are_shares: bool, seed: int = 0) -> CellIntervals:
     """Bootstrap intervals of paired differences: percentile for one cell, simultaneous for several.
 
     Args:
@@ -266,11 +246,10 @@ def difference_intervals(sums: ProblemSums, are_shares: bool, confidence: float 
         are_shares: Whether they are differences of right and wrong (−1, 0, 1). Resampling equal values shows no spread, but
             an event that none of n problems showed may have a probability of 3/n (the rule of three), so an empty interval
             is widened by that.
-        confidence: Of each interval, or of all of them together.
         seed: Random seed of the bootstrap.
     """
     make = simultaneous_intervals if sums.sums.shape[1] > 1 else percentile_intervals
-    found = make(sums, confidence=confidence, seed=seed)
+    found = make(sums, seed=seed)
     if not are_shares:
         return found
     unseen = np.where(found.high > found.low, 0.0, 3 / np.maximum(sums.n_problems, 1))
@@ -293,38 +272,31 @@ def holm(ps: Sequence[float]) -> list[float]:
 # ---- power ---------------------------------------------------------------------------------------------
 
 
-def required_n(
-    difference: float, p: float, power: float = 0.8, alpha: float = 0.05, discordant: float | None = None
-) -> int:
+def required_n(difference: float, p: float, discordant: float | None = None) -> int:
     """Problems (per arm) needed to detect that a share `p` becomes `p + difference`.
+
+    Power is `POWER`, the two-sided level of the test `ALPHA`.
 
     Args:
         difference: The gain to detect, as a fraction.
         p: The share without it.
-        power: Probability of detecting it.
-        alpha: Two-sided level of the test.
         discordant: Share of problems on which two paired arms disagree (McNemar); arms are independent, by default.
     """
-    return ceil(_needed(difference, p, power, alpha, discordant))
+    return ceil(_needed(difference, p, discordant))
 
 
-def minimum_detectable_difference(
-    n: int, p: float, power: float = 0.8, alpha: float = 0.05, discordant: float | None = None
-) -> float:
-    """The smallest gain over a share `p` that n problems (per arm) detect with this power; NaN if there is none.
-
-    Arguments are those of `required_n`.
-    """
+def minimum_detectable_difference(n: int, p: float, discordant: float | None = None) -> float:
+    """The smallest gain over a share `p` of which `required_n` is n; NaN if there is none."""
     largest = 1 - p if discordant is None else discordant
-    excess: Callable[[float], float] = lambda d: _needed(d, p, power, alpha, discordant) - n
+    excess: Callable[[float], float] = lambda d: _needed(d, p, discordant) - n
     if largest <= 0 or excess(largest) > 0:
         return float("nan")
     return float(optimize.brentq(excess, 1e-6, largest))
 
 
-def _needed(difference: float, p: float, power: float, alpha: float, discordant: float | None) -> float:
+def _needed(difference: float, p: float, discordant: float | None) -> float:
     """Normal approximation: two proportions (Fleiss 1981), or McNemar (Connor 1987)."""
-    z_alpha, z_power = stats.norm.ppf(1 - alpha / 2), stats.norm.ppf(power)
+    z_alpha, z_power = stats.norm.ppf(1 - ALPHA / 2), stats.norm.ppf(POWER)
     if discordant is None:
         middle, other = p + difference / 2, p + difference
         null, real = sqrt(2 * middle * (1 - middle)), sqrt(max(0.0, p * (1 - p) + other * (1 - other)))
@@ -387,20 +359,16 @@ def _some(values: ArrayLike) -> NDArray[Any]:
 # ---- the pieces --------------------------------------------------------------------------------------------------
 
 
-def _z(confidence: float) -> float:
-    return float(stats.norm.ppf(0.5 + confidence / 2))
-
-
-def _widening(n_problems: NDArray[np.int64], confidence: float) -> Array:
+def _widening(n_problems: NDArray[np.int64]) -> Array:
     """Ratio of the length of an interval from n problems to the normal one [cells]: Student's t over z."""
     freedom = np.maximum(n_problems - 1, 1)
-    return stats.t.ppf(0.5 + confidence / 2, freedom) / _z(confidence) * np.sqrt((freedom + 1) / freedom)
+    return stats.t.ppf(UPPER, freedom) / _Z * np.sqrt((freedom + 1) / freedom)
 
 
-def _wilson(p: Array, n: Array, z: float) -> tuple[Array, Array]:
+def _wilson(p: Array, n: Array, z: float) -> CellIntervals:
     centre, reach = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = (centre - reach) / (1 + z * z / n), (centre + reach) / (1 + z * z / n)
-    return np.where(p <= 0, 0.0, low), np.where(p >= 1, 1.0, high)
+    return CellIntervals(p, np.where(p <= 0, 0.0, low), np.where(p >= 1, 1.0, high))
 
 
 def _resampled_means(sums: ProblemSums, n_resamples: int, seed: int) -> Iterator[Array]:

@@ -1,8 +1,6 @@
 from .collection import collect as collect
 from .fit import fit_each as fit_each
 from .fit import fit_tuned_lens as fit_tuned_lens
-from .intervene import ablated_answers as ablated_answers
-from .intervene import self_check as self_check
 from .lens import Lens as Lens
 from .lens import LogitLens as LogitLens
 from .lens import TunedLens as TunedLens

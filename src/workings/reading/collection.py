@@ -8,11 +8,11 @@ Shapes: P positions, L + 1 layers, d width.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,57 +21,15 @@ from workings.arithmetic.answers import same_answer
 from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput, Failed
-from workings.models.anatomy import Unembedding
-from workings.models.thinking import Answer, Thoughts
+from workings.models.thinking import Answer, ThoughtModel
 from workings.progress import Tracker, track
 from workings.provenance import versions
 from workings.reading.store import DTYPES, CollectionSettings, Failure, ThoughtStore
 from workings.reading.writer import ThoughtWriter, digest_of
 
 
-class ThinkingModel(Protocol):
-    """The methods that `collect` needs from a latent-reasoning model; `workings.models.thinking.ThoughtModel` has them."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Names the weights: another model has another."""
-        ...
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the layers of a state, from the embedding to the final norm [L + 1]."""
-        ...
-
-    @property
-    def unembedding(self) -> Unembedding:
-        """Final norm and output head."""
-        ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def n_thoughts(self) -> int:
-        """Thoughts the model was trained with."""
-        ...
-
-    def positions(self, n_thoughts: int | None = None) -> tuple[str, ...]:
-        """Names of the positions: the opening token and each thought [P]."""
-        ...
-
-    def chain_ids(self, problem: Problem) -> list[int]:
-        """Token ids of the written chain, as the model's teacher saw it."""
-        ...
-
-    def think_and_answer(
-        self, questions: Sequence[str], *, n_thoughts: int | None, max_new_tokens: int, batch_size: int
-    ) -> tuple[Thoughts | None, Sequence[Answer]]:
-        """Hidden states [n, P, L + 1, d] and greedy answers, in the order given."""
-        ...
-
-
 def collect(
-    model: ThinkingModel,
+    model: ThoughtModel,
     problems: Iterable[Problem],
     out: str | Path,
     *,
@@ -88,7 +46,7 @@ def collect(
     A problem that does not fit the context, gives a state that is not finite, or raises, is left out, listed and counted.
 
     Args:
-        model: The model that thinks.
+        model: The model that thinks, or anything with the same methods.
         problems: May be a stream. A problem given twice is left out the second time.
         out: Folder of the store: new, empty, or of the same collection.
         dtype: Format of the stored states.
@@ -138,18 +96,16 @@ def collect(
 
 @dataclass(frozen=True)
 class _Thought:
-    """One problem thought through: hidden [P, L + 1, d] as it is stored, and the model's answer."""
+    """One problem thought through: hidden [P, L + 1, d] as it is stored, and its columns of `PROBLEMS`."""
 
     hidden: Tensor
-    answer: Answer
-    chain_ids: list[int]
-    own_tokens: list[int]
+    columns: dict[str, Any]
 
 
 class _Collection:
     def __init__(
         self,
-        model: ThinkingModel,
+        model: ThoughtModel,
         settings: CollectionSettings,
         writer: ThoughtWriter,
         splits: Mapping[str, str] | None,
@@ -160,7 +116,8 @@ class _Collection:
         self.seen: set[str] = set()
 
     def run(self, problems: Iterable[Problem]) -> None:
-        windows = _windows(problems, self.settings.shard_problems)
+        remaining = iter(problems)
+        windows = iter(lambda: list(islice(remaining, self.settings.shard_problems)), [])
         with track("collecting thoughts", len(problems) if isinstance(problems, Sized) else None) as tracker:
             for shard in self.writer.manifest.shards:  # written by an earlier call
                 ids = [problem.id for problem in next(windows, [])]
@@ -170,31 +127,28 @@ class _Collection:
             for window in windows:
                 if self.writer.is_complete:
                     raise BadInput(f"{self.writer.out} is finished, and more problems were given; use another folder")
-                self._window(window, tracker)
+                self._write(window, self._think(window, tracker))
+                self._check_failures()
         if not self.seen:
             raise BadInput("there are no problems to think about: the list is empty")
-        self.writer.drop_parts() if self.writer.is_complete else self.writer.finish()
+        self.writer.finish()
 
-    def _window(self, window: list[Problem], tracker: Tracker) -> None:
-        """Think about a window of problems, and write it."""
-        found: dict[int, _Thought | str] = {}  # a thought, or why there is none
+    def _think(self, window: list[Problem], tracker: Tracker) -> dict[int, _Thought | str]:
+        """The thought of each problem of a window, or why there is none, in batches of similar length (little padding)."""
+        found: dict[int, _Thought | str] = {}
         for at, problem in enumerate(window):
+            if self.splits is not None and problem.id not in self.splits:
+                raise BadInput(f"problem {problem.id} is in no split; give every problem one, or no splits at all")
             if reason := self._unusable(problem):
                 found[at] = reason
             self.seen.add(problem.id)
-        splits = [self._split(problem) for problem in window]
-        self._think(window, found, tracker)
-        first, first_row = self.writer.manifest.n_problems, self.writer.manifest.n_rows
-        failures, rows, hidden = [], [], []
-        for at, one in sorted(found.items()):
-            if isinstance(one, str):
-                failures.append(Failure(window[at].id, first + at, one))
-            else:
-                place = {"row": first_row + len(rows), "number": first + at, "split": splits[at]}
-                rows.append(place | self._about(window[at], one))
-                hidden.append(one.hidden)
-        self.writer.write([problem.id for problem in window], self._tensors(hidden), rows, failures)
-        self._check_failures()
+        tracker.advance(len(found))
+        waiting = sorted(set(range(len(window))) - set(found), key=lambda at: (-len(window[at].question), at))
+        for start in range(0, len(waiting), self.settings.batch_size):
+            batch = waiting[start : start + self.settings.batch_size]
+            found |= dict(zip(batch, self._tried([window[at] for at in batch]), strict=True))
+            tracker.advance(len(batch))
+        return dict(sorted(found.items()))
 
     def _unusable(self, problem: Problem) -> str | None:
         if problem.id in self.seen:
@@ -204,22 +158,6 @@ class _Collection:
         except ValueError as error:
             return str(error)
         return None
-
-    def _split(self, problem: Problem) -> str:
-        if self.splits is None:
-            return ""
-        if problem.id not in self.splits:
-            raise BadInput(f"problem {problem.id} is in no split; give every problem one, or no splits at all")
-        return self.splits[problem.id]
-
-    def _think(self, window: list[Problem], found: dict[int, _Thought | str], tracker: Tracker) -> None:
-        """Fill `found` for the rest of the window, in batches of similar length (little padding)."""
-        tracker.advance(len(found))
-        waiting = sorted(set(range(len(window))) - set(found), key=lambda at: (-len(window[at].question), at))
-        for start in range(0, len(waiting), self.settings.batch_size):
-            batch = waiting[start : start + self.settings.batch_size]
-            found |= dict(zip(batch, self._tried([window[at] for at in batch]), strict=True))
-            tracker.advance(len(batch))
 
     def _tried(self, batch: Sequence[Problem]) -> list[_Thought | str]:
         """The thought of each problem, or why there is none. A batch that raises is halved until it is one problem."""
@@ -242,48 +180,45 @@ class _Collection:
         head = self.model.unembedding
         with torch.no_grad():
             final = thoughts.hidden[:, :, -1].to(head.weight.device, head.weight.dtype)
-            own = head(final, normed=True).argmax(-1).tolist()
-        chains = [self.model.chain_ids(problem) for problem in batch]
+            own_tokens = head(final, normed=True).argmax(-1).tolist()
+        found: list[_Thought | str] = []
         hidden = thoughts.hidden.cpu().to(DTYPES[self.settings.dtype])
-        return [
-            self._not_finite(h) or _Thought(h, answer, chain, tokens)
-            for h, answer, chain, tokens in zip(hidden, answers, chains, own, strict=True)
-        ]
+        for problem, h, answer, tokens in zip(batch, hidden, answers, own_tokens, strict=True):
+            not_finite = (~h.isfinite()).any(-1).nonzero().tolist()
+            if not_finite:
+                place, layer = not_finite[0]
+                where = f"{self.settings.layers[layer]}, {self.settings.positions[place]}"
+                found.append(f"hidden state is not finite at {where}")
+            else:
+                found.append(_Thought(h, self._columns(problem, answer) | {"own_tokens": tokens}))
+        return found
 
-    def _not_finite(self, hidden: Tensor) -> str | None:
-        """Names the first layer and position at which a state [P, L + 1, d] is not finite."""
-        bad = (~hidden.isfinite()).any(-1).nonzero()
-        if len(bad) == 0:
-            return None
-        place, layer = bad[0].tolist()
-        return f"hidden state is not finite at {self.settings.layers[layer]}, {self.settings.positions[place]}"
-
-    def _tensors(self, hidden: Sequence[Tensor]) -> dict[str, Tensor]:
-        """States [P, L + 1, d] of each row as {layer: [rows, P, d]}."""
-        shape = (0, len(self.settings.positions), self.settings.width)
-        empty = torch.empty(shape, dtype=DTYPES[self.settings.dtype])
-        return {
-            layer: torch.stack([h[:, i] for h in hidden]) if hidden else empty.clone()
-            for i, layer in enumerate(self.settings.layers)
-        }
-
-    def _about(self, problem: Problem, thought: _Thought) -> dict[str, Any]:
-        """Columns of `PROBLEMS`."""
-        value = thought.answer.value
+    def _columns(self, problem: Problem, answer: Answer) -> dict[str, Any]:
         return {
             "problem": problem.id,
+            "split": "" if self.splits is None else self.splits[problem.id],
             "question": problem.question,
             "gold": problem.answer,
-            "model_answer": None if value is None else str(value),
-            "model_text": thought.answer.text,
-            "correct": same_answer(value, problem.value) if self.settings.max_new_tokens else None,
+            "model_answer": None if answer.value is None else str(answer.value),
+            "model_text": answer.text,
+            "correct": same_answer(answer.value, problem.value) if self.settings.max_new_tokens else None,
             "chain": write_chain(problem.steps),
             "n_steps": problem.n_steps,
             "source": problem.source,
-            "chain_ids": thought.chain_ids,
-            "answer_ids": thought.answer.token_ids,
-            "own_tokens": thought.own_tokens,
+            "chain_ids": self.model.chain_ids(problem),
+            "answer_ids": answer.token_ids,
         }
+
+    def _write(self, window: list[Problem], found: dict[int, _Thought | str]) -> None:
+        first, first_row = self.writer.manifest.n_problems, self.writer.manifest.n_rows
+        rows, hidden, failures = [], [], []
+        for at, one in found.items():
+            if isinstance(one, str):
+                failures.append(Failure(window[at].id, first + at, one))
+            else:
+                rows.append({"row": first_row + len(rows), "number": first + at, **one.columns})
+                hidden.append(one.hidden)
+        self.writer.write([problem.id for problem in window], hidden, rows, failures)
 
     def _check_failures(self) -> None:
         n, failures = self.writer.manifest.n_problems, self.writer.manifest.failures
@@ -293,9 +228,3 @@ class _Collection:
                 f"{len(failures)} of {n} problems failed, more than {self.max_failures:.0%} ({reasons}). "
                 f"All are listed in {self.writer.out}/manifest.json; with a higher max_failures the collection goes on."
             )
-
-
-def _windows(problems: Iterable[Problem], size: int) -> Iterator[list[Problem]]:
-    remaining = iter(problems)
-    while window := list(itertools.islice(remaining, size)):
-        yield window

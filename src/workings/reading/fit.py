@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -95,12 +95,19 @@ def fit_each(
 ) -> dict[str, Fit]:
     """`fit_tuned_lens` for several named sets of targets with the same splits; each is fitted as if it were alone."""
     config = config or FitConfig()
-    splits = _shared_splits(targets)
     lens.refuse_others(hidden)
+    first = next(iter(targets.values()))
     for one in targets.values():
         one.refuse_others(hidden)
-    train, val = (torch.tensor([i for i, s in enumerate(splits) if s == name]) for name in ("train", "val"))
-    _check_finite(hidden, lens.translated, torch.cat([train, val]).long())
+        if one.splits != first.splits:
+            raise BadInput(f"'{one.rule}' and '{first.rule}' have different splits; fit them apart")
+        for split in ("train", "val"):
+            if not one.mask[one.rows(split)].any():
+                raise BadInput(
+                    f"no target of '{one.rule}' is in the split '{split}'; a fit needs some in train and val"
+                )
+    train, val = first.rows("train"), first.rows("val")
+    _check_finite(hidden, lens.translated, torch.cat([train, val]))
     head = FrozenHead(lens.unembedding, config.precision)
     fittings = {name: _Fitting(lens, head, one, config) for name, one in targets.items()}
     load = lambda rows: torch.stack([hidden.hidden(layer, rows) for layer in lens.translated])
@@ -128,8 +135,7 @@ def _validate(
     for rows in val.split(_VALIDATED_AT_ONCE):
         states = load(rows)
         for name, fitting in fittings.items():
-            with torch.no_grad():
-                sums[name] += float(fitting.loss_sum(states, rows))
+            sums[name] += fitting.loss_sum(states, rows)
     for name, fitting in fittings.items():
         metrics = asdict(fitting.end_epoch(epoch, sums[name]))
         if log is not None:
@@ -140,23 +146,22 @@ class _Fitting:
     """One lens on its way to one set of targets."""
 
     def __init__(self, start: TunedLens, head: FrozenHead, targets: Targets, config: FitConfig) -> None:
-        self.start, self.head, self.targets, self.config = start, head, targets, config
-        self.weight = start.weight.detach().clone().requires_grad_()
-        self.bias = start.bias.detach().clone().requires_grad_()
-        self.device = self.weight.device
-        self.optimizer = torch.optim.AdamW(
-            [self.weight, self.bias], lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
+        self.head, self.targets, self.config = head, targets, config
+        self.lens = TunedLens.of(start)
+        self.trained = [self.lens.weight, self.lens.bias]
+        self.best = [start.weight.detach(), start.bias.detach()]
+        self.best_epoch, self.best_validation = 0, torch.inf
+        self.take_best()
+        self.optimizer = torch.optim.AdamW(self.trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         # Stepped by the epoch; over the largest number of epochs, though patience usually ends the fit long before.
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=config.max_epochs)
-        self.best = _Best(torch.inf, 0, start.weight.detach(), start.bias.detach())
         self.epochs: list[Epoch] = []
-        self.train_sum = torch.zeros((), device=self.device)
+        self.train_sum = torch.zeros((), device=self.lens.weight.device)
         self.began = time.perf_counter()
 
     @property
     def is_over(self) -> bool:
-        return len(self.epochs) - 1 - self.best.epoch >= self.config.patience
+        return len(self.epochs) - 1 - self.best_epoch >= self.config.patience
 
     def begin_epoch(self, epoch: int) -> None:
         if epoch > 1:
@@ -165,88 +170,66 @@ class _Fitting:
 
     def step(self, states: Tensor, rows: Tensor) -> None:
         """One step on states [T, b, P, d] of the problems `rows`."""
-        h, targets = self._with_targets(states, rows)
-        if len(targets) == 0:
+        loss, n = self._loss(states, rows, self.head)
+        if n == 0:
             return
-        loss = self.head(_translated(h, self.weight, self.bias, self.head.dtype), targets)
         self.optimizer.zero_grad(set_to_none=True)
-        (loss / len(targets)).backward()
-        torch.nn.utils.clip_grad_norm_([self.weight, self.bias], self.config.clip, foreach=True)
+        (loss / n).backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, self.config.clip, foreach=True)
         self.optimizer.step()
         self.train_sum += loss.detach()
 
-    def loss_sum(self, states: Tensor, rows: Tensor, head: FrozenHead | None = None) -> Tensor:
+    @torch.no_grad()
+    def loss_sum(self, states: Tensor, rows: Tensor, head: FrozenHead | None = None) -> float:
         """Σ nats over the targets of the problems `rows`, with the present weights."""
-        head = head or self.head
-        h, targets = self._with_targets(states, rows)
-        return head(_translated(h, self.weight, self.bias, head.dtype), targets)
+        return float(self._loss(states, rows, head or self.head)[0])
+
+    def _loss(self, states: Tensor, rows: Tensor, head: FrozenHead) -> tuple[Tensor, int]:
+        """Σ nats over the targets of states [T, b, P, d], and their number: the R states that have one, in every layer."""
+        mask, device = self.targets.mask[rows], self.lens.weight.device
+        h = states[:, mask].to(device)  # [T, R, d]
+        targets = self.targets.ids[rows][mask].repeat(len(states)).to(device)
+        # h + A h + b in float32, the product in the head's dtype
+        moved = torch.bmm(h.to(head.dtype), self.lens.weight.to(head.dtype).transpose(1, 2))
+        translated = h.float() + moved.float() + self.lens.bias[:, None]
+        return head(translated.flatten(0, 1), targets), len(targets)
 
     def end_epoch(self, epoch: int, validation_sum: float) -> Epoch:
-        validation = validation_sum / self._n("val")
+        validation = validation_sum / self._n_targets("val")
         if epoch and not validation < torch.inf:
             raise Failed(f"the fit of '{self.targets.rule}' diverged in epoch {epoch}: lower its learning rate")
-        if validation < self.best.validation:
-            self.best = _Best(validation, epoch, self.weight.detach().clone(), self.bias.detach().clone())
-        train = float(self.train_sum) / self._n("train") if epoch else float("nan")
+        if validation < self.best_validation:
+            self.best_epoch, self.best_validation = epoch, validation
+            self.best = [each.detach().clone() for each in self.trained]
+        train = float(self.train_sum) / self._n_targets("train") if epoch else float("nan")
         lr, seconds = self.optimizer.param_groups[0]["lr"], time.perf_counter() - self.began
         self.epochs.append(Epoch(epoch, train, validation, lr, seconds))
         return self.epochs[-1]
 
     @torch.no_grad()
+    def take_best(self) -> None:
+        for present, best in zip(self.trained, self.best, strict=True):
+            present.copy_(best)
+
     def result(self, head: FrozenHead, load: Callable[[Tensor], Tensor], val: Tensor, states: str) -> Fit:
         """The lens with the best weights; its validation loss is measured again with `head` (float32)."""
-        for present, best in ((self.weight, self.best.weight), (self.bias, self.best.bias)):
-            present.copy_(best)
-        lens = TunedLens(self.start.unembedding, self.start.layers, self.start.fingerprint)
-        lens.weight.copy_(self.weight)
-        lens.bias.copy_(self.bias)
-        total = sum(float(self.loss_sum(load(rows), rows, head)) for rows in val.split(_VALIDATED_AT_ONCE))
-        lens.fitted = Fitted(
-            recipe=replace(self.config, precision=resolved(self.config.precision, self.device)),
+        self.take_best()
+        self.lens.zero_grad()
+        total = sum(self.loss_sum(load(rows), rows, head) for rows in val.split(_VALIDATED_AT_ONCE))
+        self.lens.fitted = Fitted(
+            recipe=replace(self.config, precision=resolved(self.config.precision, self.lens.weight.device)),
             rule=self.targets.rule,
             targets=self.targets.digest,
             states=states,
-            best_epoch=self.best.epoch,
-            validation=total / self._n("val"),
+            best_epoch=self.best_epoch,
+            validation=total / self._n_targets("val"),
             n_epochs=len(self.epochs) - 1,
         )
-        return Fit(lens, self.best.epoch, lens.fitted.validation, self.epochs)
+        return Fit(self.lens, self.best_epoch, self.lens.fitted.validation, self.epochs)
 
-    def _with_targets(self, states: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The states [T, R, d] that have a target, and the targets Long [T·R]."""
-        mask = self.targets.mask[rows]
-        targets = self.targets.ids[rows][mask].repeat(len(states))
-        return states[:, mask].to(self.device), targets.to(self.device)
-
-    def _n(self, split: str) -> int:
-        return int(self.targets.mask[self.targets.rows(split)].sum()) * len(self.weight)
-
-
-@dataclass(frozen=True)
-class _Best:
-    validation: float
-    epoch: int
-    weight: Tensor = field(repr=False)
-    bias: Tensor = field(repr=False)
-
-
-def _translated(h: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """h + A h + b for all layers: [T, R, d] → [T·R, d] in float32, the product in `dtype`."""
-    moved = torch.bmm(h.to(dtype), weight.to(dtype).transpose(1, 2))
-    return (h.float() + moved.float() + bias[:, None]).flatten(0, 1)
-
-
-def _shared_splits(targets: Mapping[str, Targets]) -> Sequence[str]:
-    first = next(iter(targets.values()))
-    for one in targets.values():
-        if one.splits != first.splits:
-            raise BadInput(f"'{one.rule}' and '{first.rule}' have different splits; fit them apart")
-        for split in ("train", "val"):
-            if not one.mask[one.rows(split)].any():
-                raise BadInput(
-                    f"no target of '{one.rule}' is in the split '{split}'; a fit needs some in train and val"
-                )
-    return first.splits
+    def _n_targets(self, split: str) -> int:
+        """Targets of a split, in all layers."""
+        return int(self.targets.mask[self.targets.rows(split)].sum()) * len(self.lens.weight)
 
 
 def _check_finite(hidden: HiddenStates, layers: Sequence[str], rows: Tensor) -> None:

@@ -8,7 +8,6 @@ Shapes: d width, V vocabulary, T translated layers, R states.
 from __future__ import annotations
 
 import copy
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from workings.files import sha256_of, to_json, write_atomic, write_with
 from workings.models.anatomy import Unembedding
 from workings.provenance import versions
 from workings.reading.recipe import FitConfig, Precision
-from workings.reading.store import FINAL_NORM, HiddenStates, disk_errors
+from workings.reading.store import FINAL_NORM, HiddenStates, disk_errors, read_description
 
 FORMAT = 1
 
@@ -53,8 +52,8 @@ class Fitted:
     n_epochs: int
 
 
-class ReadableModel(Protocol):
-    """The parts of a model that a lens needs."""
+class Readable(Protocol):
+    """The parts of a model that a lens needs; a lens has them too."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -72,6 +71,11 @@ class Lens(nn.Module, ABC):
     def __init__(self, unembedding: Unembedding, layers: Sequence[str], fingerprint: str) -> None:
         super().__init__()
         self.unembedding, self.layers, self.fingerprint = unembedding, tuple(layers), fingerprint
+
+    @classmethod
+    def of(cls, model: Readable, layers: Sequence[str] = ()) -> Self:
+        """A new lens for some layers of a model, or of another lens's model; for all, by default."""
+        return cls(model.unembedding, layers or model.layers, model.fingerprint)
 
     @abstractmethod
     def translate(self, h: Tensor, layer: str, position: str | None = None) -> Tensor:
@@ -106,10 +110,6 @@ class LogitLens(Lens):
 
     name = "logit lens"
 
-    @classmethod
-    def of(cls, model: ReadableModel) -> LogitLens:
-        return cls(model.unembedding, model.layers, model.fingerprint)
-
     def translate(self, h: Tensor, layer: str, position: str | None = None) -> Tensor:
         return h
 
@@ -135,11 +135,6 @@ class TunedLens(Lens):
         self.weight = nn.Parameter(torch.zeros(n, d, d, device=device))
         self.bias = nn.Parameter(torch.zeros(n, d, device=device))
         self.fitted: Fitted | None = None
-
-    @classmethod
-    def of(cls, model: ReadableModel, layers: Sequence[str] = ()) -> TunedLens:
-        """A lens for some layers of a model (by default all), all translators zero: the logit lens, bit for bit."""
-        return cls(model.unembedding, layers or model.layers, model.fingerprint)
 
     @property
     def translated(self) -> tuple[str, ...]:
@@ -180,7 +175,7 @@ class TunedLens(Lens):
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path, model: ReadableModel) -> Self:
+    def load(cls, folder: str | Path, model: Readable) -> Self:
         """Open the lens saved in a folder, for the model it was fitted on.
 
         Raises:
@@ -228,13 +223,10 @@ class _Description:
     @classmethod
     def read(cls, folder: Path) -> _Description:
         path = folder / "lens.json"
-        try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BadInput(f"there is no lens in {folder}: it has no lens.json") from None
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{path} cannot be read: {error}") from None
-        if not isinstance(about, dict) or about.get("kind") != TunedLens.name or about.get("format") != FORMAT:
+        if not path.exists():
+            raise BadInput(f"there is no lens in {folder}: it has no lens.json")
+        about = read_description(path)
+        if about.get("kind") != TunedLens.name or about.get("format") != FORMAT:
             raise BadInput(f"{path} does not describe a {TunedLens.name} of format {FORMAT}")
         try:
             return from_dict(cls, about | {"fitted": about.get("fitted") or None})
@@ -275,15 +267,13 @@ def resolved(precision: Precision, device: torch.device) -> Literal["fp32", "bf1
     """The format that "auto" stands for on a device: bfloat16 where it multiplies in hardware."""
     if precision != "auto":
         return precision
-    native = device.type == "cuda" or (device.type == "cpu" and _cpu_multiplies_bf16())
-    return "bf16" if native else "fp32"
-
-
-def _cpu_multiplies_bf16() -> bool:
+    if device.type != "cpu":
+        return "bf16" if device.type == "cuda" else "fp32"
     try:
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     except AttributeError:  # these are private to torch: without them, the safe answer
-        return False
+        native = False
+    return "bf16" if native else "fp32"
 
 
 class _CrossEntropy(torch.autograd.Function):

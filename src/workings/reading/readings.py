@@ -7,7 +7,7 @@ Shapes: b problems at a time, P positions, d width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -60,17 +60,22 @@ def read_all(
             continue
         some, h = some[has_target], h[has_target]
         target = targets.ids[some, place]
-        rank, nll = _rank_and_nll(lens.read(h, layer, hidden.positions[place]), target)
-        columns = {"row": some, "target": target, "rank": rank, "nll": nll, "new_value": targets.new_value[some, place]}
-        table = pl.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
-        tables.append(table.with_columns(layer=pl.lit(layer), position=pl.lit(hidden.positions[place])))
+        scores = lens.read(h, layer, hidden.positions[place]).float()
+        of_target = scores.gather(1, target[:, None].to(scores.device))
+        columns = {
+            "row": some,
+            "target": target,
+            "rank": (scores >= of_target).sum(1, dtype=torch.int32) - 1,
+            "nll": scores.logsumexp(1) - of_target[:, 0],
+            "new_value": targets.new_value[some, place],
+        }
+        tables.append(_table(columns, layer, hidden.positions[place]))
     if not tables:
         raise BadInput(f"none of these problems has a target of '{targets.rule}'; there is nothing to read")
-    names = pl.DataFrame({"row": range(len(hidden.ids)), "problem": list(hidden.ids), "split": list(targets.splits)})
-    frame = pl.concat(tables).join(names, on="row", how="left", maintain_order="left")
-    return frame.with_columns(reader=pl.lit(reader or lens.name)).select(
-        "reader", "problem", "layer", "position", "target", "rank", "nll", "new_value", "split"
-    )
+    frame = pl.concat(tables)
+    problem, split = (pl.Series(names).gather(frame["row"]) for names in (hidden.ids, targets.splits))
+    frame = frame.with_columns(reader=pl.lit(reader or lens.name), problem=problem, split=split)
+    return frame.select("reader", "problem", "layer", "position", "target", "rank", "nll", "new_value", "split")
 
 
 @torch.no_grad()
@@ -91,10 +96,9 @@ def top_tokens(
             "token": found.indices.flatten(),
             "probability": found.values.flatten(),
         }
-        table = pl.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
-        tables.append(table.with_columns(layer=pl.lit(layer), position=pl.lit(hidden.positions[place])))
-    ids = pl.DataFrame({"row": range(len(hidden.ids)), "problem": list(hidden.ids)})
-    frame = pl.concat(tables).join(ids, on="row", how="left", maintain_order="left")
+        tables.append(_table(columns, layer, hidden.positions[place]))
+    frame = pl.concat(tables)
+    frame = frame.with_columns(problem=pl.Series(hidden.ids).gather(frame["row"]))
     return frame.select("problem", "layer", "position", "place", "token", "probability")
 
 
@@ -110,12 +114,9 @@ def _states(
                 yield layer, place, some, h[:, place]
 
 
-def _rank_and_nll(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """(rank Int [b], nll [b] in nats) of targets Long [b] under scores [b, V]."""
-    scores = scores.float()
-    of_target = scores.gather(1, target[:, None].to(scores.device))
-    rank = (scores >= of_target).sum(1, dtype=torch.int32) - 1
-    return rank, scores.logsumexp(1) - of_target[:, 0]
+def _table(columns: Mapping[str, Tensor], layer: str, position: str) -> pl.DataFrame:
+    table = pl.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+    return table.with_columns(layer=pl.lit(layer), position=pl.lit(position))
 
 
 # ---- a few problems in full --------------------------------------------------------------------------------------
@@ -150,28 +151,27 @@ def sample_grids(
     model: ThoughtModel, store: ThoughtStore, lens: Lens, targets: Targets, n: int, k: int = 5
 ) -> tuple[SampleGrid, ...]:
     """Read the first `n` test problems that have a target: nothing is picked by how well it was read."""
-    rows = [row for row in targets.rows("test").tolist() if targets.mask[row].any()][:n]
-    return tuple(_grid(model, store, lens, targets, row, k) for row in rows)
-
-
-def _grid(model: ThoughtModel, store: ThoughtStore, lens: Lens, targets: Targets, row: int, k: int) -> SampleGrid:
-    one = torch.tensor([row])
-    tops = top_tokens(lens, store, one, k=k)
-    ranks = read_all(lens, store, targets, one)
-    about = store.problems.row(row, named=True)
-    names = model.tokens(targets.ids[row].clamp(min=0).tolist())
-    return SampleGrid(
-        problem=about["problem"],
-        question=about["question"],
-        chain=about["chain"],
-        gold=about["gold"],
-        answer=about["model_answer"] or "",
-        correct=bool(about["correct"]),
-        layers=lens.layers,
-        positions=store.positions,
-        targets=tuple(name if m else None for name, m in zip(names, targets.mask[row].tolist(), strict=True)),
-        cells=tuple(tuple(_cell(model, tops, ranks, layer, p) for p in store.positions) for layer in lens.layers),
-    )
+    grids = []
+    for row in [row for row in targets.rows("test").tolist() if targets.mask[row].any()][:n]:
+        one = torch.tensor([row])
+        tops, ranks = top_tokens(lens, store, one, k=k), read_all(lens, store, targets, one)
+        about = store.problems.row(row, named=True)
+        tokens = model.tokens(targets.ids[row].clamp(min=0).tolist())
+        cells = tuple(tuple(_cell(model, tops, ranks, layer, p) for p in store.positions) for layer in lens.layers)
+        grid = SampleGrid(
+            problem=about["problem"],
+            question=about["question"],
+            chain=about["chain"],
+            gold=about["gold"],
+            answer=about["model_answer"] or "",
+            correct=bool(about["correct"]),
+            layers=lens.layers,
+            positions=store.positions,
+            targets=tuple(t if has else None for t, has in zip(tokens, targets.mask[row].tolist(), strict=True)),
+            cells=cells,
+        )
+        grids.append(grid)
+    return tuple(grids)
 
 
 def _cell(model: ThoughtModel, tops: pl.DataFrame, ranks: pl.DataFrame, layer: str, position: str) -> SampleCell:

@@ -16,10 +16,10 @@ import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import polars as pl
 import torch
@@ -55,11 +55,6 @@ class CollectionSettings:
     splits: str  # digest of {problem: split}
     device: str
     versions: dict[str, str | None]
-
-    def differences(self, now: CollectionSettings) -> list[str]:
-        """One phrase for every setting that has changed."""
-        pairs = ((each.name, getattr(self, each.name), getattr(now, each.name)) for each in fields(self))
-        return [f"{name} was {before}, is now {after}" for name, before, after in pairs if before != after]
 
 
 @dataclass(frozen=True)
@@ -115,13 +110,10 @@ class StoreManifest:
     def read(cls, folder: Path) -> StoreManifest:
         """The manifest of a store, finished or not. BadInput where there is none or it is not one."""
         path = folder / "manifest.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BadInput(f"{folder} is not a thought store: it has no manifest.json") from None
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{path} cannot be read: {error}") from None
-        if not isinstance(content, dict) or content.get("kind") != "thoughts" or content.get("format") != FORMAT:
+        if not path.exists():
+            raise BadInput(f"{folder} is not a thought store: it has no manifest.json")
+        content = read_description(path)
+        if content.get("kind") != "thoughts" or content.get("format") != FORMAT:
             raise BadInput(f"{path} is not the manifest of a thought store of format {FORMAT}")
         try:
             return from_dict(cls, content)
@@ -132,30 +124,9 @@ class StoreManifest:
 # ---- the read side -----------------------------------------------------------------------------------------------
 
 
-class HiddenStates(Protocol):
-    """Hidden states that a lens is fitted on and read over: a `ThoughtStore`, or `StatesInMemory`."""
-
-    @property
-    def layers(self) -> tuple[str, ...]: ...
-
-    @property
-    def positions(self) -> tuple[str, ...]: ...
-
-    @property
-    def ids(self) -> Sequence[str]: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def digest(self) -> str: ...
-
-    def hidden(self, layer: str, rows: Tensor | None = None) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class StatesInMemory:
-    """Hidden states that never touch the disk: `states[layer]` is [n, P, d]."""
+    """Hidden states that never touch the disk: `states[layer]` is [n, P, d]. They are fitted on and read as a store is."""
 
     states: Mapping[str, Tensor]
     positions: tuple[str, ...]
@@ -312,11 +283,23 @@ class ThoughtStore:
         return self._open[shard].get_tensor(layer)
 
 
+HiddenStates = ThoughtStore | StatesInMemory  # what a lens is fitted on, and reads
+
+
 def _misfit(path: Path, entry: FileEntry) -> str | None:
     if not path.is_file():
         return f"{path.name}: missing"
     size = path.stat().st_size
     return None if size == entry.bytes else f"{path.name}: {size:,} bytes, {entry.bytes:,} were written"
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The JSON mapping in a file that describes others; empty where it holds something else. BadInput where it is broken."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from None
+    return content if isinstance(content, dict) else {}
 
 
 @contextmanager

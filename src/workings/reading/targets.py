@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -37,7 +38,6 @@ class Targets:
     Attributes:
         rule: The rule they follow.
         ids: Token ids, Long [n, P]; `EMPTY` where there is no target.
-        mask: Where there is a target, Bool [n, P].
         new_value: Where the target is a number that stands neither in the question nor in the answer, Bool [n, P].
         multi_token: Where the target stands for something longer than its one token, Bool [n, P].
         problems, splits: Ids of the problems, and "train", "val" or "test" for each [n].
@@ -45,21 +45,20 @@ class Targets:
 
     rule: str
     ids: Tensor
-    mask: Tensor
     new_value: Tensor
     multi_token: Tensor
     problems: tuple[str, ...]
     splits: tuple[str, ...]
 
+    @cached_property
+    def mask(self) -> Tensor:
+        """Where there is a target, Bool [n, P]."""
+        return self.ids != EMPTY
+
     @property
     def n_empty(self) -> int:
         """Slots with no target."""
         return int((~self.mask).sum())
-
-    @property
-    def n_empty_by_position(self) -> list[int]:
-        """Slots with no target at each position [P]."""
-        return (~self.mask).sum(0).tolist()
 
     @property
     def in_every_split(self) -> bool:
@@ -105,7 +104,6 @@ class Targets:
             self,
             rule=f"{self.rule}, shuffled",
             ids=self.ids[donors].where(mask, EMPTY),
-            mask=mask,
             new_value=self.new_value & mask,
             multi_token=self.multi_token[donors] & mask,
         )
@@ -157,7 +155,9 @@ def uniform_split(
                 multi[row, position] = end - start > 1
     new = torch.zeros_like(multi)
     if problems is not None and decode is not None:
-        new = _new_tokens(ids, problems, decode)
+        values = {i: _value(decode([i])) for i in ids[ids != EMPTY].unique().tolist()}
+        for row, problem in enumerate(problems):
+            new[row] = torch.tensor([_is_new(values.get(i), problem) for i in ids[row].tolist()])
     names = [p.id for p in problems] if problems is not None else [str(i) for i in range(len(chains))]
     return _targets("uniform split", ids, new, multi, names, splits)
 
@@ -233,13 +233,7 @@ def _targets(
     splits = ["train"] * len(ids) if splits is None else splits
     if not len(ids) == len(problems) == len(splits):
         raise BadInput(f"{len(ids)} rows of targets, {len(problems)} problems and {len(splits)} splits do not match")
-    return Targets(rule, ids, ids != EMPTY, new, multi, tuple(problems), tuple(splits))
-
-
-def _new_tokens(ids: Tensor, problems: Sequence[Problem], decode: Callable[[list[int]], str]) -> Tensor:
-    values: Mapping[int, Fraction | None] = {i: _value(decode([i])) for i in ids[ids != EMPTY].unique().tolist()}
-    new = [[_is_new(values.get(i), p) for i in row] for row, p in zip(ids.tolist(), problems, strict=True)]
-    return torch.tensor(new, dtype=torch.bool).reshape(ids.shape)
+    return Targets(rule, ids, new, multi, tuple(problems), tuple(splits))
 
 
 def _value(text: str) -> Fraction | None:

@@ -7,18 +7,28 @@ leaves no trace in what is written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from workings.errors import BadInput
 from workings.files import drop_half_written, lock, to_json, write_atomic, write_with
-from workings.reading.store import FORMAT, CollectionSettings, Failure, FileEntry, Shard, StoreManifest, disk_errors
+from workings.reading.store import (
+    DTYPES,
+    FORMAT,
+    CollectionSettings,
+    Failure,
+    FileEntry,
+    Shard,
+    StoreManifest,
+    disk_errors,
+)
 
 PROBLEMS = pa.schema(
     {
@@ -66,7 +76,7 @@ class ThoughtWriter:
             out.mkdir(parents=True, exist_ok=True)
             self._lock = lock(out)
         try:
-            self.manifest = self._begun(settings)
+            self.manifest = self._begin(settings)
         except BaseException:
             self._lock.close()
             raise
@@ -81,13 +91,14 @@ class ThoughtWriter:
     def is_complete(self) -> bool:
         return self.manifest.status == "complete"
 
-    def _begun(self, settings: CollectionSettings) -> StoreManifest:
+    def _begin(self, settings: CollectionSettings) -> StoreManifest:
         if not (self.out / "manifest.json").exists():
             if any(not left.name.startswith(".") for left in self.out.iterdir()):
                 raise BadInput(f"{self.out} holds other files and no thought store; give an empty or a new folder")
             return StoreManifest("thoughts", FORMAT, "partial", settings)
         manifest = StoreManifest.read(self.out)
-        if different := manifest.settings.differences(settings):
+        before, now = vars(manifest.settings), vars(settings)
+        if different := [f"{name} was {before[name]}, is now {now[name]}" for name in now if before[name] != now[name]]:
             raise BadInput(f"{self.out} was begun with other settings: {'; '.join(different)}. Use another folder.")
         drop_half_written(self.out)
         return manifest
@@ -101,18 +112,23 @@ class ThoughtWriter:
             )
 
     def write(
-        self, ids: Sequence[str], tensors: dict[str, Tensor], rows: list[dict[str, Any]], failures: list[Failure]
+        self, ids: Sequence[str], hidden: Sequence[Tensor], rows: list[dict[str, Any]], failures: list[Failure]
     ) -> None:
         """Write one window as a shard, then record it.
 
         Args:
             ids: Of all problems of the window, also those that failed.
-            tensors: States {layer: [rows, P, d]}.
+            hidden: States [P, L + 1, d] of each problem that has a row.
             rows: One mapping a problem, with the columns of `PROBLEMS`.
             failures: The problems that have no row.
         """
-        manifest = self.manifest
+        manifest, settings = self.manifest, self.manifest.settings
         name = f"shard_{len(manifest.shards):05d}.safetensors"
+        none = (0, len(settings.positions), settings.width)
+        tensors = {
+            layer: torch.stack([h[:, i] for h in hidden]) if hidden else torch.empty(none, dtype=DTYPES[settings.dtype])
+            for i, layer in enumerate(settings.layers)
+        }
         with disk_errors(self.out):
             write_with(self.out / name, lambda path: save_file(tensors, path))
             write_with(self.out / _part(name), lambda path: pq.write_table(pa.Table.from_pylist(rows, PROBLEMS), path))
@@ -124,54 +140,47 @@ class ThoughtWriter:
             manifest.n_failures += len(failures)
             manifest.problems = digest_of([manifest.problems, shard.problems])
             manifest.files |= {file: FileEntry.of(self.out / file) for file in (name, _part(name))}
-            self._save()
+            write_atomic(self.out / "manifest.json", to_json(manifest))
 
     def finish(self) -> None:
         """Join the shards' problems into the two tables, then mark the store complete, then drop the parts."""
         manifest = self.manifest
         with disk_errors(self.out):
-            write_with(self.out / "problems.parquet", lambda path: _stream(path, PROBLEMS, self._parts()))
-            write_with(self.out / "index.parquet", lambda path: _stream(path, INDEX, map(self._index, self._parts())))
-            entries = {shard.file: manifest.files[shard.file] for shard in manifest.shards}
-            entries |= {name: FileEntry.of(self.out / name) for name in ("problems.parquet", "index.parquet")}
-            manifest.status, manifest.files = "complete", entries
-            manifest.digest = digest_of(f"{name} {entry.sha256}" for name, entry in entries.items())
-            self._save()
-            self.drop_parts()
+            if not self.is_complete:
+                self._join("problems.parquet", PROBLEMS, lambda problems: problems)
+                self._join("index.parquet", INDEX, self._by_position)
+                entries = {shard.file: manifest.files[shard.file] for shard in manifest.shards}
+                entries |= {name: FileEntry.of(self.out / name) for name in ("problems.parquet", "index.parquet")}
+                manifest.status, manifest.files = "complete", entries
+                manifest.digest = digest_of(f"{name} {entry.sha256}" for name, entry in entries.items())
+                write_atomic(self.out / "manifest.json", to_json(manifest))
+            for shard in manifest.shards:
+                (self.out / _part(shard.file)).unlink(missing_ok=True)
 
-    def drop_parts(self) -> None:
-        """Remove the shards' own problem tables, which a complete store has joined."""
-        for shard in self.manifest.shards:
-            (self.out / _part(shard.file)).unlink(missing_ok=True)
+    def _join(self, name: str, schema: pa.Schema, made_of: Callable[[pa.Table], pa.Table]) -> None:
+        """Write a table a shard at a time, from the shards' own tables of problems."""
 
-    def _parts(self) -> Iterator[pa.Table]:
-        for shard in self.manifest.shards:
-            yield pq.read_table(self.out / _part(shard.file), schema=PROBLEMS)
+        def write(path: Path) -> None:
+            with pq.ParquetWriter(path, schema) as table:
+                for shard in self.manifest.shards:
+                    table.write_table(made_of(pq.read_table(self.out / _part(shard.file), schema=PROBLEMS)))
 
-    def _index(self, problems: pa.Table) -> pa.Table:
+        write_with(self.out / name, write)
+
+    def _by_position(self, problems: pa.Table) -> pa.Table:
         """One row per problem and position, from one row per problem."""
+        positions = self.manifest.settings.positions
         rows = [
-            {name: row[name] for name in ("row", "problem", "split")}
-            | {"place": place, "position": position, "own_token": token}
+            {**row, "place": place, "position": position, "own_token": token}
             for row in problems.select(["row", "problem", "split", "own_tokens"]).to_pylist()
-            for place, (position, token) in enumerate(
-                zip(self.manifest.settings.positions, row["own_tokens"], strict=True)
-            )
+            for place, (position, token) in enumerate(zip(positions, row["own_tokens"], strict=True))
         ]
         return pa.Table.from_pylist(rows, INDEX)
 
-    def _save(self) -> None:
-        write_atomic(self.out / "manifest.json", to_json(self.manifest))
-
 
 def _part(shard: str) -> str:
+    """The shard's own table of problems, which lies beside it until the store is complete."""
     return str(Path(shard).with_suffix(".parquet"))
-
-
-def _stream(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    with pq.ParquetWriter(path, schema) as writer:
-        for table in tables:
-            writer.write_table(table)
 
 
 def digest_of(lines: Iterable[str]) -> str:
