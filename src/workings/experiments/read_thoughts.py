@@ -17,7 +17,7 @@ Stop rule: none is needed; the splits are fixed before anything is fitted, and t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -152,7 +152,11 @@ class SampleReadings:
 
 def run_arm(config: Config, run: Run) -> None:
     """Think, store, fit, read, ablate; every outcome is kept, so that the report needs no model."""
-    thinkers, problems = _thinkers(config), _problems(config, run)
+    thinkers = _thinkers(config)
+    read = load_problems(config.problems, split=config.problem_split, limit=config.limit, seed=config.seed + 1000)
+    problems = list({p.id: p for p in read.problems}.values())
+    n_repeated, malformed = len(read.problems) - len(problems), tuple(map(str, read.malformed))
+    run.results("problems", ProblemCounts(read.n_rows, n_repeated, len(problems), malformed))
     splits = reading.split_problems(problems, config.fractions, config.seed)
     stores = _collected(thinkers, problems, splits, config, run)
     model, store = thinkers[MODEL], stores[MODEL]
@@ -201,15 +205,6 @@ def _thinkers(config: Config) -> dict[str, models.CODI]:
     return thinkers
 
 
-def _problems(config: Config, run: Run) -> list[Problem]:
-    """The problems of the reference, each once; malformed rows and repeats are counted in the run."""
-    read = load_problems(config.problems, split=config.problem_split, limit=config.limit, seed=config.seed + 1000)
-    unique = list({p.id: p for p in read.problems}.values())
-    malformed = tuple(map(str, read.malformed))
-    run.results("problems", ProblemCounts(read.n_rows, len(read.problems) - len(unique), len(unique), malformed))
-    return unique
-
-
 def _collected(
     thinkers: Mapping[str, models.CODI], problems: list[Problem], splits: Mapping[str, str], config: Config, run: Run
 ) -> dict[str, reading.ThoughtStore]:
@@ -256,20 +251,15 @@ def _fitted(
     shuffled = {f"{rule}, shuffled": one.shuffled(config.seed) for rule, one in targets.items()}
     lenses: dict[str, dict[str, reading.TunedLens]] = {}
     for name, thinker in thinkers.items():
-        lens = reading.TunedLens.of(thinker, _layers(thinker, config))
+        if unknown := [layer for layer in config.layers if layer not in thinker.layers]:
+            raise BadInput(f"no layer {', '.join(unknown)} in this model; it has {', '.join(thinker.layers)}")
+        lens = reading.TunedLens.of(thinker, config.layers)
         log = lambda epoch, fit, name=name, **metrics: run.log(epoch, reader=name, fit=fit, **metrics)
         fits = reading.fit_each(lens, stores[name], {**targets, **(shuffled if name == MODEL else {})}, fit, log)
         lenses["tuned lens" if name == MODEL else name] = {rule: fits[rule].lens for rule in targets}
         if name == MODEL:
             lenses["shuffled targets"] = {rule: fits[f"{rule}, shuffled"].lens for rule in targets}
     return lenses
-
-
-def _layers(model: models.CODI, config: Config) -> Sequence[str]:
-    unknown = [layer for layer in config.layers if layer not in model.layers]
-    if unknown:
-        raise BadInput(f"no layer {', '.join(unknown)} in this model; it has {', '.join(model.layers)}")
-    return config.layers
 
 
 def _ablate(model: models.CODI, store: reading.ThoughtStore, config: Config, run: Run) -> None:

@@ -53,7 +53,7 @@ def ablate(
         seed: Random seed of the donors.
         batch_size: Problems answered at once.
         max_new_tokens: Longest answer, in tokens; a written chain may be as much longer as the longest chain.
-        written: Whether the chain is also written in words.
+        written: Answer by the chain in words, too.
 
     Returns:
         One row per problem and condition: problem, n_steps, condition, answer, correct, follows (gives the donor's answer;

@@ -49,7 +49,7 @@ class Arms:
         return list(self.runs)
 
     def has(self, *arms: str) -> bool:
-        """Whether there are runs of all these arms, with a seed in common."""
+        """True if there are runs of all these arms with a seed in common."""
         return set(arms) <= set(self.runs) and bool(self.seeds(*arms))
 
     def seeds(self, *arms: str) -> list[int]:
@@ -76,7 +76,7 @@ class Arms:
         Args:
             outcomes: Name of the frame of outcomes, one row an example (and condition).
             column: Its column of values: right and wrong, or real numbers.
-            where: Rows that are compared, as a polars expression: a condition, or a subset. All, without it.
+            where: Rows to compare, as a polars expression; all rows if omitted.
             seed: Random seed of the bootstrap.
 
         Raises:
@@ -167,7 +167,7 @@ def _id_column(frame: pl.DataFrame) -> str | None:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run cost, as it records it in `results/budget.json`; a field it does not record is None."""
+    """The cost of a run, as recorded in `results/budget.json`; None for a field that it does not record."""
 
     parameters: int | None = None
     steps: int | None = None

@@ -1,8 +1,8 @@
-"""Outcomes of several runs → what differs between them, example by example; runs that cannot be compared are refused.
+"""Outcomes of several runs → the differences between them, example by example; runs that cannot be compared are refused.
 
 Runs are compared pair by pair on the same examples. They may differ in scientific fields and the seed alone, and must be matched
-in what they cost, where they record it (parameters, steps, raw text). What the examples say is about these models; what holds
-for their arms takes several training seeds.
+in cost, where they record it (parameters, steps, raw text). The examples of one pair of runs tell about these two models; a
+claim about the arms takes several training seeds.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class RunPair:
 
     @property
     def finding(self) -> str:
-        """What the p-value allows to say of the two arms."""
+        """The conclusion that the p-value allows."""
         return p_in_words(self.p_holm, self.b.manifest.arm if self.difference.difference > 0 else self.a.manifest.arm)
 
     def text(self) -> str:
@@ -133,8 +133,8 @@ class Comparison:
     Attributes:
         pairs: Every pair of runs, frame of outcomes and condition.
         arms: Every pair of arms with several seeds in common.
-        costs: What each run cost that recorded it.
-        warnings: What the numbers do not cover.
+        costs: The cost of each run that recorded it.
+        warnings: Limits of the comparison, such as a single seed.
     """
 
     pairs: tuple[RunPair, ...]

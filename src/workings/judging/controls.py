@@ -1,4 +1,4 @@
-"""What can be named without ever seeing a thought: predictors of the probe targets from the data alone, as READINGS rows.
+"""Controls: predictors of the probe targets from the data alone, which never see a thought, as READINGS rows.
 
 Three controls, fitted on the training problems' targets and smoothed on the validation problems: the majority token of each
 position, the position and the length of the chain, and the numbers of the question. Each gives a whole distribution over the
@@ -47,7 +47,7 @@ def readings_beside_controls(
     Args:
         model: The model that thought.
         store: Its thoughts, which the logit lens reads.
-        targets: Of the same problems.
+        targets: Probe targets of the same problems.
         lenses: {reader: (lens, the thoughts it reads)}; those of compared models have stores of their own.
 
     Returns:
@@ -111,17 +111,17 @@ def copy_from_question(inputs: ControlInputs, by_position: Backoff) -> Copying:
 
 @dataclass(frozen=True)
 class ControlInputs:
-    """What the controls see: probe targets, chain lengths and questions, and no hidden state.
+    """The data that the controls see: probe targets, chain lengths and questions, and no hidden state.
 
     Attributes:
         problems, splits: Ids, and "train", "val" or "test" [n].
         positions: Names [P].
         targets: Token ids [n, P]; where the mask is false they are never looked at.
-        mask: Where there is a target [n, P].
-        new_values: Where the target is a number that stands neither in the question nor in the answer [n, P].
+        mask: True where there is a target [n, P].
+        new_values: True where the target is a number that stands neither in the question nor in the answer [n, P].
         chain_lengths: Tokens of the written chain [n].
         questions: Token ids of each question.
-        is_number: Whether a token id is a number; for a boolean array, its `__getitem__`.
+        is_number: True for a token id that is a number.
         n_tokens: Size of the vocabulary.
     """
 
@@ -187,7 +187,7 @@ class ControlInputs:
         return np.unique(self.target[self.rows_of("train")])
 
     def rows_of(self, split: str) -> NDArray[np.bool_]:
-        """Whether each row is in a split [rows]."""
+        """True for the rows of one split [rows]."""
         return (np.asarray(self.splits) == split)[self.problem]
 
     def readings(self, reader: str, rank: Ints, p: Floats) -> pl.DataFrame:

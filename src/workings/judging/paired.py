@@ -1,6 +1,6 @@
-"""Values of two arms on the same items → what differs between them: difference, interval, p. Arrays [seeds, items].
+"""Values of two arms on the same items, arrays [seeds, items] → the difference between them, its interval and p.
 
-This is the one paired comparison of the package: `comparison` makes it of the outcomes of runs.
+This is the only paired comparison of the package; `arms` and `comparison` apply it to the outcomes of runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PairedDifference:
     Attributes:
         treatment, baseline: Means of the two arms over items, then over seeds.
         difference: treatment − baseline, in the unit of the values (a fraction for right and wrong).
-        interval: 95 % confidence interval of the difference. `interval.covers` says what would be drawn anew: "items"
+        interval: 95 % confidence interval of the difference. `interval.covers` names what would be drawn anew: "items"
             for one seed, "seeds and items" for several, "seeds" where seeds have different items.
         test: The test behind `p`; None with several seeds.
         p: Two-sided. None with several seeds: three signs cannot give a p below .25, so the interval must do.
@@ -73,7 +73,7 @@ def paired_difference(
     Args:
         treatment, baseline: Values of the two arms, right or wrong (0, 1) or real: [items] or [seeds, items].
         clusters: A label for each item, where several belong together (problems with several rows) [items].
-        same_items: Whether every seed has the same items in the same order. If not, seeds may differ in their number.
+        same_items: True if every seed has the same items in the same order; if not, seeds may differ in their number.
         seed: Random seed of the bootstrap and of sign flips.
 
     Raises:

@@ -54,7 +54,7 @@ def score(
     Args:
         readings: READINGS rows.
         by: Columns whose values are the cells (layer, position); one cell, by default.
-        simultaneously: Whether intervals hold for all cells of a reader at once, to compare cells; else each by itself.
+        simultaneously: Make intervals that hold for all cells of a reader at once, to compare cells; else each holds by itself.
 
     Returns:
         One row per reader and cell. Columns: reader, `by`…, n_problems, n_rows, ce (nats), top1, top5, top10 (fractions),

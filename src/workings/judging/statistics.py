@@ -37,7 +37,7 @@ class Interval:
 
     Attributes:
         low, high: Its ends, in the unit of the values.
-        covers: What may be drawn anew ("items", "seeds", "seeds and items"), where the call does not say it.
+        covers: The units drawn anew ("items", "seeds", "seeds and items"), where the call does not say it.
     """
 
     low: float
@@ -243,7 +243,7 @@ def difference_intervals(sums: ProblemSums, are_shares: bool, seed: int = 0) -> 
 
     Args:
         sums: Differences summed by problem and cell.
-        are_shares: Whether they are differences of right and wrong (−1, 0, 1). Resampling equal values shows no spread, but
+        are_shares: True for differences of right and wrong (−1, 0, 1). Resampling equal values shows no spread, but
             an event that none of n problems showed may have a probability of 3/n (the rule of three), so an empty interval
             is widened by that.
         seed: Random seed of the bootstrap.

@@ -42,7 +42,7 @@ class Skill:
 
     @classmethod
     def of(cls, readings: pl.DataFrame, lens: str, controls: list[str] | None, measure: str) -> Skill:
-        """Over the best of some controls (of all, without them); readings are at one layer."""
+        """The skill over the best of some controls, by default of all; readings are at one layer."""
         row = skill(readings, lens, controls=controls).row(by_predicate=pl.col("measure") == measure, named=True)
         return cls(row["control"], row["skill"], row["low"], row["high"], row["control_value"])
 

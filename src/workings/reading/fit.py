@@ -60,10 +60,10 @@ def fit_tuned_lens(
     The same seed gives the same lens on the same machine.
 
     Args:
-        lens: Where the fit starts; it is not changed.
+        lens: Starting point of the fit; it is not changed.
         hidden: States of the lens's model.
-        targets: Of the same problems, in the same order.
-        config: Recipe; the default one, without it.
+        targets: Probe targets of the same problems, in the same order.
+        config: Recipe of the fit; the default recipe if omitted.
         log: Called once an epoch.
 
     Raises:

@@ -35,8 +35,8 @@ class Fitted:
     """How a lens was fitted.
 
     Attributes:
-        recipe: With the precision that "auto" stood for.
-        rule: Of the targets.
+        recipe: The recipe, with the precision that "auto" stood for.
+        rule: Rule of the probe targets.
         targets, states: Digests of the targets and of the hidden states.
         best_epoch: The epoch whose weights it has; 0 is the start.
         validation: Loss in nats per target, in float32, over all layers.
@@ -123,7 +123,7 @@ class TunedLens(Lens):
 
     Attributes:
         weight, bias: A [T, d, d] and b [T, d], float32 whatever the model's dtype.
-        fitted: By what recipe and on which data it was fitted; None before.
+        fitted: Recipe and data of the fit; None before a fit.
     """
 
     name = "tuned lens"

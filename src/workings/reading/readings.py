@@ -36,12 +36,12 @@ def read_all(
     """Read every target of some problems with a lens, at every layer.
 
     Args:
-        lens: Of the model whose states these are.
+        lens: A lens of the model whose states these are.
         hidden: Hidden states [n, P, d] by layer.
-        targets: Of the same problems, in the same order.
+        targets: Probe targets of the same problems, in the same order.
         rows: The problems to read, Long [m].
         reader: Name in the frame; the lens's own, by default.
-        layers: By default all that the lens knows.
+        layers: Layers to read; by default all that the lens knows.
 
     Returns:
         One row per (problem, layer, position) with a target. Columns: reader, problem, layer, position, target, rank (how

@@ -38,8 +38,8 @@ class Targets:
     Attributes:
         rule: The rule they follow.
         ids: Token ids, Long [n, P]; `EMPTY` where there is no target.
-        new_value: Where the target is a number that stands neither in the question nor in the answer, Bool [n, P].
-        multi_token: Where the target stands for something longer than its one token, Bool [n, P].
+        new_value: True where the target is a number that stands neither in the question nor in the answer, Bool [n, P].
+        multi_token: True where the target is only the first token of something longer, Bool [n, P].
         problems, splits: Ids of the problems, and "train", "val" or "test" for each [n].
     """
 
@@ -52,7 +52,7 @@ class Targets:
 
     @cached_property
     def mask(self) -> Tensor:
-        """Where there is a target, Bool [n, P]."""
+        """True where there is a target, Bool [n, P]."""
         return self.ids != EMPTY
 
     @property
@@ -62,7 +62,7 @@ class Targets:
 
     @property
     def in_every_split(self) -> bool:
-        """Whether every split has a target: otherwise nothing can be fitted, selected or judged."""
+        """True if every split has a target; otherwise nothing can be fitted, selected or judged."""
         return all(bool(self.mask[self.rows(split)].any()) for split in SPLITS)
 
     @property
@@ -115,8 +115,8 @@ def probe_targets(rule: str, model: ThoughtModel, store: ThoughtStore) -> Target
     Args:
         rule: `stepK`: the result of step K, at every position. `uniform`: the first token of the position's slice of the
             chain. Another name is BadInput.
-        model: Has the tokenizer, and writes the chain.
-        store: Has the problems.
+        model: The model that thought; its tokenizer and its way of writing a chain are used.
+        store: Its thoughts, which name the problems.
     """
     problems, n_positions = store.as_problems(), len(store.positions)
     if rule == "uniform":
@@ -142,7 +142,7 @@ def uniform_split(
     Args:
         chains: Token ids of each problem's chain.
         n_positions: P.
-        problems: With `decode`, a token that reads as a number is marked where it is a new value.
+        problems: Needed, with `decode`, to mark the targets that are new values.
         splits: One per row; "train", by default.
         decode: Token ids → text.
     """

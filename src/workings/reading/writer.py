@@ -117,7 +117,7 @@ class ThoughtWriter:
         """Write one window as a shard, then record it.
 
         Args:
-            ids: Of all problems of the window, also those that failed.
+            ids: Ids of all problems of the window, also of those that failed.
             hidden: States [P, L + 1, d] of each problem that has a row.
             rows: One mapping a problem, with the columns of `PROBLEMS`.
             failures: The problems that have no row.
