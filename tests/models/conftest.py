@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from workings.models.codi import CODI
-from workings.text.words import word_tokenizer
+from workings.text.tokenizer import word_tokenizer
 
 WORDS = [
     *map(str, range(30)),
