@@ -180,7 +180,8 @@ class Build:
             raise Failed("the documents are not those this corpus was begun with: give the same, or another folder")
 
     def _write(self, block: DocumentBlock, encoded: Encoded, drilling: Drilling | None) -> None:
-        self._check_ids(encoded)
+        if len(encoded.ids) and (largest := int(encoded.ids.max())) >= self.tokenizer.width:
+            raise Failed(f"the tokenizer gave the id {largest}, and its vocabulary ends at {self.tokenizer.width}")
         entries, pieces = encoded.entries, encoded.pieces()
         sources = np.array([self._number[document.source] for document in block.documents], np.uint16)
         self._note_bad(block, encoded.failures)
@@ -251,12 +252,6 @@ class Build:
             if not self.tolerance.skip_bad:
                 raise BadInput(f"{bad}. Mend it, or leave such documents out, counted and listed, with --skip-bad")
             self.journal.note_bad(bad)
-
-    def _check_ids(self, encoded: Encoded) -> None:
-        if len(encoded.ids) and int(encoded.ids.max()) >= self.tokenizer.width:
-            raise Failed(
-                f"the tokenizer gave the id {encoded.ids.max()}, and its vocabulary ends at {self.tokenizer.width}"
-            )
 
     def _check(self) -> None:
         """Check that the corpus is what was asked for. Failed where it is not."""

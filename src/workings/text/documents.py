@@ -24,7 +24,6 @@ from typing import IO, Any, NamedTuple
 
 from workings.arithmetic.drills import DrillSpec, drill_documents
 from workings.arithmetic.generator import ProblemSpec, generate
-from workings.arithmetic.problems import Problem
 from workings.errors import BadInput, Failed
 from workings.hub import HubReference, first_line
 from workings.text.datasets import generator_preset, hub_data_set, open_hub
@@ -319,14 +318,10 @@ def _missing_field(source: str, field: str, columns: Iterable[str]) -> BadInput:
 
 
 def _generated(spec: ProblemSpec, seed: int) -> Iterator[tuple[Place, Record]]:
+    """Problems as texts: the question, one equation a line, the answer as GSM8K marks it."""
     for number, problem in enumerate(generate(_MANY, spec, seed), start=1):
-        yield Place("", number), _text_of(problem)
-
-
-def _text_of(problem: Problem) -> str:
-    """A problem as a text: its question, one equation a line, its answer as GSM8K marks it."""
-    steps = [f"{step.expression}={step.result}" for step in problem.steps]
-    return "\n".join([problem.question, *steps, f"#### {problem.answer}"])
+        steps = [f"{step.expression}={step.result}" for step in problem.steps]
+        yield Place("", number), "\n".join([problem.question, *steps, f"#### {problem.answer}"])
 
 
 def _drills(seed: int) -> Iterator[tuple[Place, Record]]:

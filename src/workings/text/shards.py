@@ -226,10 +226,6 @@ def differences(folder: Path, shard: Shard, dtype: np.dtype[Any], width: int, eo
     except BadInput as error:
         yield str(error)
         return
-    yield from _inconsistencies(shard, ids, rows, width, eot)
-
-
-def _inconsistencies(shard: Shard, ids: np.ndarray, rows: np.ndarray, width: int, eot: int) -> Iterator[str]:
     if rows.dtype != DOCUMENT:
         yield f"{shard.documents_file} does not hold rows about documents"
         return
