@@ -40,5 +40,7 @@ def test_files_that_a_document_names_are_there(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_commands_that_a_document_names_are_verbs(document: Path) -> None:
     known = {*VERBS, *GROUPS}
-    commands = re.findall(r"(?:^    |-m )workings ((?:[a-z][\w-]*)(?: [a-z][\w-]*)?)", document.read_text("utf-8"), re.M)
+    commands = re.findall(
+        r"(?:^    |-m )workings ((?:[a-z][\w-]*)(?: [a-z][\w-]*)?)", document.read_text("utf-8"), re.M
+    )
     assert not [words for words in commands if words not in known and words.partition(" ")[0] not in VERBS]

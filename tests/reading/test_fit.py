@@ -215,13 +215,12 @@ def test_masked_slots_are_not_read(planted):
 
 
 def test_top_tokens_carry_probabilities_of_the_full_softmax(planted):
-    model, hidden, targets, fits = planted
-    rows = targets.rows("test")[:3]
-    top = top_tokens(fits["real"].lens, hidden, rows, k=5)
-    assert top.height == 3 * 4 * len(model.layers) * 5
-    one = top.filter(problem=hidden.ids[int(rows[1])], layer="block1", position="t2")
-    probability = fits["real"].lens.read(hidden.hidden("block1")[rows[1], 2], "block1").softmax(-1)
-    assert one["place"].to_list() == [1, 2, 3, 4, 5]
-    assert one["probability"].to_list() == pytest.approx(probability.topk(5).values.tolist(), rel=1e-5)
-    assert one["token"][0] == int(targets.ids[rows[1], 2])
-    assert one["probability"].sum() < 1
+    _, hidden, targets, fits = planted
+    row = int(targets.rows("test")[1])
+    state = hidden.hidden("block1")[row, 2]
+    tokens, shown = zip(*top_tokens(fits["real"].lens, state, "block1", "t2", k=5), strict=True)
+    probability = fits["real"].lens.read(state, "block1").softmax(-1)
+    assert tokens == tuple(probability.topk(5).indices.tolist())
+    assert shown == pytest.approx(probability.topk(5).values.tolist(), rel=1e-5)
+    assert tokens[0] == int(targets.ids[row, 2])
+    assert sum(shown) < 1

@@ -7,7 +7,7 @@ Shapes: b problems at a time, P positions, d width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -18,7 +18,7 @@ from workings.errors import BadInput
 from workings.models.thinking import ThoughtModel
 from workings.reading.lens import Lens
 from workings.reading.store import HiddenStates, ThoughtStore
-from workings.reading.targets import Targets
+from workings.reading.targets import EMPTY, Targets
 
 _SCORES_AT_ONCE = 1 << 24
 
@@ -60,46 +60,16 @@ def read_all(
             continue
         some, h = some[has_target], h[has_target]
         target = targets.ids[some, place]
-        scores = lens.read(h, layer, hidden.positions[place]).float()
-        of_target = scores.gather(1, target[:, None].to(scores.device))
-        columns = {
-            "row": some,
-            "target": target,
-            "rank": (scores >= of_target).sum(1, dtype=torch.int32) - 1,
-            "nll": scores.logsumexp(1) - of_target[:, 0],
-            "new_value": targets.new_value[some, place],
-        }
-        tables.append(_table(columns, layer, hidden.positions[place]))
+        rank, nll = _rank_and_nll(lens.read(h, layer, hidden.positions[place]), target)
+        columns = {"row": some, "target": target, "rank": rank, "nll": nll, "new_value": targets.new_value[some, place]}
+        table = pl.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+        tables.append(table.with_columns(layer=pl.lit(layer), position=pl.lit(hidden.positions[place])))
     if not tables:
         raise BadInput(f"none of these problems has a target of '{targets.rule}'; there is nothing to read")
     frame = pl.concat(tables)
     problem, split = (pl.Series(names).gather(frame["row"]) for names in (hidden.ids, targets.splits))
     frame = frame.with_columns(reader=pl.lit(reader or lens.name), problem=problem, split=split)
     return frame.select("reader", "problem", "layer", "position", "target", "rank", "nll", "new_value", "split")
-
-
-@torch.no_grad()
-def top_tokens(
-    lens: Lens, hidden: HiddenStates, rows: Tensor, *, k: int = 5, layers: Sequence[str] | None = None
-) -> pl.DataFrame:
-    """The k likeliest tokens that a lens reads: one row per (problem, layer, position, place 1 … k).
-
-    Columns: problem, layer, position, place, token, probability (of the full softmax, in float32).
-    """
-    lens.refuse_others(hidden)
-    tables = []
-    for layer, place, some, h in _states(lens, hidden, rows, layers):
-        found = lens.read(h, layer, hidden.positions[place]).float().softmax(-1).topk(k)
-        columns = {
-            "row": some.repeat_interleave(k),
-            "place": torch.arange(1, k + 1).repeat(len(some)),
-            "token": found.indices.flatten(),
-            "probability": found.values.flatten(),
-        }
-        tables.append(_table(columns, layer, hidden.positions[place]))
-    frame = pl.concat(tables)
-    frame = frame.with_columns(problem=pl.Series(hidden.ids).gather(frame["row"]))
-    return frame.select("problem", "layer", "position", "place", "token", "probability")
 
 
 def _states(
@@ -114,9 +84,18 @@ def _states(
                 yield layer, place, some, h[:, place]
 
 
-def _table(columns: Mapping[str, Tensor], layer: str, position: str) -> pl.DataFrame:
-    table = pl.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
-    return table.with_columns(layer=pl.lit(layer), position=pl.lit(position))
+def _rank_and_nll(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """(rank Int [b], nll [b] in nats) of targets Long [b] under scores [b, V]."""
+    scores = scores.float()
+    of_target = scores.gather(1, target[:, None].to(scores.device))
+    return (scores >= of_target).sum(1, dtype=torch.int32) - 1, scores.logsumexp(1) - of_target[:, 0]
+
+
+@torch.no_grad()
+def top_tokens(lens: Lens, h: Tensor, layer: str, position: str, k: int = 5) -> list[tuple[int, float]]:
+    """The k likeliest tokens that a lens reads from a state [d]: (id, probability of the full softmax in float32)."""
+    found = lens.read(h[None], layer, position).float().softmax(-1).topk(k)
+    return list(zip(found.indices[0].tolist(), found.values[0].tolist(), strict=True))
 
 
 # ---- a few problems in full --------------------------------------------------------------------------------------
@@ -148,16 +127,20 @@ class SampleGrid:
 
 
 def sample_grids(
-    model: ThoughtModel, store: ThoughtStore, lens: Lens, targets: Targets, n: int, k: int = 5
+    model: ThoughtModel, store: ThoughtStore, lens: Lens, targets: Targets, n: int
 ) -> tuple[SampleGrid, ...]:
     """Read the first `n` test problems that have a target: nothing is picked by how well it was read."""
+    lens.refuse_others(store)
+    targets.refuse_others(store)
     grids = []
     for row in [row for row in targets.rows("test").tolist() if targets.mask[row].any()][:n]:
-        one = torch.tensor([row])
-        tops, ranks = top_tokens(lens, store, one, k=k), read_all(lens, store, targets, one)
         about = store.problems.row(row, named=True)
-        tokens = model.tokens(targets.ids[row].clamp(min=0).tolist())
-        cells = tuple(tuple(_cell(model, tops, ranks, layer, p) for p in store.positions) for layer in lens.layers)
+        asked = [token if token != EMPTY else None for token in targets.ids[row].tolist()]
+        cells = []
+        for layer in lens.layers:
+            [states] = store.hidden(layer, torch.tensor([row]))  # [P, d]
+            places = zip(states, store.positions, asked, strict=True)
+            cells.append(tuple(_cell(model, lens, h, layer, position, target) for h, position, target in places))
         grid = SampleGrid(
             problem=about["problem"],
             question=about["question"],
@@ -167,17 +150,18 @@ def sample_grids(
             correct=bool(about["correct"]),
             layers=lens.layers,
             positions=store.positions,
-            targets=tuple(t if has else None for t, has in zip(tokens, targets.mask[row].tolist(), strict=True)),
-            cells=cells,
+            targets=tuple(None if token is None else model.tokens([token])[0] for token in asked),
+            cells=tuple(cells),
         )
         grids.append(grid)
     return tuple(grids)
 
 
-def _cell(model: ThoughtModel, tops: pl.DataFrame, ranks: pl.DataFrame, layer: str, position: str) -> SampleCell:
-    top = tops.filter(layer=layer, position=position).sort("place")
-    of_target = ranks.filter(layer=layer, position=position).select("rank", "nll").rows()
-    rank, nll = of_target[0] if of_target else (None, None)
-    tokens = model.tokens(top["token"].to_list())
-    guesses = tuple(zip(tokens, top["probability"].to_list(), strict=True))
-    return SampleCell(guesses, rank, None if nll is None else math.exp(-nll))
+@torch.no_grad()
+def _cell(model: ThoughtModel, lens: Lens, h: Tensor, layer: str, position: str, target: int | None) -> SampleCell:
+    ids, probabilities = zip(*top_tokens(lens, h, layer, position), strict=True)
+    guesses = tuple(zip(model.tokens(ids), probabilities, strict=True))
+    if target is None:
+        return SampleCell(guesses, None, None)
+    rank, nll = _rank_and_nll(lens.read(h[None], layer, position), torch.tensor([target]))
+    return SampleCell(guesses, int(rank), math.exp(-float(nll)))
