@@ -69,7 +69,6 @@ class Arms:
         column: str = "correct",
         *,
         where: pl.Expr | None = None,
-        seed: int = 0,
     ) -> PairedDifference:
         """`paired_difference` of two arms (treatment − baseline) over the seeds that both have.
 
@@ -77,7 +76,6 @@ class Arms:
             outcomes: Name of the frame of outcomes, one row an example (and condition).
             column: Its column of values: right and wrong, or real numbers.
             where: Rows to compare, as a polars expression; all rows if omitted.
-            seed: Random seed of the bootstrap.
 
         Raises:
             BadInput: Where the arms have no seed in common, judged different examples, or no row is selected.
@@ -85,7 +83,7 @@ class Arms:
         if not self.has(treatment, baseline):
             raise BadInput(f"no seed has runs of both {treatment} and {baseline}: run both with the same --seeds")
         pairs = [(self.runs[treatment][each], self.runs[baseline][each]) for each in self.seeds(treatment, baseline)]
-        return difference_over_seeds([paired_runs(outcomes, a, b, column, where) for a, b in pairs], seed)
+        return difference_over_seeds([paired_runs(outcomes, a, b, column, where) for a, b in pairs])
 
 
 def between_conditions(
@@ -93,28 +91,24 @@ def between_conditions(
     outcomes: str,
     treatment: str,
     baseline: str,
-    column: str = "correct",
-    *,
-    where: pl.Expr | None = None,
-    seed: int = 0,
 ) -> PairedDifference:
     """Compare two conditions of the same runs (own thoughts against zeroed ones), paired by example; one run a seed."""
     paired = []
     for record in records:
-        rows = _values(outcomes, record, column, where)
+        rows = _values(outcomes, record)
         a, b = (
             rows.filter(condition=condition).with_columns(condition=pl.lit("")) for condition in (treatment, baseline)
         )
         paired.append(_paired(outcomes, (a, f"{record.path} ({treatment})"), (b, f"{record.path} ({baseline})")))
-    return difference_over_seeds(paired, seed)
+    return difference_over_seeds(paired)
 
 
-def difference_over_seeds(paired: Sequence[pl.DataFrame], seed: int = 0) -> PairedDifference:
+def difference_over_seeds(paired: Sequence[pl.DataFrame]) -> PairedDifference:
     """The difference a − b of frames from `paired_runs`, one frame a seed."""
     ordered = [each.sort("example", CONDITION) for each in paired]
     keys = [each.select("example", CONDITION) for each in ordered]
     a, b = ([each[name].to_numpy() for each in ordered] for name in ("a", "b"))
-    return paired_difference(a, b, same_items=all(each.equals(keys[0]) for each in keys), seed=seed)
+    return paired_difference(a, b, same_items=all(each.equals(keys[0]) for each in keys))
 
 
 def paired_runs(

@@ -161,7 +161,6 @@ def compare(
     records: Sequence[RunRecord],
     config_class: type | None = None,
     outcomes: str | Sequence[str] | None = None,
-    seed: int = 0,
 ) -> Comparison:
     """Compare finished runs of one experiment, pair by pair, on the same examples.
 
@@ -172,7 +171,6 @@ def compare(
         config_class: The experiment's `Config`, which marks its scientific fields: only in these, and in the seed, may
             runs differ. Without it they may differ in the seed alone.
         outcomes: One frame of outcomes or several; by default all that the runs share and that have a column `correct`.
-        seed: Random seed of the bootstrap.
 
     Raises:
         BadInput: Where runs are unfinished, not matched, or did not judge the same examples.
@@ -202,7 +200,7 @@ def compare(
     found = []
     for name, (a, b) in product(names, pairs):
         for (condition,), rows in paired_runs(name, a, b).group_by(CONDITION, maintain_order=True):
-            difference = paired_difference(rows["b"].to_numpy(), rows["a"].to_numpy(), seed=seed)
+            difference = paired_difference(rows["b"].to_numpy(), rows["a"].to_numpy())
             found.append(RunPair(name, str(condition), a, b, difference))
     adjusted = with_holm([pair.difference for pair in found])
     arms = tuple(_over_seeds(names, pairs))
