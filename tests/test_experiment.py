@@ -228,6 +228,7 @@ def test_a_new_experiment_runs_at_once_and_is_dated_today(tmp_path: Path) -> Non
     file = new_experiment("longer-chains", tmp_path / "mine")
     assert file == tmp_path / "mine" / "longer_chains.py"
     assert f"Prediction ({date.today().isoformat()}, before any run)" in file.read_text()
+    assert file.read_text().count("workings run longer_chains.py") == 2
     records = run_experiment(file, scale="smoke", root=tmp_path / "runs", quiet=True)
     assert [record.manifest.experiment for record in records] == ["longer-chains"] * 2
     assert "Compared item by item" in report_runs(records).with_suffix(".md").read_text(encoding="utf-8")

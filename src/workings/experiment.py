@@ -138,7 +138,7 @@ def experiment_of(record: RunRecord) -> Experiment:
 def new_experiment(name: str, folder: str | Path = ".") -> Path:
     """Write a small experiment that runs at once, as a start for one's own; the path of the file.
 
-    It is the package's experiment `example` with today's date at its prediction.
+    It is the package's experiment `example` with its own name, and with today's date at its prediction.
 
     Args:
         name: Its name, as in "longer-chains"; the file is longer_chains.py.
@@ -153,7 +153,11 @@ def new_experiment(name: str, folder: str | Path = ".") -> Path:
         raise BadInput(f"the package has an experiment '{name}' already; choose another name")
     if file.exists():
         raise BadInput(f"{file} exists already; choose another name, or remove it first")
-    text = (_FOLDER / "example.py").read_text(encoding="utf-8")
+    text = (
+        (_FOLDER / "example.py")
+        .read_text(encoding="utf-8")
+        .replace("workings run example", f"workings run {file.name}")
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(re.sub(r"(?<=Prediction \()\d{4}-\d\d-\d\d", date.today().isoformat(), text), encoding="utf-8")
     return file

@@ -13,12 +13,11 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -58,51 +57,37 @@ def in_processes(
     """
     threads = threads or max(1, len(os.sched_getaffinity(0)) // at_once)
     waiting = list(enumerate(jobs))
-    running: dict[Connection, _Worker[Result]] = {}
+    running: dict[Connection, tuple[int, SpawnProcess]] = {}  # by the end of a pipe, which closes as the process ends
+    context = get_context("spawn")  # a fork of a process in which torch has threads hangs
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                worker = _start(function, *waiting.pop(0), threads)
-                running[worker.reader] = worker
+                number, job = waiting.pop(0)
+                reader, writer = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(function, job, threads, is_quiet(), writer))
+                process.start()
+                writer.close()  # so that the process has the only one
+                running[reader] = number, process
             for reader in connection.wait(list(running)):
-                worker = running.pop(reader)  # ty: ignore[invalid-argument-type]
-                yield worker.number, _outcome(worker)
+                number, process = running.pop(reader)  # ty: ignore[invalid-argument-type]
+                yield number, _outcome(reader, process)  # ty: ignore[invalid-argument-type]
     finally:
-        for worker in running.values():
-            worker.process.terminate()
-        for worker in running.values():
-            worker.process.join()
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
 
 
-@dataclass(frozen=True)
-class _Worker(Generic[Result]):
-    """A process at work on one job; its result comes through `reader`, whose end is also that of the process."""
-
-    number: int
-    process: SpawnProcess
-    reader: Connection
-
-
-def _start(function: Callable[[Job], Result], number: int, job: Job, threads: int) -> _Worker[Result]:
-    context = get_context("spawn")  # a fork of a process in which torch has threads hangs
-    reader, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(function, job, threads, is_quiet(), writer))
-    process.start()
-    writer.close()  # so that the end of the process closes the pipe
-    return _Worker(number, process, reader)
-
-
-def _outcome(worker: _Worker[Result]) -> Result | Exception:
+def _outcome(reader: Connection, process: SpawnProcess) -> Any:
     try:
-        outcome = worker.reader.recv()
+        (outcome,) = reader.recv()
     except EOFError:
-        outcome = None
-    worker.process.join()
-    worker.reader.close()
-    if outcome is not None:
-        return outcome[0]
-    code = str(worker.process.exitcode).replace("-", "−")
-    return Failed(f"worker died (exit code {code}) without an error message")
+        process.join()
+        code = str(process.exitcode).replace("-", "−")
+        outcome = Failed(f"worker died (exit code {code}) without an error message")
+    process.join()
+    reader.close()
+    return outcome
 
 
 def _work(function: Callable[[Any], Any], job: Any, threads: int, quiet: bool, writer: Connection) -> None:

@@ -7,7 +7,7 @@ run, a curve of everything logged, what each arm cost, and where the numbers com
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from workings.errors import BadInput
 from workings.experiment import available, experiment_of, plan
 from workings.judging.arms import MATCHED, Cost
 from workings.judging.comparison import Comparison, compare
-from workings.judging.statistics import ALPHA, ONE_SEED
+from workings.judging.paired import PairedDifference
+from workings.judging.statistics import ALPHA, ONE_SEED, Measure
 from workings.report import (
     Axis,
     Column,
@@ -29,6 +30,7 @@ from workings.report import (
     Report,
     Row,
     Series,
+    Stat,
     Table,
     Text,
     write_report,
@@ -36,30 +38,84 @@ from workings.report import (
 from workings.report.sections import Section
 from workings.run import RunRecord
 
-_NOT_MEASURED = ("step", "seconds")  # columns of the metrics that say when, not what
-
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Compare the arms, and show everything else that the runs recorded."""
     compared, reason = _compared(records)
-    made = Report(
+    logged = {name: dtype for record in records for name, dtype in record.metrics().schema.items()}
+    measured = [name for name, dtype in logged.items() if dtype.is_numeric() and name not in ("step", "seconds")]
+    return report_on_runs(
+        records,
+        out,
         title=records[0].manifest.experiment,
-        question=records[0].question,
         conclusion=_conclusion(compared, reason),
         sections=[
             *(comparison_sections(compared) if compared else []),
             *_headline_table(records),
-            *(figure for name in _logged(records) for figure in curves(records, name, {name: name})),
+            *(figure for name in measured for figure in curves(records, name, {name: name})),
             cost_table(records),
         ],
-        provenance=provenance(records),
-        warnings=one_seed(records) if compared is None else list(compared.warnings),
+        warnings=None if compared is None else compared.warnings,
         properties=[_properties(record) for record in records],
     )
-    return write_report(made, out)
 
 
 # ── what reports share ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def report_on_runs(
+    records: Sequence[RunRecord],
+    out: Path,
+    *,
+    title: str,
+    conclusion: Conclusion,
+    sections: Sequence[Section],
+    headline: Sequence[Stat] = (),
+    warnings: Sequence[str] | None = None,
+    properties: Sequence[Properties] = (),
+    limits: Sequence[str] = (),
+) -> Path:
+    """Write a report with the question of the runs and where its numbers come from; the path of its report.html.
+
+    Args:
+        warnings: By default that of `one_seed`.
+    """
+    warnings = one_seed(records) if warnings is None else warnings
+    question, source = records[0].question, provenance(records)
+    made = Report(title, question, conclusion, sections, source, headline, warnings, properties, limits)
+    return write_report(made, out)
+
+
+def estimate_of(found: Measure | PairedDifference) -> Estimate:
+    """A statistic as a cell of a table."""
+    if isinstance(found, PairedDifference):
+        return Estimate(found.difference, found.interval.low, found.interval.high)
+    return Estimate(found.value, found.low, found.high)
+
+
+def difference_table(
+    title: str, found: Mapping[str, PairedDifference], counts: Mapping[str, str], caption: str, rows_are: str
+) -> Table:
+    """A row for each difference of shares by its name, with p where there is one seed.
+
+    Args:
+        counts: Further columns: header → field of `PairedDifference`.
+    """
+    tested = any(one.p is not None for one in found.values())
+    rows = [
+        Row(
+            name,
+            [estimate_of(one), *(getattr(one, field) for field in counts.values()), *([one.p_holm] * tested)],
+            one.n_items,
+        )
+        for name, one in found.items()
+    ]
+    columns = [
+        Column("difference", "points", signed=True),
+        *(Column(header, "count") for header in counts),
+        *([Column("p, Holm", "p")] * tested),
+    ]
+    return Table(title, columns, rows, caption, rows_are=rows_are, drawn="difference")
 
 
 def provenance(records: Sequence[RunRecord], digests: Mapping[str, str] | None = None) -> Provenance:
@@ -112,6 +168,11 @@ def _own_settings(record: RunRecord) -> tuple[str, ...] | None:
     return tuple(setting for setting in manifest.overrides if setting not in planned.departures)
 
 
+def n_seeds(n: int) -> str:
+    """ "1 seed", "3 seeds"."""
+    return f"{n} seed{'s' * (n > 1)}"
+
+
 def one_seed(records: Sequence[RunRecord]) -> list[str]:
     """The warning that belongs on a report whose runs have all the same training seed."""
     return [ONE_SEED] if len({record.manifest.seed for record in records}) == 1 else []
@@ -140,26 +201,22 @@ def curves(
         columns: Name in the metrics → name in the figure.
         controls: Arms that are drawn as controls.
     """
-    series = [
-        one
-        for arm, some in grouped(records).items()
-        for column, in_words in columns.items()
-        for one in _series(arm, some, column, f": {in_words}" if len(columns) > 1 else "", arm in controls)
-    ]
+    series = []
+    for arm, some in grouped(records).items():
+        for column, in_words in columns.items():
+            logged = pl.concat([record.curve(column) for record in some])
+            if logged.is_empty():
+                continue
+            value = pl.col(column)
+            steps = logged.group_by("step").agg(mean=value.mean(), low=value.min(), high=value.max()).sort("step")
+            band = [steps[end].to_list() if len(some) > 1 else None for end in ("low", "high")]
+            name = f"{arm}, {n_seeds(len(some))}" + (f": {in_words}" if len(columns) > 1 else "")
+            series.append(
+                Series(name, steps["step"].to_list(), steps["mean"].to_list(), *band, control=arm in controls)
+            )
     banded = "Means over the seeds of an arm; bands reach from its lowest seed to its highest."
     caption = banded if any(one.low is not None for one in series) else ""
     return [Curves(title, Axis("step"), y or Axis(title), series, caption)] if series else []
-
-
-def _series(arm: str, records: Sequence[RunRecord], column: str, suffix: str, control: bool) -> Iterator[Series]:
-    logged = pl.concat([record.curve(column) for record in records])
-    if not len(logged):
-        return
-    y = pl.col(column)
-    steps = logged.group_by("step").agg(mean=y.mean(), low=y.min(), high=y.max()).sort("step")
-    band = [steps[end].to_list() if len(records) > 1 else None for end in ("low", "high")]
-    name = f"{arm}, {len(records)} seed{'s' * (len(records) > 1)}{suffix}"
-    yield Series(name, steps["step"].to_list(), steps["mean"].to_list(), *band, control=control)
 
 
 def cost_table(records: Sequence[RunRecord]) -> Table:
@@ -200,9 +257,10 @@ def comparison_sections(compared: Comparison) -> list[Section]:
     rows = []
     for pair in compared.pairs:
         one = pair.difference
-        difference = Estimate(one.difference, one.interval.low, one.interval.high)
         counts = [one.n_only_baseline, one.n_only_treatment]
-        rows.append(Row(pair.subject, [one.baseline, one.treatment, difference, *counts, one.p_holm], one.n_items))
+        rows.append(
+            Row(pair.subject, [one.baseline, one.treatment, estimate_of(one), *counts, one.p_holm], one.n_items)
+        )
     caption = (
         "Paired by item: bootstrap intervals (95 %, each by itself), exact McNemar p, adjusted for all rows (Holm)."
     )
@@ -239,13 +297,14 @@ def _conclusion(compared: Comparison | None, reason: str) -> Conclusion:
 
 def _headline_table(records: Sequence[RunRecord]) -> list[Table]:
     """What each run calls its result."""
-    found = {record: record.result("headline") for record in records if record.has_result("headline")}
-    flat = {record: result if isinstance(result, dict) else {"": result} for record, result in found.items()}
-    labels = list(dict.fromkeys(label for result in flat.values() for label in result if label != "n"))
-    rows = [
-        Row(_name(record), [_shown(result.get(label)) for label in labels], result.get("n"))
-        for record, result in flat.items()
-    ]
+    found = {record: record.headline for record in records if record.headline}
+    labels = list(dict.fromkeys(label for headline in found.values() for label in headline if label != "n"))
+    rows = []
+    for record, headline in found.items():
+        n = headline.get("n")
+        rows.append(
+            Row(_name(record), [_shown(headline.get(label)) for label in labels], n if isinstance(n, int) else None)
+        )
     columns = [Column(label, "text") for label in labels]
     return [Table("What each run found", columns, rows, rows_are="run")] if labels else []
 
@@ -254,12 +313,6 @@ def _shown(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shown(one)}" for name, one in value.items())
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _logged(records: Sequence[RunRecord]) -> list[str]:
-    """The columns of numbers that any run logged."""
-    columns = {name: dtype for record in records for name, dtype in record.metrics().schema.items()}
-    return [name for name, dtype in columns.items() if dtype.is_numeric() and name not in _NOT_MEASURED]
 
 
 def _properties(record: RunRecord) -> Properties:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from workings.experiments.default_report import cost_table, one_seed, provenance
+from workings.experiments.default_report import cost_table, estimate_of, report_on_runs
 from workings.experiments.fact_tokens_report import (
     LIMITS,
     MEASURES,
@@ -13,14 +13,13 @@ from workings.experiments.fact_tokens_report import (
     Contrasts,
     answered,
     compared,
-    estimate_of,
     probe_rows,
     probe_table,
     sightings,
     training_curves,
 )
 from workings.judging.arms import Arms
-from workings.report import Column, Conclusion, Report, Row, Table, write_report
+from workings.report import Column, Conclusion, Row, Table
 from workings.run import RunRecord
 
 
@@ -30,34 +29,29 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     named = dict.fromkeys(name.partition("-")[2] for name in arms.names)
     rates = [rate for rate in named if arms.has(f"facts-{rate}", f"digits-{rate}")]
     found = compared(arms, [_contrast(rate, measure) for rate in rates for measure in MEASURES])
-    made = Report(
+    probes = {
+        measure: [
+            row for rate in rates for row in probe_rows(arms, measure, [f"digits-{rate}", f"facts-{rate}"], f", {rate}")
+        ]
+        for measure in MEASURES
+    }
+    return report_on_runs(
+        records,
+        out,
         title="How often a fact must be seen",
-        question=records[0].question,
         conclusion=_conclusion(arms, found, rates),
         sections=[
             *(_rate_table(arms, measure, found, rates) for measure in MEASURES),
-            *(_probe_table(arms, measure, rates) for measure in MEASURES),
+            *(probe_table(measure, rows, ("digits", "facts")) for measure, rows in probes.items()),
             *training_curves(records),
             cost_table(records),
         ],
-        provenance=provenance(records),
-        warnings=one_seed(records),
         limits=["Where drills are more frequent there is less English in the same number of bytes.", *LIMITS[-1:]],
     )
-    return write_report(made, out)
 
 
 def _contrast(rate: str, measure: str) -> Contrast:
     return Contrast(f"facts-{rate}", f"digits-{rate}", measure)
-
-
-def _probe_table(arms: Arms, measure: str, rates: Sequence[str]) -> Table:
-    """A row a rate and kind of probe."""
-    names = ("digits", "facts")
-    rows = [
-        row for rate in rates for row in probe_rows(arms, measure, [f"{name}-{rate}" for name in names], f", {rate}")
-    ]
-    return probe_table(measure, rows, names)
 
 
 def _rate_table(arms: Arms, measure: str, found: Contrasts, rates: Sequence[str]) -> Table:

@@ -145,16 +145,19 @@ def run_arm(config: Config, run: Run) -> None:
     """Build the corpus, train, judge the last weights. Under torchrun this is rank 0; the others `follow`."""
     training.limit_threads(config.threads)
     corpus = corpus_of(config, run)
-    cost = budget(config, corpus)
-    run.results("budget", cost.cost)
-    seen = facts_in(corpus) * cost.epochs
-    run.results("text", TextRead(cost.epochs, seen / len(corpus.tokenizer.facts)))
+    budget = training.planned(config.training, corpus, processes_here())
+    run.results("budget", budget.cost)
+    # Counted as the arm facts counts them, whichever arm this is.
+    sightings = corpus.train.n_facts_arm_facts * budget.epochs
+    run.results("text", TextRead(budget.epochs, sightings / len(corpus.tokenizer.facts)))
     model = trained(config, corpus, run)
     language = models.GPT2LanguageModel.of(model, corpus.tokenizer, f"{config.vocabulary}, seed {config.seed}")
-    run.outcomes("text", text_outcomes(language, corpus, config.training.validation_documents))
+    text = text_outcomes(language, corpus, config.training.validation_documents)
+    run.outcomes("text", text)
     settings = settings_of(config)
-    results = evals.evaluate(language, evals.load_items(tasks_of(config), settings), run, settings, reference=run.path)
-    run.results("headline", headline(results["probes"], run.path))
+    tasks: list[TaskName] = ["probes", *(name for name in ("hellaswag", "gsm8k") if getattr(config, name))]
+    results = evals.evaluate(language, evals.load_items(tasks, settings), run, settings, reference=run.path)
+    run.results("headline", headline(results["probes"], text))
 
 
 def trained(config: Config, corpus: Corpus, run: Run) -> models.GPT2:
@@ -195,12 +198,9 @@ def corpus_of(config: Config, run: Run) -> Corpus:
 
     What was there before is read whole first, for a shard may have changed.
     """
-    own = run.path / "corpus"
-    is_new = not config.text.corpus and not own.exists()
-    if config.text.corpus:
-        corpus = Corpus.open(Path(config.text.corpus.format(vocabulary=config.vocabulary)).expanduser())
-    else:
-        corpus = build_corpus(corpus_config(config), own, processes=1)
+    own, named = run.path / "corpus", config.text.corpus.format(vocabulary=config.vocabulary)
+    is_new = not named and not own.exists()
+    corpus = Corpus.open(Path(named).expanduser()) if named else build_corpus(corpus_config(config), own, processes=1)
     if not is_new:
         corpus.check()
     return corpus
@@ -226,21 +226,6 @@ def corpus_config(config: Config) -> CorpusConfig:
     )
 
 
-def facts_in(corpus: Corpus) -> int:
-    """Facts among the training text, counted as the arm that has tokens for them counts, whichever arm this is."""
-    return corpus.train.n_facts_arm_facts
-
-
-def budget(config: Config, corpus: Corpus) -> training.Budget:
-    """What the arm costs; `compare` refuses arms that differ in parameters, steps or raw bytes."""
-    return training.planned(config.training, corpus, processes_here())
-
-
-def tasks_of(config: Config) -> list[TaskName]:
-    """Probes always; HellaSwag and GSM8K where their data are named."""
-    return ["probes", *(name for name in ("hellaswag", "gsm8k") if getattr(config, name))]
-
-
 def settings_of(config: Config) -> Settings:
     """How its models are judged: on the drills that the corpus has, and on the data that are named."""
     asked = Settings(limit=config.limit, drills=config.text.drills)
@@ -255,10 +240,8 @@ def table_accuracy(config: Config) -> Callable[[models.LanguageModel, int], dict
 
     def judge(model: models.LanguageModel, step: int) -> dict[str, float]:
         frame = evals.probes.judge_items(model, asked, settings, choices=False)
-        return {
-            f"table_{name}": int(frame[column].sum()) / len(frame)
-            for name, column in (("worked", "worked"), ("direct", "correct"))
-        }
+        columns = {"table_worked": "worked", "table_direct": "correct"}
+        return {name: int(frame[column].sum()) / len(frame) for name, column in columns.items()}
 
     return judge
 
@@ -280,9 +263,8 @@ def text_outcomes(model: models.LanguageModel, corpus: Corpus, most: int) -> pl.
     )
 
 
-def headline(probes: evals.TaskResult, path: Path) -> dict[str, float]:
+def headline(probes: evals.TaskResult, text: pl.DataFrame) -> dict[str, float]:
     """The headline numbers of a run, as `workings show` prints them."""
-    text = pl.read_parquet(path / "outcomes" / "text.parquet")
     bits = text["nats"].to_numpy().sum() / math.log(2)
     return {
         "table, with the work shown": round(probes.measures["table.worked"].value, 4),

@@ -14,25 +14,20 @@ import numpy as np
 import polars as pl
 
 from workings.arithmetic.probes import PROBE_KINDS
-from workings.experiments.default_report import cost_table, curves, one_seed, provenance
+from workings.experiments.default_report import (
+    cost_table,
+    curves,
+    difference_table,
+    estimate_of,
+    n_seeds,
+    report_on_runs,
+)
 from workings.experiments.evaluate_model_report import chance
 from workings.experiments.fact_tokens import Config, TextRead
 from workings.judging.arms import Arms, Cost
 from workings.judging.paired import PairedDifference, paired_difference, seeds_and_items, with_holm
 from workings.judging.statistics import wilson
-from workings.report import (
-    Axis,
-    Column,
-    Conclusion,
-    Curves,
-    Estimate,
-    Properties,
-    Report,
-    Row,
-    Stat,
-    Table,
-    write_report,
-)
+from workings.report import Axis, Column, Conclusion, Curves, Estimate, Properties, Row, Stat, Table
 from workings.run import RunRecord
 
 MEASURES = {"worked": "work shown", "correct": "at once", "value_correct": "choice of product"}
@@ -78,10 +73,11 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Compare the four arms, or those of them that were run, with one seed or several."""
     arms = Arms(records)
     found = contrasts(arms)
-    n_seeds = len({record.manifest.seed for record in records})
-    made = Report(
+    several = len({record.manifest.seed for record in records})
+    return report_on_runs(
+        records,
+        out,
         title="Facts as tokens",
-        question=records[0].question,
         conclusion=conclusion(found),
         headline=[_stat(arms, arm) for arm in arms.names],
         sections=[
@@ -91,12 +87,9 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
             *training_curves(records),
             cost_table(records),
         ],
-        provenance=provenance(records),
-        warnings=one_seed(records),
         properties=[_properties(arms)],
-        limits=[*LIMITS, *([f"{FEW_SEEDS} Here there are {n_seeds}."] if 2 <= n_seeds < 5 else [])],
+        limits=[*LIMITS, *([f"{FEW_SEEDS} Here there are {several}."] if 2 <= several < 5 else [])],
     )
-    return write_report(made, out)
 
 
 # ── what two arms are apart ──────────────────────────────────────────────────────────────────────────────────────────
@@ -151,30 +144,13 @@ def conclusion(found: Contrasts) -> Conclusion:
 
 def _contrast_table(found: Contrasts) -> Table:
     tested = any(one.p is not None for one in found.values())
-    rows = [
-        Row(
-            contrast.name,
-            [estimate_of(one), one.n_seeds, *([one.p_holm] * tested)],
-            one.n_items,
-        )
-        for contrast, one in found.items()
-    ]
-    columns = [
-        Column("difference", "points", signed=True),
-        Column("seeds", "count"),
-        *([Column("p, Holm", "p")] * tested),
-    ]
     caption = (
         "Share of probes answered, paired by probe and by seed; what is held out rests on a fact that the drills never show. "
         "Intervals (95 %, each by itself) cover seeds and items where there are several seeds, items alone where there is one"
         + ("; p only there, by the exact McNemar test." if tested else ".")
     )
-    return Table("What two arms are apart", columns, rows, caption, rows_are="contrast", drawn="difference")
-
-
-def estimate_of(one: PairedDifference) -> Estimate:
-    """The difference as a cell of a table."""
-    return Estimate(one.difference, one.interval.low, one.interval.high)
+    rows = {contrast.name: one for contrast, one in found.items()}
+    return difference_table("What two arms are apart", rows, {"seeds": "n_seeds"}, caption, rows_are="contrast")
 
 
 # ── probes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,8 +180,8 @@ def _share(right: Sequence[pl.Series]) -> Estimate:
 
 
 def _stat(arms: Arms, arm: str) -> Stat:
-    n, n_seeds = len(_probes(arms, arm, "worked", held_out=False)[0]), len(arms.seeds(arm))
-    note = f"of what was drilled, with the work shown; n = {n:,}, {n_seeds} seed{'s' * (n_seeds > 1)}"
+    n = len(_probes(arms, arm, "worked", held_out=False)[0])
+    note = f"of what was drilled, with the work shown; n = {n:,}, {n_seeds(len(arms.seeds(arm)))}"
     return Stat(arm, answered(arms, arm, "worked"), "share", note)
 
 
@@ -235,10 +211,7 @@ def probe_table(measure: str, rows: Sequence[Row], names: Sequence[str]) -> Tabl
 def _text_tables(arms: Arms) -> list[Table]:
     """Bits per byte of each arm, and what two arms are apart, by what a document holds."""
     groups = _document_groups(arms)
-    rows = [
-        Row(name, [_mean(_bits_by_document(arms, arm, arms.seeds(arm), ids)) for arm in arms.names], len(ids))
-        for name, ids in groups.items()
-    ]
+    rows = [Row(name, [_bits_per_byte(arms, arm, ids) for arm in arms.names], len(ids)) for name, ids in groups.items()]
     columns = [Column(arm, "number", digits=4) for arm in arms.names]
     caption = (
         "Bits per byte of validation documents, the same raw documents in every arm; n counts documents. A held-out fact is a "
@@ -271,8 +244,8 @@ def _bits_by_document(arms: Arms, arm: str, seeds: Sequence[int], ids: Sequence[
     return np.array(rows)
 
 
-def _mean(values: np.ndarray) -> Estimate:
-    """The mean of [seeds, items] with its interval."""
+def _bits_per_byte(arms: Arms, arm: str, ids: Sequence[str]) -> Estimate:
+    values = _bits_by_document(arms, arm, arms.seeds(arm), ids)
     around = seeds_and_items(values)
     return Estimate(float(values.mean()), around.low, around.high)
 

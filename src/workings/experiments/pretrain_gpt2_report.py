@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from workings.experiments.default_report import cost_table, curves, one_seed, provenance
+from workings.experiments.default_report import cost_table, curves, estimate_of, report_on_runs
 from workings.judging.arms import Cost
-from workings.report import Axis, Column, Conclusion, Estimate, Report, Row, Table, Text, write_report
+from workings.judging.statistics import Measure
+from workings.report import Axis, Column, Conclusion, Row, Table, Text
 from workings.run import RunRecord
 from workings.training.resuming import SAMPLES
 
@@ -17,9 +18,10 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Show bits per byte and cost of each run, curves, samples."""
     logged = dict.fromkeys(name for record in records for name in record.metrics().columns)
     validation = {name: name for name in logged if name == "bits_per_byte" or name.startswith("bits_per_byte.")}
-    made = Report(
+    return report_on_runs(
+        records,
+        out,
         title="Pretraining a GPT-2",
-        question=records[0].question,
         conclusion=_conclusion(records[-1]),
         sections=[
             _bits_table(records),
@@ -28,10 +30,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
             *curves(records, "Validation", validation, Axis("bits per byte")),
             _written(records[-1]),
         ],
-        provenance=provenance(records),
-        warnings=one_seed(records),
     )
-    return write_report(made, out)
 
 
 def _conclusion(record: RunRecord) -> Conclusion:
@@ -50,9 +49,9 @@ def _conclusion(record: RunRecord) -> Conclusion:
 
 def _bits_table(records: Sequence[RunRecord]) -> Table:
     rows = [
-        Row(f"{record.path.name}: {source}", [Estimate(one["value"], one["low"], one["high"])], one["n"])
+        Row(f"{record.path.name}: {source}", [estimate_of(bits)], bits.n)
         for record in records
-        for source, one in record.result("validation").items()
+        for source, bits in record.result("validation", dict[str, Measure]).items()
     ]
     caption = "All validation documents; 95 % intervals over documents (bootstrap). n: documents."
     return Table(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import polars as pl
 
-from workings.experiments.default_report import cost_table, curves, one_seed, provenance
+from workings.experiments.default_report import cost_table, curves, difference_table, estimate_of, report_on_runs
 from workings.experiments.recurrence import ARMS, Config
 from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
 from workings.judging.arms import Arms
 from workings.judging.paired import PairedDifference, with_holm
-from workings.report import Axis, Column, Conclusion, Estimate, Properties, Report, Row, Section, Table, write_report
+from workings.report import Axis, Column, Conclusion, Properties, Row, Section, Table
 from workings.run import RunRecord
 
 PREDICTED = 0.15  # by how much at least `constant` was to fall behind on the longest chains
@@ -28,13 +28,12 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     sections: list[Section] = [_difference_table(found)] if found else []
     sections += _accuracy_tables(dict(zip(names, records, strict=True)), lengths)
     sections += curves(records, "Validation accuracy while training", CURVES, Axis(CURVES["thoughts"]), ["constant"])
-    made = Report(
+    return report_on_runs(
+        records,
+        out,
         title="Recurrence: state against constant",
-        question=records[0].question,
         conclusion=_conclusion(found),
         sections=[*sections, cost_table(records)],
-        provenance=provenance(records),
-        warnings=one_seed(records),
         properties=[
             Properties(name, {"fed": config.recurrence, "training problems": f"{config.n_train:,}"})
             for name, config in zip(names, configs, strict=True)
@@ -44,7 +43,6 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
             "A constant's thoughts are one pass and a state's are several: equal steps and problems, unequal FLOPs.",
         ],
     )
-    return write_report(made, out)
 
 
 def _differences(arms: Arms, lengths: Sequence[int]) -> dict[int, PairedDifference]:
@@ -57,30 +55,13 @@ def _differences(arms: Arms, lengths: Sequence[int]) -> dict[int, PairedDifferen
 
 
 def _difference_table(found: dict[int, PairedDifference]) -> Table:
-    tested = any(one.p is not None for one in found.values())
-    rows = [
-        Row(
-            f"{n_steps} steps",
-            [
-                Estimate(one.difference, one.interval.low, one.interval.high),
-                one.n_only_treatment,
-                one.n_only_baseline,
-                *([one.p_holm] * tested),
-            ],
-            one.n_items,
-        )
-        for n_steps, one in found.items()
-    ]
-    columns = [
-        Column("difference", "points", signed=True),
-        Column("only recurrent right", "count"),
-        Column("only constant right", "count"),
-        *([Column("p, Holm", "p")] * tested),
-    ]
+    one_seed = all(one.n_seeds == 1 for one in found.values())
     caption = "Accuracy with own thoughts, recurrent − constant, paired by problem" + (
-        "; exact McNemar." if tested else " and by seed; discordant counts are sums over seeds."
+        "; exact McNemar." if one_seed else " and by seed; discordant counts are sums over seeds."
     )
-    return Table("Recurrent against constant", columns, rows, caption, rows_are="chain length", drawn="difference")
+    counts = {"only recurrent right": "n_only_treatment", "only constant right": "n_only_baseline"}
+    rows = {f"{n_steps} steps": one for n_steps, one in found.items()}
+    return difference_table("Recurrent against constant", rows, counts, caption, rows_are="chain length")
 
 
 def _accuracy_tables(runs: dict[str, RunRecord], lengths: Sequence[int]) -> list[Table]:
@@ -92,7 +73,7 @@ def _accuracy_tables(runs: dict[str, RunRecord], lengths: Sequence[int]) -> list
         rows = []
         for name, table in tables.items():
             right = [table[n_steps, condition].correct for n_steps in lengths]
-            rows.append(Row(name, [Estimate(one.value, one.low, one.high) for one in right], right[0].n))
+            rows.append(Row(name, [estimate_of(one) for one in right], right[0].n))
         made.append(Table(f"Accuracy with {IN_WORDS[condition]}", columns, rows, rows_are="run"))
     return made
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from workings.experiments.default_report import cost_table, curves, grouped, one_seed, provenance
+from workings.experiments.default_report import cost_table, curves, estimate_of, grouped, report_on_runs
 from workings.judging.ablation import CONDITIONS, IN_WORDS
 from workings.judging.arms import between_conditions
 from workings.judging.statistics import Measure
-from workings.report import Axis, Column, Conclusion, Estimate, Report, Row, Table, write_report
+from workings.report import Axis, Column, Conclusion, Row, Table
 from workings.report.wording import number
 from workings.run import RunRecord
 
@@ -20,25 +20,23 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Show the accuracy of each run beside its controls, and its losses."""
     columns = [Column(IN_WORDS[condition], "share") for condition in CONDITIONS]
     *_, last = grouped(records).values()
-    made = Report(
+    return report_on_runs(
+        records,
+        out,
         title="Training a CODI",
-        question=records[0].question,
         conclusion=_conclusion(last),
         sections=[
             Table("Validation accuracy", columns, [_row(record) for record in records], rows_are="run"),
             *curves(records, "Losses", LOSSES, Axis("loss")),
             cost_table(records),
         ],
-        provenance=provenance(records),
-        warnings=one_seed(records),
     )
-    return write_report(made, out)
 
 
 def _row(record: RunRecord) -> Row:
     outcomes = record.outcomes("answers")
     of = {name: Measure.share(outcomes.filter(condition=name)["correct"].to_numpy()) for name in CONDITIONS}
-    return Row(record.path.name, [Estimate(one.value, one.low, one.high) for one in of.values()], of["own"].n)
+    return Row(record.path.name, list(map(estimate_of, of.values())), of["own"].n)
 
 
 def _conclusion(records: Sequence[RunRecord]) -> Conclusion:
