@@ -39,13 +39,13 @@ def cells(table: str, between: str | None = None) -> list[str]:
 def test_the_products_behind_gpt2_have_the_ids_of_the_studies():
     assert len(GPT2_MUL) == 45 and GPT2_MUL.width == 50349 and embedding_width(GPT2_MUL.width) == 50432
     assert [GPT2_MUL.id_of(t) for t in ("<MUL_1_1_1>", "<MUL_6_9_54>", "<MUL_9_9_81>")] == [50304, 50342, 50348]
-    assert sum(fact.value for fact in GPT2_MUL) == 1155
+    assert sum(fact.result for fact in GPT2_MUL) == 1155
     assert [fact.operands for fact in GPT2_MUL] == [(a, b) for a in range(1, 10) for b in range(a, 10)]
 
 
 def test_a_fact_is_the_same_in_either_order_of_its_operands():
     assert Fact.of(9, 6) == Fact.of(6, 9) and Fact.of(9, 6).token == "<MUL_6_9_54>"
-    assert Fact.of(9, 6).equation == "6*9=54" and Fact.of(9, 6).value == 54
+    assert Fact.of(9, 6).equation == "6*9=54" and Fact.of(9, 6).result == 54
     assert Fact.of(9, 6, family="SUB") != Fact.of(9, 3, family="SUB") and Fact.of(54, 6, family="DIV").value == 9
 
 
@@ -74,7 +74,7 @@ def test_a_fact_is_made_where_there_is_a_whole_result_and_refused_elsewhere(a, b
         with pytest.raises(BadInput):
             Fact.of(a, b, family=family)
     else:
-        assert Fact.of(a, b, family=family).value == worth[family]
+        assert Fact.of(a, b, family=family).result == worth[family]
 
 
 def test_a_fact_cannot_be_made_false():

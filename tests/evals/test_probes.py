@@ -106,7 +106,7 @@ def test_probabilities_and_ranks_are_those_of_the_full_softmax(model):
             rank = 1 + int((logprobs > logprobs[one]).sum())
         return p, rank
 
-    ways = [f" {probe.answer}"] + [f" {fact.token}" for fact in model.facts or () if fact.value == probe.answer]
+    ways = [f" {probe.answer}"] + [f" {fact.token}" for fact in model.facts or () if fact.result == probe.answer]
     assert row["probability"] == pytest.approx(sum(by_hand(way)[0] for way in ways), rel=1e-3)
     first = model.next_logprobs([prompt])[0]
     assert row["rank"] == 1 + int((first > first[model.encode(ways[0])[0]]).sum())
@@ -118,7 +118,7 @@ def test_probabilities_and_ranks_are_those_of_the_full_softmax(model):
 def test_the_choice_of_values_is_among_all_of_them_and_sums_to_one(model):
     probe = TAUGHT[1]
     prompt = encode_raw(model, f"User: {probe.question}\nAssistant: The answer is")
-    values = sorted({fact.value for fact in GPT2_MUL})
+    values = sorted({fact.result for fact in GPT2_MUL})
     scored = model.logprobs([prompt], [[model.encode(f" {value}") for value in values]])[0]
     likely = np.exp([one.total for one in scored])
     row = probes.judge_items(model, [probe], Settings()).row(0, named=True)

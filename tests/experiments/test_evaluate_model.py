@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from workings.cli import main
 from workings.config import changed, from_dict
 from workings.errors import BadInput
 from workings.evals import hellaswag
-from workings.evals.evaluation import TASKS, TaskResult
+from workings.evals.evaluation import TaskResult
 from workings.evals.settings import Settings
 from workings.experiment import report_runs, run_experiment
 from workings.experiments import pretrain_gpt2
@@ -218,7 +217,7 @@ def test_a_run_that_was_stopped_goes_on_without_judging_again(place, training, m
             raise RuntimeError("the machine went down")
         return judge(model, *rest)
 
-    monkeypatch.setitem(TASKS, "hellaswag", replace(TASKS["hellaswag"], judge_items=stopped))
+    monkeypatch.setattr(hellaswag, "judge_items", stopped)
     with pytest.raises(RuntimeError):
         evaluate_model(asked, place / "stopped")
     (run,) = (place / "stopped" / "evaluate-model").iterdir()
@@ -297,7 +296,7 @@ def test_a_run_is_resumed_as_it_was_configured_or_not_at_all(place, tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setitem(TASKS, "hellaswag", replace(TASKS["hellaswag"], judge_items=stopped))
+        patched.setattr(hellaswag, "judge_items", stopped)
         assert execute(*words, *new) == 130
     (run,) = (tmp_path / "evaluate-model").iterdir()
     assert execute(*words, "--resume", str(run), "--limit", "2") == 2

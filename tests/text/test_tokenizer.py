@@ -411,7 +411,7 @@ def test_mistakes_are_told_with_what_to_do(tmp_path):
 
 
 def test_training_is_the_same_each_time_and_reads_everything():
-    texts = [f"{fact.equation} and Ann has {fact.value} cards" for fact in FactVocabulary.build("MUL:1-30", 0)]
+    texts = [f"{fact.equation} and Ann has {fact.result} cards" for fact in FactVocabulary.build("MUL:1-30", 0)]
     content = train_bpe(texts, 300)
     assert content == train_bpe(texts, 300)
     vocab = json.loads(content)["model"]["vocab"] | {END_OF_TEXT: 299}

@@ -75,17 +75,16 @@ def answer_in(text: str) -> Fraction | None:
         (Fraction(54, 1), Fraction(1, 2))
     """
     said = _undressed(_TURN.split(_BEGINNING.sub("", text, count=1), maxsplit=1)[0])
-    for stated in (_after_marker, _in_box, _after_answer_is):
-        for statement in stated(said):
-            found = _first_number(statement)
-            if found is not None:
-                return _value(found)
+    for statement in _statements(said):
+        found = _first_number(statement)
+        if found is not None:
+            return _value(found)
     last = deque(_NUMBER.finditer(said), maxlen=1)
     return _value(last[0]) if last else None
 
 
 def same_answer(a: Fraction | None, b: Fraction | None) -> bool:
-    """Whether two answers are equal as numbers. A missing answer equals nothing, not even another missing one."""
+    """True if two answers are equal as numbers. A missing answer equals nothing, not even another missing one."""
     return a is not None and a == b
 
 
@@ -104,21 +103,15 @@ def _spelled_out(token: re.Match[str]) -> str:
         return token[0]
     text = token.string
     before, after = text[max(0, token.start() - 1) : token.start()], text[token.end() : token.end() + 1]
-    return " " * before.isalnum() + str(fact.value) + " " * after.isalnum()
+    return " " * before.isalnum() + str(fact.result) + " " * after.isalnum()
 
 
-def _after_marker(text: str) -> Iterator[str]:
+def _statements(text: str) -> Iterator[str]:
+    """The statements of an answer, the most binding first: after `####`, in a box, after "answer is"."""
     lines = (rest.lstrip().partition("\n")[0] for rest in _after_each(_MARKER, text))
-    return (line for line in lines if not _HEADING.match(line))
-
-
-def _in_box(text: str) -> Iterator[str]:
-    return (_to_closing_brace(rest) for rest in _after_each(_BOXED, text))
-
-
-def _after_answer_is(text: str) -> Iterator[str]:
-    rests = _after_each(_SAID, text)
-    return (_SENTENCE_END.split(rest.lstrip(_DRESSING), maxsplit=1)[0] for rest in rests)
+    yield from (line for line in lines if not _HEADING.match(line))
+    yield from map(_to_closing_brace, _after_each(_BOXED, text))
+    yield from (_SENTENCE_END.split(rest.lstrip(_DRESSING), maxsplit=1)[0] for rest in _after_each(_SAID, text))
 
 
 def _after_each(pattern: re.Pattern[str], text: str) -> Iterator[str]:

@@ -16,8 +16,8 @@ LONGEST_NUMBER = 4000
 """Digits. Python refuses to read an integer of more than 4,300; whoever writes one has stopped calculating."""
 
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+"
-_PIECE = re.compile(rf"\s*(?:(?P<number>{_NUMBER})|(?P<mark>//|[-+*/()%$]))")
-_SAME_MARK = str.maketrans({"−": "-", "–": "-", "×": "*", "÷": "/", "x": "*", "X": "*"})
+_PIECE = re.compile(rf"\s*(?:(?P<number>{_NUMBER})|(?P<symbol>//|[-+*/()%$]))")
+_PLAIN = str.maketrans({"−": "-", "–": "-", "×": "*", "÷": "/", "x": "*", "X": "*"})
 _DEEPEST = 50
 
 
@@ -38,7 +38,7 @@ class Step:
         return evaluate(self.result)
 
     def is_right(self) -> bool:
-        """Whether the expression equals the result, computed exactly and independently of the writer.
+        """True if the expression equals the result, computed exactly and independently of the writer.
 
         A decimal result may be the exact one rounded or cut to the digits written (`100/3=33.33`, `2/3=0.66`);
         a whole result must be exact. An expression that does not parse, or divides by zero, is not right.
@@ -76,7 +76,7 @@ def read_chain(text: str) -> tuple[Step, ...]:
 
 
 def write_chain(steps: Iterable[Step], style: ChainStyle = "marked") -> str:
-    """Write a chain: `<<6*9=54>> <<54+1=55>>`, or stripped of its marks, `6*9=54 54+1=55`."""
+    """Write a chain: `<<6*9=54>> <<54+1=55>>`, or without the brackets, `6*9=54 54+1=55`."""
     form = "<<%s=%s>>" if style == "marked" else "%s=%s"
     return " ".join([form % (step.expression, step.result) for step in steps])
 
@@ -94,7 +94,15 @@ def evaluate(expression: str) -> Fraction:
         >>> evaluate("(1/2)*30")
         Fraction(15, 1)
     """
-    pieces = _pieces(expression.translate(_SAME_MARK))
+    plain = expression.translate(_PLAIN)
+    pieces, at, end = [], 0, len(plain.rstrip())
+    while at < end:
+        match = _PIECE.match(plain, at)
+        if match is None:
+            raise Unreadable(f"{plain!r} has {plain[at:].strip()[:1]!r} at character {at + 1}")
+        at = match.end()
+        if match["symbol"] != "$":
+            pieces.append(match[0].strip())
     if not pieces:
         raise Unreadable(f"{expression!r} holds no number")
     reader = _Reader(pieces, expression)
@@ -104,26 +112,15 @@ def evaluate(expression: str) -> Fraction:
     return value
 
 
-def _pieces(expression: str) -> list[str]:
-    pieces, at = [], 0
-    end = len(expression.rstrip())
-    while at < end:
-        match = _PIECE.match(expression, at)
-        if match is None:
-            raise Unreadable(f"{expression!r} has {expression[at:].strip()[:1]!r} at character {at + 1}")
-        at = match.end()
-        if match.group("mark") != "$":
-            pieces.append(match.group().strip())
-    return pieces
-
-
 class _Reader:
     """Recursive descent over the pieces of one expression: sum → product → signed → atom."""
 
     def __init__(self, pieces: list[str], expression: str) -> None:
         self.pieces, self.expression, self.at, self.depth = pieces, expression, 0, 0
 
+    @property
     def next(self) -> str:
+        """The piece to read next, "" after the last."""
         return self.pieces[self.at] if self.at < len(self.pieces) else ""
 
     def unreadable(self) -> Unreadable:
@@ -131,33 +128,31 @@ class _Reader:
 
     def sum(self) -> Fraction:
         value = self.product()
-        while self.next() in ("+", "-"):
-            sign = 1 if self.next() == "+" else -1
+        while (operator := self.next) in ("+", "-"):
             self.at += 1
-            value += sign * self.product()
+            value += self.product() if operator == "+" else -self.product()
         return value
 
     def product(self) -> Fraction:
         value = self.signed()
-        while self.next() in ("*", "/", "//", "("):
-            mark = self.next()
-            self.at += mark != "("
+        while (operator := self.next) in ("*", "/", "//", "("):
+            self.at += operator != "("
             factor = self.signed()
-            value = value * factor if mark in "*(" else value / factor
-            if mark == "//":
+            value = value * factor if operator in "*(" else value / factor
+            if operator == "//":
                 value = Fraction(floor(value))
         return value
 
     def signed(self) -> Fraction:
         sign = 1
-        while self.next() in ("+", "-"):
-            sign = -sign if self.next() == "-" else sign
+        while self.next in ("+", "-"):
+            sign = -sign if self.next == "-" else sign
             self.at += 1
         return sign * self.atom()
 
     def atom(self) -> Fraction:
-        value = self.parenthesis() if self.next() == "(" else self.number()
-        while self.next() == "%":
+        value = self.parenthesis() if self.next == "(" else self.number()
+        while self.next == "%":
             self.at += 1
             value /= 100
         return value
@@ -167,13 +162,13 @@ class _Reader:
         if self.depth > _DEEPEST:
             raise Unreadable(f"{self.expression[:40]!r}… nests more than {_DEEPEST} parentheses")
         value = self.sum()
-        if self.next() != ")":
+        if self.next != ")":
             raise self.unreadable()
         self.at, self.depth = self.at + 1, self.depth - 1
         return value
 
     def number(self) -> Fraction:
-        piece = self.next().replace(",", "")
+        piece = self.next.replace(",", "")
         if not piece or not (piece[0].isdigit() or piece[0] == ".") or len(piece) > LONGEST_NUMBER:
             raise self.unreadable()
         self.at += 1

@@ -6,28 +6,29 @@ what that arm reads. In split "train" nothing rests on a held-out fact: not even
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from itertools import count
+from itertools import accumulate, count
 from typing import Literal, TypeVar
 
 from workings import seeds
 from workings.arithmetic.exercises import (
+    FAMILY_OF,
     LAYOUTS,
     QUESTIONS,
     RECITALS,
     STYLES,
     TABLE,
+    WORK,
     Equation,
     EquationStyle,
     PageLayout,
-    added,
-    multiplied,
+    canonical,
     rests_on,
     stated,
-    subtracted,
 )
 from workings.arithmetic.facts import GPT2_MUL, Fact
 from workings.arithmetic.generator import ProblemSpec, generate
@@ -43,29 +44,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of problem: a bare one on `operands` of a fact family, or one told by story themes.
+    """A kind of problem: a bare one on `operands`, which `swaps` puts in either order, or a word problem with a story theme."""
 
-    `work` gives the steps; its last argument says whether to go down to single digits.
-    """
-
-    mark: str
-    family: str = ""
+    operator: str
     operands: tuple[tuple[int, int], ...] = ()
-    work: Callable[[int, int, bool], list[Equation]] = multiplied
     swaps: bool = False
     stories: tuple[str, ...] = ()
 
     @property
     def is_factless(self) -> bool:
-        """Whether no problem of the kind rests on a product."""
-        return self.mark in "+-"
+        """True if no problem of the kind rests on a product."""
+        return self.operator in "+-"
 
     @property
     def templates(self) -> dict[str, str]:
         """{id: wording}; the id of a story theme is its name."""
         if self.stories:
             return {name: name for name in self.stories}
-        return {f"{self.family} {i}": text for i, text in enumerate(QUESTIONS[self.family])}
+        family = FAMILY_OF[self.operator]
+        return {f"{family} {i}": text for i, text in enumerate(QUESTIONS[family])}
 
 
 def _grid(firsts: Sequence[int], seconds: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -77,17 +74,16 @@ def _falling(firsts: Sequence[int], seconds: Sequence[int]) -> tuple[tuple[int, 
 
 
 _ONES, _TENS, _HUNDRED = range(1, 10), range(10, 100), range(1, 100)
-_PRODUCTS = tuple((a * b, b) for a, b in _grid(_ONES, _ONES))
 KINDS: dict[str, Kind] = {
-    "single_add": Kind("+", "ADD", _grid(range(10), range(10)), added),
-    "single_sub": Kind("-", "SUB", _falling(range(10), range(10)), subtracted),
-    "single_mul": Kind("*", "MUL", _grid(_ONES, _ONES)),
-    "single_div": Kind("/", "DIV", _PRODUCTS, lambda a, b, deep: [(a, "/", b, a // b)]),
-    "squares": Kind("^", "SQUARE", _grid(_ONES, [2]), lambda a, two, deep: [(a, "^", two, a * a)]),
-    "double_add": Kind("+", "ADD", _grid(_TENS, _HUNDRED), added, swaps=True),
-    "double_sub": Kind("-", "SUB", _falling(_TENS, _HUNDRED), subtracted),
-    "double_by_single": Kind("*", "MUL", _grid(_TENS, range(2, 10)), swaps=True),
-    "double_by_double": Kind("*", "MUL", _grid(_TENS, _TENS)),
+    "single_add": Kind("+", _grid(range(10), range(10))),
+    "single_sub": Kind("-", _falling(range(10), range(10))),
+    "single_mul": Kind("*", _grid(_ONES, _ONES)),
+    "single_div": Kind("/", tuple((a * b, b) for a, b in _grid(_ONES, _ONES))),
+    "squares": Kind("^", _grid(_ONES, [2])),
+    "double_add": Kind("+", _grid(_TENS, _HUNDRED), swaps=True),
+    "double_sub": Kind("-", _falling(_TENS, _HUNDRED)),
+    "double_by_single": Kind("*", _grid(_TENS, range(2, 10)), swaps=True),
+    "double_by_double": Kind("*", _grid(_TENS, _TENS)),
     "story_sums": Kind("+", stories=(*RUNNING, "together")),
     "story_products": Kind("*", stories=(*RUNNING, *STRUCTURED)),
 }
@@ -145,7 +141,7 @@ class DrillSpec:
     @cached_property
     def held_out_templates(self) -> frozenset[str]:
         """Ids of wordings ("MUL 3") and of story themes ("bus") that are never trained on; the first of a kind never is one."""
-        groups = [list(kind.templates) for kind in KINDS.values() if kind.family] + [[*RUNNING, *STRUCTURED]]
+        groups = [list(kind.templates) for kind in KINDS.values() if not kind.stories] + [[*RUNNING, *STRUCTURED]]
         return frozenset(
             name
             for group in groups
@@ -155,19 +151,15 @@ class DrillSpec:
     @property
     def kinds(self) -> dict[str, float]:
         """{kind: weight} of the kinds whose weight is above 0."""
-        return {name: weight for name, weight in _weights(self) if weight > 0}
+        return {name: weight for name, weight in vars(self.weights).items() if weight > 0}
 
     def rests_on_held_out(self, steps: Sequence[Equation]) -> bool:
-        """Whether a held-out fact is among the single-digit products behind these steps."""
+        """True if a held-out fact is among the single-digit products behind these steps."""
         return bool(self.held_out_facts) and not self.held_out_facts.isdisjoint(rests_on(steps))
 
 
-def _weights(spec: DrillSpec) -> list[tuple[str, float]]:
-    return [(field.name, getattr(spec.weights, field.name)) for field in fields(spec.weights)]
-
-
 def _complaints(spec: DrillSpec) -> Iterator[str]:
-    if not spec.kinds or min(weight for _, weight in _weights(spec)) < 0:
+    if not spec.kinds or min(vars(spec.weights).values()) < 0:
         yield "the weights must not be negative, nor all zero"
     if not 1 <= spec.problems[0] <= spec.problems[1]:
         yield f"problems are {spec.problems}; give 1 <= least <= largest"
@@ -192,6 +184,7 @@ Operands = tuple[int, int]
 Ladder = list[tuple[float, str]]
 """(sum of the weights up to and including a kind, kind), for drawing kinds by weight."""
 
+_SUM = re.compile(r"([-+*])")
 _PATIENCE = 2000
 """Attempts in a row that bring nothing new before a spec counts as exhausted."""
 
@@ -222,7 +215,7 @@ class Drill:
 
     def chain(self, style: EquationStyle = STYLES[0], between: str = "\n") -> str:
         """The equations of the steps, in a style of writing them."""
-        return between.join([style[mark] % (a, b, result) for a, mark, b, result in self.steps])
+        return between.join([style[operator] % (a, b, result) for a, operator, b, result in self.steps])
 
     @property
     def response(self) -> str:
@@ -240,17 +233,14 @@ def drill_documents(spec: DrillSpec, seed: int, split: Split = "train") -> Itera
         BadInput: `spec` has no further document to give.
     """
     maker = _Maker(spec, seed, split, "documents")
-    seen: set[bytes] = set()
-    debt, fruitless = 0.0, 0
-    while fruitless <= _PATIENCE:
+    debt = 0.0
+    while True:
         layout = pick(maker.draw, LAYOUTS)
         drills, missing = maker.page(debt, shows_work=layout.shows_work)
         text = maker.written(drills, layout)
-        fruitless = 0 if _is_new(text, seen) else fruitless + 1
-        if not fruitless:
+        if maker.is_new(text):
             debt = missing
             yield text
-    raise _exhausted(spec, len(seen), "documents")
 
 
 def drill_items(spec: DrillSpec, seed: int, split: Split = "train") -> Iterator[Drill]:
@@ -259,32 +249,17 @@ def drill_items(spec: DrillSpec, seed: int, split: Split = "train") -> Iterator[
     In split "validation" every item has a held-out part, if the spec holds out anything.
     """
     maker = _Maker(spec, seed, split, "items")
-    seen: set[bytes] = set()
-    fruitless = 0
-    while fruitless <= _PATIENCE:
+    while True:
         drill = maker.drill(maker.any_kind, held_out=maker.holds_out)
-        fruitless = 0 if _is_new(drill.question, seen) else fruitless + 1
-        if not fruitless:
+        if maker.is_new(drill.question):
             yield drill
-    raise _exhausted(spec, len(seen), "items")
-
-
-def _is_new(text: str, seen: set[bytes]) -> bool:
-    """Whether `text` is new; from now on it counts as seen."""
-    before = len(seen)
-    seen.add(blake2b(text.encode(), digest_size=8).digest())
-    return len(seen) > before
-
-
-def _exhausted(spec: DrillSpec, made: int, what: str) -> BadInput:
-    return BadInput(f"after {made:,} {what} nothing new came in {_PATIENCE} attempts; widen {spec}")
 
 
 class _Maker:
     """A specification, seed and split prepared for drawing: everything sorted into trained on and held out."""
 
-    def __init__(self, spec: DrillSpec, seed: int, split: Split, of: str) -> None:
-        self.spec, self.seed, self.stream = spec, seed, f"drills {split} {of}"
+    def __init__(self, spec: DrillSpec, seed: int, split: Split, made: Literal["documents", "items"]) -> None:
+        self.spec, self.seed, self.made, self.stream = spec, seed, made, f"drills {split} {made}"
         self.draw = seeds.python(self.stream, seed).random
         self.holds_out = split == "validation" and bool(spec.held_out_facts or spec.held_out_templates)
         self.any_kind = _ladder(spec.kinds)
@@ -296,6 +271,18 @@ class _Maker:
             for kind in spec.kinds
         }
         self.stories: dict[tuple[str, str], Iterator[Drill]] = {}
+        self.seen: set[bytes] = set()
+        self.n_fruitless = 0
+
+    def is_new(self, text: str) -> bool:
+        """True if `text` is new; from now on it counts as seen. BadInput if too many in a row were not."""
+        digest = blake2b(text.encode(), digest_size=8).digest()
+        self.n_fruitless = self.n_fruitless + 1 if digest in self.seen else 0
+        if self.n_fruitless > _PATIENCE:
+            already = f"after {len(self.seen):,} {self.made} nothing new came in {_PATIENCE} attempts"
+            raise BadInput(f"{already}; widen {self.spec}")
+        self.seen.add(digest)
+        return not self.n_fruitless
 
     def page(self, debt: float, shows_work: bool = True) -> tuple[list[Drill], float]:
         """(the problems of a document, the number of facts they fall short of its share, to which `debt` is added).
@@ -358,9 +345,8 @@ class _Maker:
         if kind.swaps and self.draw() < 0.5:
             a, b = b, a
         template, wording = self._part(self.templates[name], held_template)
-        steps = tuple(kind.work(a, b, self.draw() < 0.5))
-        identity = (kind.mark, min(a, b), max(a, b)) if kind.mark in "+*" else (kind.mark, a, b)
-        return self._made(name, template, wording.format(a, b), steps, identity)
+        steps = tuple(WORK[kind.operator](a, b, self.draw() < 0.5))
+        return self._made(name, template, wording.format(a, b), steps, canonical(kind.operator, a, b))
 
     def _story_drill(self, kind: str, held_fact: bool, held_template: bool) -> Drill:
         family, _ = self._part(self.templates[kind], held_template)
@@ -373,8 +359,8 @@ class _Maker:
         raise BadInput(f"every story of '{family}' rests on a held-out fact; lower fact_holdout of {self.spec}")
 
     def _stories(self, kind: str, family: str) -> Iterator[Drill]:
-        """Stories without end, in blocks of 32, so that the list of those already told stays short."""
-        products = KINDS[kind].mark == "*"
+        """Stories without end, in blocks of 32, so that the set of ids to avoid stays short."""
+        products = KINDS[kind].operator == "*"
         spec = ProblemSpec(
             n_steps=(1, 2, 3),
             low=1,
@@ -385,7 +371,8 @@ class _Maker:
         )
         for block in count():
             for problem in generate(32, spec, seeds.derive(f"{self.stream} {kind} {family} {block}", self.seed)):
-                steps = tuple(_step(step.expression, step.result) for step in problem.steps)
+                parts = [(*_SUM.split(step.expression), step.result) for step in problem.steps]
+                steps = tuple((int(a), operator, int(b), int(result)) for a, operator, b, result in parts)
                 yield self._made(kind, family, problem.question, steps, (problem.question,))
 
     def _recital(self, n: int) -> Drill:
@@ -399,14 +386,13 @@ class _Maker:
         return self._made("recital", "recital", pick(self.draw, RECITALS), tuple(steps), ())
 
     def _made(self, kind: str, template: str, question: str, steps: tuple[Equation, ...], identity: tuple) -> Drill:
-        held = ["fact"] if self.spec.rests_on_held_out(steps) else []
-        held += ["template"] if template in self.spec.held_out_templates else []
-        return Drill(kind, template, question, steps, steps[-1][-1], stated(steps), ", ".join(held), identity)
+        parts = ["fact"] if self.spec.rests_on_held_out(steps) else []
+        parts += ["template"] if template in self.spec.held_out_templates else []
+        return Drill(kind, template, question, steps, steps[-1][-1], stated(steps), ", ".join(parts), identity)
 
     def _part(self, parts: tuple[list[T], list[T]], held_out: bool) -> T:
-        """A choice among the trained, or among the held-out where asked for and there are any."""
-        trained, held = parts
-        return pick(self.draw, held if held and held_out else trained)
+        """One of the first part, which is trained on; with `held_out`, one of the second unless it is empty."""
+        return pick(self.draw, parts[1] if held_out and parts[1] else parts[0])
 
 
 @lru_cache(maxsize=64)
@@ -415,7 +401,7 @@ def _operands(name: str, held_out: frozenset[Fact]) -> tuple[list[Operands], lis
     kind = KINDS[name]
     if kind.is_factless or not held_out:
         return list(kind.operands), []
-    return _parted(kind.operands, lambda both: not held_out.isdisjoint(rests_on(kind.work(*both, False))))
+    return _parted(kind.operands, lambda both: not held_out.isdisjoint(rests_on(WORK[kind.operator](*both, False))))
 
 
 def _parted(among: Sequence[T], is_held_out: Callable[[T], bool]) -> tuple[list[T], list[T]]:
@@ -426,15 +412,5 @@ def _parted(among: Sequence[T], is_held_out: Callable[[T], bool]) -> tuple[list[
     return parts
 
 
-def _step(expression: str, result: str) -> Equation:
-    mark = next(mark for mark in "*+-" if mark in expression)
-    a, _, b = expression.partition(mark)
-    return int(a), mark, int(b), int(result)
-
-
 def _ladder(weights: dict[str, float]) -> Ladder:
-    total, upto = 0.0, []
-    for kind, weight in weights.items():
-        total += weight
-        upto.append((total, kind))
-    return upto
+    return list(zip(accumulate(weights.values()), weights, strict=True))

@@ -10,9 +10,9 @@ expanded again is rewritten again.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from workings.arithmetic.facts import Fact, FactVocabulary, Family, Form, family_called
@@ -30,7 +30,7 @@ from workings.arithmetic.surroundings import (
     currency_before,
     ends_alone,
     indented_lines,
-    is_asked_for,
+    is_requested,
     text_beside,
 )
 
@@ -63,6 +63,10 @@ class _Writer:
 
     def __init__(self, vocabulary: FactVocabulary) -> None:
         self.families = [family_called(name) for name in vocabulary.families]
+        self.forms = [(family, form) for family in self.families for form in family.forms]
+        words = dict.fromkeys(word for family in self.families for word in family.equals)
+        ends = {word: r"\b" if word[-1].isascii() and word[-1].isalpha() else "" for word in words}
+        self.equals = f"(?:{'|'.join(re.escape(word) + end for word, end in ends.items())})"
         self.operand_digits = dict.fromkeys(vocabulary.families, 1)
         self.result_digits = self.operand_digits.copy()
         for fact in vocabulary:
@@ -78,26 +82,21 @@ class _Writer:
         nothing is reversed (None)."""
         # The groups are numbered in the order in which they are written here.
         plain = [self._plain(n_digits, tail) for n_digits in sorted(set(self.operand_digits.values()))]
-        turned = [] if tail is None else [self._turned(family, form) for family, form in self._forms()]
-        named = [self._forward(family, form, tail) for family, form in self._forms() if form.before]
-        turned = [f"{SPACES}{self._equals()}{SPACES}(?:{'|'.join(turned)})"] if turned else []
-        first = rf"([0-9](?<![^{_MAY_TOUCH}{self._last_of_names()}][0-9])[0-9]{{0,{self.digits - 1}}}+)(?![0-9])"
+        turned = [] if tail is None else [self._turned(family, form) for family, form in self.forms]
+        named = [self._forward(family, form, tail) for family, form in self.forms if form.before]
+        turned = [f"{SPACES}{self.equals}{SPACES}(?:{'|'.join(turned)})"] if turned else []
+        before = _MAY_TOUCH + re.escape("".join(form.before[-1] for _, form in self.forms if form.before))
+        first = rf"([0-9](?<![^{before}][0-9])[0-9]{{0,{self.digits - 1}}}+)(?![0-9])"
         return f"{first}(?:{'|'.join([*plain, *turned, *named])})"
 
     def _plain(self, n_digits: int, tail: bool | None) -> str:
         """The forms that begin with a number of so many digits; a longer one fails before anything else is tried."""
         forms = [
             self._forward(family, form, tail)
-            for family, form in self._forms()
+            for family, form in self.forms
             if self.operand_digits[family.name] == n_digits and not form.before
         ]
         return f"(?<![0-9]{{{n_digits + 1}}}){SPACES}(?:{'|'.join(forms) or '(?!)'})"
-
-    def _forms(self) -> Iterator[tuple[Family, Form]]:
-        return ((family, form) for family in self.families for form in family.forms)
-
-    def _last_of_names(self) -> str:
-        return re.escape("".join(form.before[-1] for _, form in self._forms() if form.before))
 
     def _group(self, pattern: str) -> tuple[str, int]:
         self.n_groups += 1
@@ -107,17 +106,12 @@ class _Writer:
         return self._group(rf"([0-9]{{1,{self.operand_digits[family.name]}}}+)(?![0-9])")
 
     def _marker(self, form_groups: FormGroups) -> str:
-        """An empty group at the end of an alternative: the last that matched, it says which alternative it was."""
+        """An empty group at the end of an alternative: the last group that matched names the alternative."""
         pattern, self.forms_by_group[self.n_groups] = self._group("()")[0], form_groups
         return pattern
 
-    def _equals(self) -> str:
-        words = dict.fromkeys(word for family in self.families for word in family.equals)
-        ends = {word: r"\b" if word[-1].isascii() and word[-1].isalpha() else "" for word in words}
-        return "(?:" + "|".join(re.escape(word) + end for word, end in ends.items()) + ")"
-
     def _further(self, family: Family, form: Form) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
-        """What follows the first operand: sign, second operand, closing; the groups of numbers and of currencies."""
+        """The pattern after the first operand: operator, second operand, closing; the groups of numbers and of currencies."""
         if family.arity == 1:
             return f"(?:{form.after})", (), ()
         currency, currency_group = self._group(CURRENCY)
@@ -129,11 +123,11 @@ class _Writer:
         further, operands, currencies = self._further(family, form)
         if tail is None:
             result, group = self._group(rf"{SPACES}=[ ]?+([0-9]{{1,{self.result_digits[family.name]}}}+)")
-            form_groups = FormGroups(form, family.name, False, (1, *operands), currencies, result=group)
-            return self._named(form) + further + result + self._marker(form_groups)
-        first = self.n_groups + 1
-        result = self._result(family) + ("" if tail else "?+")
-        form_groups = FormGroups(form, family.name, False, (1, *operands), currencies, *range(first, first + 5))
+            result_groups = (0, group)
+        else:
+            result_groups = tuple(range(self.n_groups + 1, self.n_groups + 6))
+            result = self._result(family) + ("" if tail else "?+")
+        form_groups = FormGroups(form, family.name, False, (1, *operands), currencies, *result_groups)
         return self._named(form) + further + result + self._marker(form_groups)
 
     def _result(self, family: Family) -> str:
@@ -141,7 +135,7 @@ class _Writer:
         number = rf"([0-9]{{1,{self.result_digits[family.name]}}}+)(?![0-9])"
         self.n_groups += 5
         annotation = rf"<<([^<>\n]{{1,48}}+)>>[ ]?+{CURRENCY}(?:{number})?+(?![0-9])"
-        return f"(?:{SPACES}{self._equals()}{SPACES}{CURRENCY}(?:{number}|{annotation}))"
+        return f"(?:{SPACES}{self.equals}{SPACES}{CURRENCY}(?:{number}|{annotation}))"
 
     def _turned(self, family: Family, form: Form) -> str:
         """The rest of `54 = 6*9`."""
@@ -172,11 +166,11 @@ class Grammar:
     annotation_forms: dict[int, FormGroups]
     anything: re.Pattern[str]
     """Expressions over numbers of any size, with points and commas in them: for the report on what was left alone."""
-    sign_before: re.Pattern[str]
-    """A sign of one of the forms, or a word for equality, at the end of a text; `sign_after`: at its beginning."""
-    sign_after: re.Pattern[str]
-    marks: tuple[str, ...]
-    """Text in which none of these occurs states no result."""
+    operator_before: re.Pattern[str]
+    """An operator of one of the forms, or a word for equality, at the end of a text; `operator_after`: at its beginning."""
+    operator_after: re.Pattern[str]
+    equals: tuple[str, ...]
+    """Words for equality. Text in which none of these occurs states no result."""
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a grammar is compiled where it is used: send the vocabulary")
@@ -186,46 +180,36 @@ class Grammar:
 def grammar_of(vocabulary: FactVocabulary, bare: bool) -> Grammar:
     """The grammar of a vocabulary's families, compiled once a process; `bare`: an expression may lack its result."""
     whole, inside = _Writer(vocabulary), _Writer(vocabulary)
-    signs = _signs(whole.families)
+    forms = [form for _, form in whole.forms if not form.before]
+    equals = list(dict.fromkeys(words for family in whole.families for words in family.equals))
+    operators = "|".join([form.between or form.after for form in forms] + [re.escape(words) for words in equals])
+    infix, postfix = (
+        [form.between for form in forms if form.between],
+        [form.after for form in forms if not form.between],
+    )
+    further = [rf"(?:{'|'.join(infix)}){SPACES}{CURRENCY}([\d][\d.,]{{0,40}}+)"] if infix else []
+    further += [f"(?:{'|'.join(postfix)})"] if postfix else []
     return Grammar(
         equation=re.compile(whole.whole(tail=not bare)),
         forms_by_group=whole.forms_by_group,
         annotation=re.compile(inside.whole(tail=None)),
         annotation_forms=inside.forms_by_group,
-        anything=_anything(whole.families),
-        sign_before=re.compile(rf"(?<![A-Za-z])(?:{signs})\Z"),
-        sign_after=re.compile(rf"(?:{signs})(?![A-Za-z])"),
-        marks=tuple(dict.fromkeys(mark for family in whole.families for mark in family.equals)),
+        anything=re.compile(rf"(\d(?<![\d.,]\d)[\d.,]{{0,40}}+){SPACES}(?:{'|'.join(further) or '(?!)'})"),
+        operator_before=re.compile(rf"(?<![A-Za-z])(?:{operators})\Z"),
+        operator_after=re.compile(rf"(?:{operators})(?![A-Za-z])"),
+        equals=tuple(equals),
     )
-
-
-def _signs(families: Sequence[Family]) -> str:
-    forms = [form for family in families for form in family.forms if not form.before]
-    return "|".join([form.between or form.after for form in forms] + [re.escape(w) for f in families for w in f.equals])
-
-
-def _anything(families: Sequence[Family]) -> re.Pattern[str]:
-    number = r"[\d][\d.,]{0,40}+"
-    forms = [form for family in families for form in family.forms if not form.before]
-    infix = "|".join(form.between for form in forms if form.between)
-    postfix = "|".join(form.after for form in forms if not form.between)
-    further = [rf"(?:{infix}){SPACES}{CURRENCY}({number})"] * bool(infix) + [rf"(?:{postfix})"] * bool(postfix)
-    return re.compile(rf"(\d(?<![\d.,]\d)[\d.,]{{0,40}}+){SPACES}(?:{'|'.join(further) or '(?!)'})")
 
 
 # ── the decision ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 WRONG, UNKNOWN, ZEROS = "wrong result", "not in the vocabulary", "leading zero"
-NO_RESULT, NOT_ALONE, UNEVEN, UNASKED = (
-    "no result",
-    "no result, not alone",
-    "no result, uneven spaces",
-    "no result, not asked for",
-)
+NO_RESULT, NOT_ALONE = "no result", "no result, not alone"
+UNEVEN, NOT_REQUESTED = "no result, uneven spaces", "no result, not asked for"
 MONEY, ANNOTATION, SCRIPT = "currency", "annotation", "digits of another script"
 
 _ANNOTATED = re.compile(rf">>[ ]?+{CURRENCY}([0-9]++)")
-_LONGEST_SIGN = 24
+_LONGEST_OPERATOR = 24
 
 
 class Occurrence(NamedTuple):
@@ -238,50 +222,34 @@ class Occurrence(NamedTuple):
     reason: str
 
 
-class _Code:
-    """The code in a text, found when it is first needed: most texts hold no equation at all."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    @cached_property
-    def marked(self) -> Spans:
-        return code_spans(self.text)
-
-    @cached_property
-    def indented(self) -> Spans:
-        return indented_lines(self.text)
-
-
 class Equations:
     """Finds the facts of one vocabulary in text; with `bare`, also expressions that stand alone without a result."""
 
     def __init__(self, vocabulary: FactVocabulary, bare: bool) -> None:
         self.grammar, self.bare = grammar_of(vocabulary, bare), bare
-        self.known = {
-            (fact.family, *map(str, operands)): (fact, str(fact.result))
-            for fact in vocabulary
-            for operands in _orders(fact)
-        }
+        self.known: dict[tuple[str, ...], tuple[Fact, str]] = {}
+        for fact in vocabulary:
+            for operands in (
+                (fact.operands, fact.operands[::-1]) if family_called(fact.family).commutative else (fact.operands,)
+            ):
+                self.known[fact.family, *map(str, operands)] = fact, str(fact.result)
         self.operands = {names[1:] for names in self.known}
 
     def found(self, text: str) -> Iterator[Occurrence]:
         """Every match of the grammar, in order; next to free for text that states no result."""
-        if not self.bare and not any(mark in text for mark in self.grammar.marks):
+        if not self.bare and not any(words in text for words in self.grammar.equals):
             return
-        code = _Code(text)
         for match in self.grammar.equation.finditer(text):
-            yield self._read(text, match, code)
+            yield self._read(text, match)
 
     def left_out(self, text: str, taken: Spans) -> Iterator[Occurrence]:
         """Expressions outside `taken`, with numbers of any size, each with the reason why it is not an equation."""
-        code = _Code(text)
         for match in self.grammar.anything.finditer(text):
             if match.start() not in taken and match.end() - 1 not in taken:
                 end = match.end() - len(match[0]) + len(match[0].rstrip(".,"))
-                yield Occurrence(match.start(), end, None, "", self._why_left_out(text, match, end, code))
+                yield Occurrence(match.start(), end, None, "", self._why_left_out(text, match, end))
 
-    def _read(self, text: str, match: re.Match[str], code: _Code) -> Occurrence:
+    def _read(self, text: str, match: re.Match[str]) -> Occurrence:
         assert match.lastindex is not None
         form_groups = self.grammar.forms_by_group[match.lastindex]
         known = self.known.get((form_groups.family, *(match[group] for group in form_groups.operands)))
@@ -293,10 +261,19 @@ class Equations:
         start, end = match.span()
         start -= 0 if form_groups.reversed else len(form_groups.form.before)
         if not reason and text.startswith("<<", start - 2) and start > 1:
-            start, end, reason, currency = _within_annotation(text, start, end, result)
+            after = _ANNOTATED.match(text, end)  # an annotation that has no written left side
+            if after is None or after[2] != result:
+                reason = ANNOTATION
+            else:
+                start, end, currency = start - 2, after.end(), after[1] or ""
         if not reason:
             start, reason = _with_currency(text, match, form_groups, start, end, currency)
-        reason = reason or self._why_not(text, match, form_groups, start, end, code)
+        reason = reason or self.binding(text, start, end)
+        # Group 0 is never None: a reversed form has no annotation, and always states its result.
+        if not reason and match[form_groups.annotation] is None and match[form_groups.result] is None:
+            reason = _why_not_bare(text, match, form_groups, start, end)
+        if not reason and start in code_spans(text):
+            reason = CODE
         if reason:
             return Occurrence(*match.span(), None, "", reason)
         return Occurrence(start, end, fact, currency + fact.token, "")
@@ -322,26 +299,14 @@ class Equations:
         known = self.known.get((form_groups.family, *(match[group] for group in form_groups.operands)))
         return known[0] if known and match[form_groups.result] == known[1] else None
 
-    def _why_not(
-        self, text: str, match: re.Match[str], form_groups: FormGroups, start: int, end: int, code: _Code
-    ) -> str:
-        is_bare = (
-            not form_groups.reversed and match[form_groups.result] is None and match[form_groups.annotation] is None
-        )
-        return (
-            self.binding(text, start, end)
-            or (is_bare and _why_not_bare(text, match, form_groups, start, end, code))
-            or (CODE if start in code.marked else "")
-        )
-
-    def _why_left_out(self, text: str, match: re.Match[str], end: int, code: _Code) -> str:
+    def _why_left_out(self, text: str, match: re.Match[str], end: int) -> str:
         numbers = [number.rstrip(".,") for number in match.groups() if number and number[0].isdigit()]
-        if match.start() in code.marked:
+        if match.start() in code_spans(text):
             return CODE
         if not all(number.isascii() for number in numbers):
             return SCRIPT
-        for mark, reason in ((".", DECIMAL), (",", THOUSANDS)):
-            if any(mark in number for number in numbers):
+        for separator, reason in ((".", DECIMAL), (",", THOUSANDS)):
+            if any(separator in number for number in numbers):
                 return reason
         if any(len(number) > 1 and number[0] == "0" for number in numbers):
             return ZEROS
@@ -355,22 +320,10 @@ class Equations:
         if reason:
             return reason
         stop, begin = text_beside(text, start, end)
-        sign = self.grammar.sign_before.search(text, max(0, stop - _LONGEST_SIGN), stop)
-        if sign and text.count("\n", stop, start) < 2:
+        before = self.grammar.operator_before.search(text, max(0, stop - _LONGEST_OPERATOR), stop)
+        if before and text.count("\n", stop, start) < 2:
             return CHAIN
-        return CHAIN if self.grammar.sign_after.match(text, begin) and text.count("\n", end, begin) < 2 else ""
-
-
-def _orders(fact: Fact) -> set[tuple[int, ...]]:
-    return {fact.operands, fact.operands[::-1]} if family_called(fact.family).commutative else {fact.operands}
-
-
-def _within_annotation(text: str, start: int, end: int, result: str) -> tuple[int, int, str, str]:
-    """(start, end, reason against it or "", currency) of an annotation that has no written left side."""
-    after = _ANNOTATED.match(text, end)
-    if after is None or after[2] != result:
-        return start, end, ANNOTATION, ""
-    return start - 2, after.end(), "", after[1] or ""
+        return CHAIN if self.grammar.operator_after.match(text, begin) and text.count("\n", end, begin) < 2 else ""
 
 
 def _with_currency(
@@ -389,18 +342,18 @@ def _with_currency(
     return start, MONEY if leading and text[start] == "<" else ""
 
 
-def _why_not_bare(text: str, match: re.Match[str], form_groups: FormGroups, start: int, end: int, code: _Code) -> str:
+def _why_not_bare(text: str, match: re.Match[str], form_groups: FormGroups, start: int, end: int) -> str:
     if form_groups.form.bare == "never":
         return NO_RESULT
-    if form_groups.form.bare == "cued" and not is_asked_for(text, start):
-        return UNASKED
+    if form_groups.form.bare == "cued" and not is_requested(text, start):
+        return NOT_REQUESTED
     if len(form_groups.operands) > 1 and not form_groups.form.before:
         before, after = text[match.end(1)], text[match.start(form_groups.operands[1]) - 1]
         if before.isspace() != after.isspace():
             return UNEVEN
     if not ends_alone(text, end):
         return NOT_ALONE
-    return CODE if start in code.indented else ""
+    return CODE if start in indented_lines(text) else ""
 
 
 @lru_cache(maxsize=64)

@@ -2,18 +2,21 @@
 
 Questions are keyed by fact family and are plain digits. The first wording of each list is the one that probes use; it is never
 held out of training. `12*7` is worked out as 10*7=70, 2*7=14, 70+14=84. A deep chain goes down to the times tables: for 43*7 it
-says 4*7=28, 28*10=280 where a shallow one says 40*7=280.
+has 4*7=28, 28*10=280 where a shallow one has 40*7=280.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from workings.arithmetic.facts import FAMILIES, Fact
 
 # ── wordings ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+FAMILY_OF = {"*": "MUL", "+": "ADD", "-": "SUB", "/": "DIV", "^": "SQUARE"}
+"""Operator → the name of its fact family."""
 
 _MORE: dict[str, tuple[str, ...]] = {
     "MUL": (
@@ -75,7 +78,7 @@ class PageLayout:
 
     @property
     def shows_work(self) -> bool:
-        """Whether the chain is on the page at all."""
+        """True if the chain is on the page."""
         return "{chain}" in self.page
 
     def written(self, question: str, chain: str, answer: int) -> str:
@@ -104,27 +107,26 @@ TABLE: dict[tuple[int, int], Fact] = {(a, b): Fact.of(a, b) for a, b in product(
 """Two digits, in either order → their fact of the times tables."""
 
 
-def digit_facts(a: int, b: int) -> set[Fact]:
-    """The products of each digit of `a` with each digit of `b`: whoever has read 60*9=540 has been told 6*9."""
-    return {TABLE[both] for both in product(_digits(a), _digits(b))}
+def canonical(operator: str, a: int, b: int) -> tuple[str, int, int]:
+    """A key that is equal for `6*9` and `9*6`, and for `6+9` and `9+6`."""
+    return (operator, b, a) if operator in "+*" and a > b else (operator, a, b)
 
 
 def rests_on(steps: Iterable[Equation]) -> set[Fact]:
-    """The single-digit products that some steps rest on; a division rests on the product it undoes."""
+    """The single-digit products that some steps rest on: whoever has read 60*9=540 has seen 6*9.
+
+    A division rests on the product that it undoes.
+    """
     needed: set[Fact] = set()
-    for a, mark, b, result in steps:
-        if mark == "*":
-            needed |= digit_facts(a, b)
-        elif mark == "/":
-            needed |= digit_facts(b, result)
-        elif mark == "^":
-            needed |= digit_facts(a, a)
+    for a, operator, b, result in steps:
+        left, right = {"*": (a, b), "/": (b, result), "^": (a, a)}.get(operator, (0, 0))  # 0 has no digit that counts
+        needed |= {TABLE[both] for both in product(_digits(left), _digits(right))}
     return needed
 
 
 def stated(steps: Iterable[Equation]) -> tuple[Fact, ...]:
     """The facts of the times tables that the steps write out, repetitions included."""
-    return tuple(TABLE[a, b] for a, mark, b, _ in steps if mark == "*" and (a, b) in TABLE)
+    return tuple(TABLE[a, b] for a, operator, b, _ in steps if operator == "*" and (a, b) in TABLE)
 
 
 def multiplied(a: int, b: int, deep: bool = False) -> list[Equation]:
@@ -139,7 +141,11 @@ def multiplied(a: int, b: int, deep: bool = False) -> list[Equation]:
     steps: list[Equation] = []
     partial = []
     for left, right in product(_places(a), _places(b)):
-        steps += _from_the_table(left, right)
+        # Each is a digit times a power of ten: the digits are multiplied, then the zeros put back.
+        (digit, power), (other, other_power) = _digit_and_power(left), _digit_and_power(right)
+        steps.append((digit, "*", other, digit * other))
+        if power * other_power > 1:
+            steps.append((digit * other, "*", power * other_power, left * right))
         partial.append(left * right)
     return [*steps, *summed(partial)]
 
@@ -171,13 +177,6 @@ def summed(parts: Sequence[int]) -> list[Equation]:
     return steps
 
 
-def _from_the_table(left: int, right: int) -> list[Equation]:
-    """`left` and `right` are a digit times a power of ten: their digits multiplied, then the zeros put back."""
-    (a, tens), (b, more_tens) = _digit_and_power(left), _digit_and_power(right)
-    power = tens * more_tens
-    return [(a, "*", b, a * b), *([(a * b, "*", power, left * right)] if power > 1 else [])]
-
-
 def _digit_and_power(number: int) -> tuple[int, int]:
     return (number // 10, 10) if number >= 10 else (number, 1)
 
@@ -189,3 +188,13 @@ def _places(number: int) -> list[int]:
 
 def _digits(number: int) -> list[int]:
     return [int(digit) for digit in str(number) if digit != "0"]
+
+
+WORK: dict[str, Callable[[int, int, bool], list[Equation]]] = {
+    "*": multiplied,
+    "+": added,
+    "-": subtracted,
+    "/": lambda a, b, deep: [(a, "/", b, a // b)],
+    "^": lambda a, b, deep: [(a, "^", b, a**b)],
+}
+"""Operator → the steps of a result; the last argument says whether to go down to single digits."""

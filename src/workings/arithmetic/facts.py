@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 from workings.errors import BadInput
@@ -203,11 +204,6 @@ class Fact:
         """The equation in plain digits: `6*9=54`."""
         return FAMILIES[self.family].equation.format(*self.operands, result=self.result)
 
-    @property
-    def value(self) -> int:
-        """The value of its expression, which is the result."""
-        return self.result
-
 
 def family_called(name: str) -> Family:
     """The family of that name; BadInput, listing the families there are, for an unknown one."""
@@ -259,7 +255,16 @@ class FactVocabulary:
         """
         facts: list[Fact] = []
         for part in ranges.split(","):
-            facts += _facts_of(part)
+            found = _RANGE.fullmatch(part)
+            if found is None:
+                raise BadInput(f"'{part}' is not a range of facts; write MUL:1-9, or several with commas between")
+            family, low, high = family_called(found[1]), int(found[2]), int(found[3])
+            if low > high or high - low > MOST_FACTS:
+                raise BadInput(f"'{part}': the range must go upwards, and not over more than {MOST_FACTS:,} numbers")
+            operands = list(islice(family.table(low, high), MOST_FACTS + 1))
+            if len(operands) > MOST_FACTS:
+                raise BadInput(f"'{part}' holds more than {MOST_FACTS:,} facts, too many for one vocabulary")
+            facts += [Fact.of(*some, family=family.name) for some in operands]
         return cls(tuple(facts), embedding_width(base_size))
 
     @cached_property
@@ -310,8 +315,7 @@ class FactVocabulary:
 
     def fact_called(self, token: str) -> Fact | None:
         """The fact of a token as written; None for one that is not in the vocabulary."""
-        id = self._ids.get(token)
-        return None if id is None else self.facts[id - self.first_id]
+        return self.facts[self._ids[token] - self.first_id] if token in self._ids else None
 
     def of_ids(self, ids: Iterable[int]) -> list[Fact]:
         """The facts among these ids, in their order."""
@@ -335,21 +339,6 @@ class FactVocabulary:
                 raise BadInput(f"{token!r} is not the token of a fact")
             facts.append(fact)
         return cls(tuple(facts), int(fields["first_id"]))
-
-
-def _facts_of(part: str) -> list[Fact]:
-    found = _RANGE.fullmatch(part)
-    if found is None:
-        raise BadInput(f"'{part}' is not a range of facts; write MUL:1-9, or several with commas between")
-    family, low, high = family_called(found[1]), int(found[2]), int(found[3])
-    if low > high or high - low > MOST_FACTS:
-        raise BadInput(f"'{part}': the range must go upwards, and not over more than {MOST_FACTS:,} numbers")
-    facts: list[Fact] = []
-    for operands in family.table(low, high):
-        facts.append(Fact.of(*operands, family=family.name))
-        if len(facts) > MOST_FACTS:
-            raise BadInput(f"'{part}' holds more than {MOST_FACTS:,} facts, too many for one vocabulary")
-    return facts
 
 
 GPT2_MUL = FactVocabulary.build("MUL:1-9")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Literal
@@ -27,7 +27,7 @@ from workings.arithmetic.stories import (
     Opening,
     Theme,
 )
-from workings.arithmetic.walk import Draw, IntegerLine, ModularRing, PlannedStep, ValueRange, apply, pick
+from workings.arithmetic.walk import OPERATORS, Draw, IntegerLine, ModularRing, PlannedStep, ValueRange, pick
 from workings.config import fixed
 from workings.errors import BadInput
 
@@ -113,9 +113,9 @@ def _complaints(spec: ProblemSpec) -> Iterator[str]:
     for name, factors in (("multipliers", spec.multipliers), ("divisors", spec.divisors)):
         if not all(factor >= 2 for factor in factors):
             yield f"{name} are {factors}; each must be at least 2"
-    for mark, factors in (("*", spec.multipliers), ("/", spec.divisors)):
-        if mark in spec.operations and not spec.factors(mark):
-            yield f"none of {factors} lies in {spec.range[0]}..{spec.range[1]} for the operation {mark}"
+    for operation, factors in (("*", spec.multipliers), ("/", spec.divisors)):
+        if operation in spec.operations and not spec.factors(operation):
+            yield f"none of {factors} lies in {spec.range[0]}..{spec.range[1]} for the operation {operation}"
     if spec.addends is not None and not max(1, spec.range[0]) <= spec.addends[0] <= spec.addends[1] <= spec.range[1]:
         yield f"addends are {spec.addends}; give {max(1, spec.range[0])} <= least <= largest <= {spec.range[1]}"
     if spec.style not in ("story", "plain"):
@@ -173,7 +173,7 @@ def generate(n: int, spec: ProblemSpec, seed: int, without: Collection[str] = ()
         ('There are 10 people on a bus', True)
     """
     draw = random.Random(f"problems {seed}").random
-    maker = _maker(spec)
+    maker = _maker_of(spec)
     seen = set(without)
     for made in range(n):
         for _ in range(_PATIENCE):
@@ -187,7 +187,7 @@ def generate(n: int, spec: ProblemSpec, seed: int, without: Collection[str] = ()
 
 
 def vocabulary(spec: ProblemSpec) -> list[str]:
-    """List every piece, as `split_pieces` cuts them, that a question or chain of `spec` can hold: marks, words, numbers.
+    """List every piece, as `split_pieces` cuts them, that a question or chain of `spec` can hold: symbols, words, numbers.
 
     The list depends on the range and the themes alone (on a ring, on the multipliers too), so that a tokenizer made
     from it also reads the same stories with other chain lengths, operations or distractors.
@@ -198,32 +198,29 @@ def vocabulary(spec: ProblemSpec) -> list[str]:
         most = max([2, *spec.factors("*")]) * high
         numbers |= set(range(0, most + 1, spec.modulus)) | {spec.modulus}
     themes = [THEMES[name] for name in spec.theme_names]
-    numbers |= {int(number) for f in themes for o in f.openings for number in re.findall(r"\d+", " ".join(o.steps))}
-    pieces = split_pieces(" ".join(_every_text(themes)))
-    words = sorted({piece for piece in pieces if piece.isalpha()})
+    numbers |= {int(number) for t in themes for o in t.openings for number in re.findall(r"\d+", " ".join(o.steps))}
+    texts = [
+        *DISTRACTORS,
+        *OTHERS,
+        *(name for name, _ in PEOPLE),
+        *(word for form in FORMS.values() for word in form.values()),
+    ]
+    for theme in themes:
+        texts += [opening.text for opening in theme.openings]
+        for sentences in (*theme.acts.values(), *theme.words.values(), theme.questions, theme.things):
+            texts += sentences
+    words = sorted({piece for text in texts for piece in split_pieces(_HOLE.sub(" ", text)) if piece.isalpha()})
     return [*".,?$%+-*/=", "<<", ">>", *words, *map(str, sorted(numbers))]
 
 
 def split_pieces(text: str) -> list[str]:
-    """Cut a text into words, whole numbers, `<<`, `>>` and single marks.
+    """Cut a text into words, whole numbers, `<<`, `>>` and single symbols.
 
     Example:
         >>> split_pieces("$30, <<6*9=54>>")
         ['$', '30', ',', '<<', '6', '*', '9', '=', '54', '>>']
     """
     return _PIECE.findall(text)
-
-
-def _every_text(themes: Sequence[Theme]) -> Iterator[str]:
-    texts = list(DISTRACTORS)
-    for theme in themes:
-        texts += [opening.text for opening in theme.openings]
-        for sentences in (*theme.acts.values(), *theme.words.values(), theme.questions, theme.things):
-            texts += sentences
-    yield from (_HOLE.sub(" ", text) for text in texts)
-    yield from (name for name, _ in PEOPLE)
-    yield from (word for form in FORMS.values() for word in form.values())
-    yield from OTHERS
 
 
 class _Maker:
@@ -235,9 +232,15 @@ class _Maker:
         self.walk = walk(spec.range, spec.least_and_largest_addend)
         self.factors = {operation: spec.factors(operation) for operation in spec.operations}
         self.steep = tuple(operation for operation in spec.operations if operation in "*/")
-        self.themes = {n: _themes_telling(spec, n) for n in set(spec.n_steps)}
-        for n, themes in self.themes.items():
-            if not themes:
+        allowed, themes = set(spec.operations), [THEMES[name] for name in spec.theme_names]
+        self.themes: dict[int, list[tuple[Theme, list[Opening]]]] = {}
+        """By number of steps: the themes that can tell so many, each with the openings that fit and use only allowed operations."""
+        for n in set(spec.n_steps):
+            fitting = [
+                [o for o in t.openings if len(o.steps) <= n and allowed.issuperset(_operations(o))] for t in themes
+            ]
+            self.themes[n] = [(theme, openings) for theme, openings in zip(themes, fitting, strict=True) if openings]
+            if not self.themes[n]:
                 raise BadInput(f"no theme of {spec.theme_names} tells {n} steps with {spec.operations}; name another")
 
     def problem(self, draw: Draw) -> Problem | None:
@@ -274,7 +277,7 @@ class _Maker:
         """Operations and factors of the sentences after the opening, mixed where the specification asks and there is room."""
         operations = [pick(draw, self.spec.operations) for _ in range(n)]
         later = 0 if opening.steps else 1
-        mixed = any(o in "*/" for o in (*_operators(opening)[1:], *operations[later:]))
+        mixed = any(o in "*/" for o in (*_operations(opening)[1:], *operations[later:]))
         if self.spec.mix and self.steep and n > later and not mixed:
             operations[later + int(draw() * (n - later))] = pick(draw, self.steep)
         return [(o, pick(draw, self.factors[o]) if o in "*/" else 0) for o in operations]
@@ -303,23 +306,21 @@ class _Maker:
             start = self.walk.start(draw, allowed)
             return None if start is None else ({"a": start}, [], start)
         low, high = self.spec.range
-        values = {hole: self._free(draw, hole in opening.factors) for hole in _free_holes(opening)}
+        least = max(low, 2)
+        values = {
+            hole: pick(draw, self.factors["*"]) if hole in opening.factors else least + int(draw() * (high - least) / 2)
+            for hole in _free_holes(opening)
+        }
         steps, result = [], 0
-        for left, mark, right, named in _parsed(opening):
+        for left, operation, right, named in _parsed(opening):
             a, b = values[left], int(right) if right.isdigit() else values[right]
-            if mark == "/" and a % b:
+            if operation == "/" and a % b:
                 return None
-            result = values[named] = apply(a, mark, b)
+            result = values[named] = OPERATORS[operation](a, b)
             if not max(low, 1) <= result <= high:
                 return None
-            steps.append(Step(f"{a}{mark}{b}", str(result)))
+            steps.append(Step(f"{a}{operation}{b}", str(result)))
         return (values, steps, result) if allowed.holds(result) else None
-
-    def _free(self, draw: Draw, is_factor: bool) -> int:
-        low, high = self.spec.range
-        if is_factor:
-            return pick(draw, self.factors["*"])
-        return max(low, 2) + int(draw() * (high - max(low, 2)) / 2)
 
     def _distractor(self, draw: Draw, words: dict[str, str | int]) -> str:
         low, high = self.spec.range
@@ -328,28 +329,18 @@ class _Maker:
         return pick(draw, DISTRACTORS) % words
 
 
-@lru_cache(maxsize=32)
-def _maker(spec: ProblemSpec) -> _Maker:
-    return _Maker(spec)
-
-
-def _themes_telling(spec: ProblemSpec, n_steps: int) -> list[tuple[Theme, list[Opening]]]:
-    """Themes that can tell a story of `n_steps` steps, each with the openings that fit and use only allowed operations."""
-    allowed = set(spec.operations)
-    themes = [THEMES[name] for name in spec.theme_names]
-    fitting = [[o for o in f.openings if len(o.steps) <= n_steps and allowed.issuperset(_operators(o))] for f in themes]
-    return [(theme, openings) for theme, openings in zip(themes, fitting, strict=True) if openings]
+_maker_of = lru_cache(maxsize=32)(_Maker)
 
 
 @cache
 def _parsed(opening: Opening) -> tuple[tuple[str, str, str, str], ...]:
-    """`"a*b=d"` → left, mark, right, name of the result."""
-    return tuple((left, mark, right, named) for left, mark, right, _, named in opening.steps)
+    """`"a*b=d"` → left operand, operation, right operand, name of the result."""
+    return tuple((left, operation, right, named) for left, operation, right, _, named in opening.steps)
 
 
 @cache
-def _operators(opening: Opening) -> str:
-    return "".join(mark for _, mark, _, _ in _parsed(opening))
+def _operations(opening: Opening) -> str:
+    return "".join(operation for _, operation, _, _ in _parsed(opening))
 
 
 @cache

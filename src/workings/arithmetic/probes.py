@@ -7,34 +7,34 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Literal, get_args
 
 from workings import seeds
 from workings.arithmetic.drills import DrillSpec
-from workings.arithmetic.exercises import QUESTIONS, STYLES, TABLE, added, multiplied, subtracted
+from workings.arithmetic.exercises import FAMILY_OF, QUESTIONS, STYLES, TABLE, WORK, canonical
+from workings.arithmetic.facts import Fact
 
 ProbeKind = Literal["table", "two-digit × one-digit", "addition", "subtraction", "held-out facts"]
 PROBE_KINDS: tuple[ProbeKind, ...] = get_args(ProbeKind)
 
 Operands = tuple[int, int]
+_OPERATORS: dict[ProbeKind, str] = dict(zip(PROBE_KINDS, "**+-*", strict=True))
 _TENS, _HUNDRED = range(10, 100), range(1, 101)
-_DRAWN: tuple[tuple[ProbeKind, str, list[Operands]], ...] = (
-    ("two-digit × one-digit", "*", [(a, b) for a in _TENS for b in range(2, 10)]),
-    ("addition", "+", [(a, b) for a in _HUNDRED for b in _HUNDRED]),
-    ("subtraction", "-", [(a, b) for a in _HUNDRED for b in range(1, a + 1)]),
-)
-_FAMILIES = {"*": "MUL", "+": "ADD", "-": "SUB"}
-_WORK = {"*": multiplied, "+": added, "-": subtracted}
+_DRAWN: dict[ProbeKind, list[Operands]] = {
+    "two-digit × one-digit": [(a, b) for a in _TENS for b in range(2, 10)],
+    "addition": [(a, b) for a in _HUNDRED for b in _HUNDRED],
+    "subtraction": [(a, b) for a in _HUNDRED for b in range(1, a + 1)],
+}
 
-# How the drills write equations: "6*9=54", "6 times 9 equals 54"; the mark for each way of writing it.
-_FORMS = [(mark, *map(str.strip, form.split("%d")[1:3])) for style in STYLES for mark, form in style.items()]
-_MARKS = {written: mark for mark, written, _ in _FORMS if mark in _WORK}
+# How the drills write equations: "6*9=54", "6 times 9 equals 54".
+_FORMS = [(operator, *map(str.strip, form.split("%d")[1:3])) for style in STYLES for operator, form in style.items()]
+_OPERATOR_OF = {written: operator for operator, written, _ in _FORMS if operator in _OPERATORS.values()}
 _EQUALS = {equals for *_, equals in _FORMS}
 _EQUATION = re.compile(
-    rf"(?<![\d.])(\d+) ?({'|'.join(map(re.escape, _MARKS))}) ?(\d+) ?(?:{'|'.join(sorted(_EQUALS))}) ?\d"
+    rf"(?<![\d.])(\d+) ?({'|'.join(map(re.escape, _OPERATOR_OF))}) ?(\d+) ?(?:{'|'.join(sorted(_EQUALS))}) ?\d"
 )
 _NUMBER = re.compile(r"\d+")
 
@@ -49,6 +49,11 @@ class Probe:
     operands: Operands
     held_out: bool
     id: str
+
+    @property
+    def fact(self) -> Fact:
+        """The equation that the question asks for."""
+        return Fact.of(*self.operands, family=FAMILY_OF[_OPERATORS[self.kind]])
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,16 @@ def probes(spec: DrillSpec | None = None, n: int = 100, seed: int = 0) -> list[P
     """
     spec = spec or DrillSpec()
     draw = seeds.python("probes table", seed).random
-    kinds = [[_probe(spec, "table", "*", operands) for operands in sorted(TABLE, key=lambda _: draw())]]
-    for kind, mark, among in _DRAWN:
-        kinds.append([_probe(spec, kind, mark, operands) for operands in islice(_shuffled(among, kind, mark, seed), n)])
+    kinds = [[_probe(spec, "table", operands) for operands in sorted(TABLE, key=lambda _: draw())]]
+    for kind, among in _DRAWN.items():
+        draw = seeds.python(f"probes {kind}", seed).random
+        distinct: dict[tuple[str, int, int], Operands] = {}  # no 45+23 after 23+45
+        for operands in sorted(among, key=lambda _: draw()):
+            distinct.setdefault(canonical(_OPERATORS[kind], *operands), operands)
+        kinds.append([_probe(spec, kind, operands) for operands in islice(distinct.values(), n)])
     held_out = [operands for operands, fact in TABLE.items() if fact in spec.held_out_facts]
     wordings = range(1, len(QUESTIONS["MUL"]))  # the first is that of the table
-    kinds.append([_probe(spec, "held-out facts", "*", both, wording) for wording in wordings for both in held_out])
+    kinds.append([_probe(spec, "held-out facts", both, wording) for wording in wordings for both in held_out])
     places = {probe: (i + 0.5) / len(kind) for kind in kinds for i, probe in enumerate(kind)}
     return sorted(places, key=places.__getitem__)
 
@@ -95,42 +104,23 @@ def overlap(probes: Sequence[Probe], texts: Iterable[str]) -> list[Overlap]:
     worded: set[str] = set()
     stated: set[tuple[str, int, int]] = set()
     for text in texts:
-        stated |= {_canonical(_MARKS[mark], int(a), int(b)) for a, mark, b in _EQUATION.findall(text)}
-        for neighbours in set(_neighbours(text)):
-            worded |= {probe.id for probe in by_operands.get(neighbours, ()) if probe.question in text}
+        stated |= {canonical(_OPERATOR_OF[written], int(a), int(b)) for a, written, b in _EQUATION.findall(text)}
+        # Pairs of consecutive numbers, in both orders, because a question may name its second operand first.
+        neighbours = set(pairwise(map(int, _NUMBER.findall(text))))
+        for operands in neighbours | {(b, a) for a, b in neighbours}:
+            worded |= {probe.id for probe in by_operands.get(operands, ()) if probe.question in text}
     found = []
-    for kind in PROBE_KINDS:
-        operator = {"addition": "+", "subtraction": "-"}.get(kind, "*")
+    for kind, operator in _OPERATORS.items():
         of_kind = [probe for probe in probes if probe.kind == kind]
-        n_equations = sum(_canonical(operator, *probe.operands) in stated for probe in of_kind)
+        n_equations = sum(canonical(operator, *probe.operands) in stated for probe in of_kind)
         found.append(Overlap(kind, len(of_kind), sum(probe.id in worded for probe in of_kind), n_equations))
     return found
 
 
-def _probe(spec: DrillSpec, kind: ProbeKind, mark: str, operands: Operands, wording: int = 0) -> Probe:
-    family, (a, b) = _FAMILIES[mark], operands
-    steps = _WORK[mark](a, b)
-    name = f"{kind}/{a}{mark}{b}" + (f"/{family} {wording}" if wording else "")
+def _probe(spec: DrillSpec, kind: ProbeKind, operands: Operands, wording: int = 0) -> Probe:
+    operator, (a, b) = _OPERATORS[kind], operands
+    family = FAMILY_OF[operator]
+    steps = WORK[operator](a, b, False)
+    name = f"{kind}/{a}{operator}{b}" + (f"/{family} {wording}" if wording else "")
     question = QUESTIONS[family][wording].format(a, b)
     return Probe(kind, question, steps[-1][-1], operands, spec.rests_on_held_out(steps), name)
-
-
-def _shuffled(among: Sequence[Operands], kind: str, mark: str, seed: int) -> Iterator[Operands]:
-    """The operands in the seed's order, without 45+23 after 23+45."""
-    draw = seeds.python(f"probes {kind}", seed).random
-    seen: set[tuple[str, int, int]] = set()
-    for operands in sorted(among, key=lambda _: draw()):
-        if _canonical(mark, *operands) not in seen:
-            seen.add(_canonical(mark, *operands))
-            yield operands
-
-
-def _canonical(mark: str, a: int, b: int) -> tuple[str, int, int]:
-    return (mark, b, a) if mark in "+*" and a > b else (mark, a, b)
-
-
-def _neighbours(text: str) -> Iterator[Operands]:
-    """Pairs of consecutive numbers, in both orders, because a question may name its second operand first."""
-    for a, b in pairwise(map(int, _NUMBER.findall(text))):
-        yield a, b
-        yield b, a

@@ -10,15 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from workings.arithmetic.answers import answer_in
 from workings.arithmetic.chain import Step, Unreadable, read_chain
 from workings.errors import BadInput
 
-Format = Literal["json lines", "json list", "icot"]
 ANSWER_MARK = "####"
+Parts = tuple[str, str, str]
+"""Question, text of the chain, answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +103,8 @@ def read_problems(path: str | Path, strict: bool = False, limit: int | None = No
     """
     path = Path(path)
     text = text_in(path)
-    rows = _ROWS[_format_of(text, path)]
     read = ProblemFile()
-    for line, row in rows(text, path):
+    for line, row in _rows(text, path):
         if limit is not None and len(read.problems) >= limit:
             break
         try:
@@ -136,37 +137,28 @@ def _problem(question: str, chain: str, answer: str, source: str) -> Problem:
         raise ValueError("the question is empty")
     if answer_in(answer) is None:
         raise ValueError(f"the answer {answer[:60]!r} holds no number")
-    if not _is_unicode(question + chain + answer):
-        raise ValueError("the row holds half of a surrogate pair (\\ud800 to \\udfff), which is no character")
-    return Problem(question, _steps(chain), answer, source)
-
-
-def _steps(chain: str) -> tuple[Step, ...]:
+    try:
+        (question + chain + answer).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "the row holds half of a surrogate pair (\\ud800 to \\udfff), which is no character"
+        ) from error
     steps = read_chain(chain)
     for step in steps:
         try:
             _ = step.value
         except (Unreadable, ZeroDivisionError) as reason:
             raise ValueError(f"the step <<{step.expression}={step.result}>> has no number as its result") from reason
-    return steps
+    return Problem(question, steps, answer, source)
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _parts_of_row(row: Any) -> tuple[str, str, str]:
-    """(question, text of the chain, answer)."""
+def _parts_of_row(row: Any) -> Parts:
     if not isinstance(row, Mapping):
         raise ValueError(f"the row is a {type(row).__name__}, not an object with 'question' and 'answer'")
     question, answer = _text_field(row, "question"), _text_field(row, "answer")
-    body, mark, after = answer.rpartition(ANSWER_MARK)
+    body, hashes, after = answer.rpartition(ANSWER_MARK)
     chain = next((_chain_text(row[name], name) for name in ("steps", "cot", "full_solution") if row.get(name)), body)
-    if not mark and "<<" in answer:
+    if not hashes and "<<" in answer:
         raise ValueError(f"the answer has steps and no {ANSWER_MARK} before its number")
     return question, chain, after
 
@@ -181,7 +173,7 @@ def _text_field(row: Mapping[str, Any], name: str) -> str:
 
 
 def _chain_text(value: Any, name: str) -> str:
-    """The text of a chain; a step of a list may come without its marks, as `6*9=54`."""
+    """The text of a chain; a step of a list may come without its brackets, as `6*9=54`."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
@@ -189,26 +181,37 @@ def _chain_text(value: Any, name: str) -> str:
     return " ".join(step if "<<" in step else f"<<{step.strip()}>>" for step in value)
 
 
-Row = Callable[[], tuple[str, str, str]]
-"""Reads one row when called, and raises ValueError for a malformed one."""
-
-
-def _json_lines(text: str, path: Path) -> Iterator[tuple[int, Row]]:
+def _rows(text: str, path: Path) -> Iterator[tuple[int, Callable[[], Parts]]]:
+    """The rows of a file, each as its line and a function that reads it, which raises ValueError for a malformed row."""
+    start = text.lstrip()
+    if start.startswith("["):
+        for number, row in _json_list(text, path):
+            yield number, partial(_parts_of_row, row)
+        return
+    if start.startswith("{"):
+        parts_of = _parts_of_json
+    elif any("||" in line for _, line in numbered_lines(text)):
+        parts_of = _parts_of_line
+    else:
+        raise BadInput(
+            f"{path}: not a format of problems; it starts with {start[:40]!r}. Give JSON lines or a JSON list with "
+            "'question' and 'answer' (GSM8K, GSM8k-Aug, Coconut), or lines 'question||<<6*9=54>> #### 54' (iCoT)"
+        )
     for number, line in numbered_lines(text):
-        yield number, lambda line=line: _parts_of_row(_json(line))
+        yield number, partial(parts_of, line)
 
 
-def _json(line: str) -> Any:
+def _parts_of_json(line: str) -> Parts:
     try:
-        return json.loads(line)
+        return _parts_of_row(json.loads(line))
     except json.JSONDecodeError as broken:
         raise ValueError(f"not JSON: {broken.msg} at character {broken.pos + 1}") from broken
     except RecursionError as broken:
         raise ValueError("not a row: its JSON nests too deeply") from broken
 
 
-def _json_list(text: str, path: Path) -> Iterator[tuple[int, Row]]:
-    """The elements with the lines they start on. Broken JSON has no next row to go on from, so it is fatal."""
+def _json_list(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+    """The elements of a list with the lines they start on. Broken JSON has no next row to go on from, so it is fatal."""
     decoder = json.JSONDecoder()
     at, line = _skip(text, text.index("[") + 1), 1
     counted = 0
@@ -218,7 +221,7 @@ def _json_list(text: str, path: Path) -> Iterator[tuple[int, Row]]:
             row, at = decoder.raw_decode(text, at)
         except (json.JSONDecodeError, RecursionError) as broken:
             raise BadInput(f"{path}:{line}: the JSON list breaks in the row that starts here: {broken}") from broken
-        yield line, lambda row=row: _parts_of_row(row)
+        yield line, row
         at = _skip(text, at)
         if text.startswith(",", at):
             at = _skip(text, at + 1)
@@ -234,40 +237,14 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
-def _icot(text: str, path: Path) -> Iterator[tuple[int, Row]]:
-    for number, line in numbered_lines(text):
-        yield number, lambda line=line: _parts_of_line(line)
-
-
-def _parts_of_line(line: str) -> tuple[str, str, str]:
+def _parts_of_line(line: str) -> Parts:
     question, bars, rest = line.rpartition("||")
     if not bars:
         raise ValueError("no '||' between question and chain")
-    chain, mark, answer = rest.rpartition(ANSWER_MARK)
-    if not mark:
+    chain, hashes, answer = rest.rpartition(ANSWER_MARK)
+    if not hashes:
         raise ValueError(f"no '{ANSWER_MARK}' before the answer")
     return question, chain, answer
-
-
-_ROWS: dict[Format, Callable[[str, Path], Iterator[tuple[int, Row]]]] = {
-    "json lines": _json_lines,
-    "json list": _json_list,
-    "icot": _icot,
-}
-
-
-def _format_of(text: str, path: Path) -> Format:
-    start = text.lstrip()
-    if start.startswith("["):
-        return "json list"
-    if start.startswith("{"):
-        return "json lines"
-    if any("||" in line for _, line in numbered_lines(text)):
-        return "icot"
-    raise BadInput(
-        f"{path}: not a format of problems; it starts with {start[:40]!r}. Give JSON lines or a JSON list with "
-        "'question' and 'answer' (GSM8K, GSM8k-Aug, Coconut), or lines 'question||<<6*9=54>> #### 54' (iCoT)"
-    )
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -99,11 +99,10 @@ def expand(text: str, vocabulary: FactVocabulary = GPT2_MUL) -> str:
     A token stays where its equation could not be read back as that: beside a digit, an operator or another token, in code.
     (`8/<MUL_2_4_8>`, as the seeds' modes write it, is worth 1; `8/2*4=8` is not.)
     """
-    equations, code = equations_of(vocabulary, bare=False), None
+    equations = equations_of(vocabulary, bare=False)
     pieces, at = [], 0
     for start, end, fact in tokens_in(text, vocabulary):
-        code = code or code_spans(text)
-        if equations.binding(text, start, end) or start in code:
+        if equations.binding(text, start, end) or start in code_spans(text):
             continue
         currency = "" if currency_after(text, end) else currency_before(text, start)
         before = start - len(currency)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from workings.arithmetic.facts import TOKEN
 
@@ -42,17 +43,19 @@ class Spans:
         return place >= 0 and at < self.ends[place]
 
 
+@lru_cache(maxsize=1)  # the equations of a text are decided one after the other; most texts hold none
 def code_spans(text: str) -> Spans:
     """Find code as Markdown and HTML mark it: fenced, inline, tagged.
 
     A fence or tag that is never closed goes on to the end of the text, a backtick to the end of its paragraph. One pass,
-    however long the text and however many marks are left open.
+    however long the text and however many fences and backticks are left open.
     """
     fenced = list(_fenced(text)) if "```" in text or "~~~" in text else []
     inline = _inline(text, fenced) if "`" in text else ()
     return Spans([*fenced, *inline, *(found.span() for found in _TAGGED.finditer(text))])
 
 
+@lru_cache(maxsize=1)
 def indented_lines(text: str) -> Spans:
     """Find lines that begin with a tab or four spaces: code in Markdown, though it may be a mere quotation."""
     return Spans(found.span() for found in _INDENTED.finditer(text))
@@ -219,7 +222,7 @@ def binding_on_right(text: str, at: int) -> str | None:
 
 
 def text_beside(text: str, start: int, end: int) -> tuple[int, int]:
-    """Where the text left of `start:end` ends and the text right of it begins, past brackets, quotes, `$` and spaces."""
+    """The end of the text left of `start:end` and the start of the text right of it, past brackets, quotes, `$` and spaces."""
     for _ in range(_DEEPEST):
         before = start, end
         start = text_ends_before(text, _before_openers(text, start))
@@ -230,12 +233,12 @@ def text_beside(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def ends_alone(text: str, at: int) -> bool:
-    """Whether a sentence, a line, or a part of one set off by punctuation ends at `at`."""
+    """True if a sentence, a line, or a part of one set off by punctuation ends at `at`."""
     return _ENDS_ALONE.match(text, at) is not None
 
 
-def is_asked_for(text: str, at: int) -> bool:
-    """Whether the words before `at` ask for a calculation."""
+def is_requested(text: str, at: int) -> bool:
+    """True if the words before `at` ask for a calculation."""
     return _CUE.search(text, max(0, at - 24), at) is not None
 
 
@@ -247,7 +250,7 @@ def currency_before(text: str, at: int) -> str:
 
 
 def currency_after(text: str, at: int) -> bool:
-    """Whether a currency sign begins at `at`: the end of a formula in LaTeX, or `54€`."""
+    """True if a currency sign begins at `at`: the end of a formula in LaTeX, or `54€`."""
     return text[at : at + 1] in CURRENCIES and at < len(text)
 
 
@@ -301,7 +304,7 @@ def _touching_right(text: str, at: int) -> str | None:
 
 
 def _on_left(text: str, stop: int) -> str | None:
-    """Whether a bracket, colon, quote or word, separated by spaces, binds what follows."""
+    """The reason why a bracket, colon, quote or word, separated by spaces, binds the text after it; else None."""
     last = text[stop - 1]
     if last == ")" or last == "]":
         return EXPRESSION
@@ -339,7 +342,7 @@ def _word_on_right(text: str, start: int) -> str | None:
 
 
 def _is_a_part(text: str, stop: int) -> bool:
-    """Whether `… of` takes a part of what follows: `50% of`, `2 of`, `a third of`."""
+    """True if `… of` takes a part of what follows: `50% of`, `2 of`, `a third of`."""
     if stop == 0:
         return False
     return _number_ends(text, stop) or text[stop - 1] in "%％" or _last_word(text, stop) in _PARTS
@@ -354,7 +357,7 @@ def _last_word(text: str, stop: int) -> str:
 
 
 def _number_ends(text: str, stop: int) -> bool:
-    """Whether a number, or a fact's token, ends at `stop`."""
+    """True if a number, or a fact's token, ends at `stop`."""
     if stop == 0:
         return False
     if text[stop - 1] != ">":

@@ -6,6 +6,7 @@ and rejecting what leaves the range would give easy problems: long chains surviv
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from math import gcd
 from typing import NamedTuple, TypeVar
@@ -13,6 +14,12 @@ from typing import NamedTuple, TypeVar
 from workings.arithmetic.chain import Step
 
 T = TypeVar("T")
+OPERATORS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.floordiv,  # only where the division comes out even
+}
 Draw = Callable[[], float]
 """A uniform float in [0, 1): one cheap call, where `random.choice` costs ten times as much."""
 
@@ -44,7 +51,7 @@ class ValueRange(NamedTuple):
         return least + multiple * int(draw() * ((most - least) // multiple + 1)) if least <= most else None
 
     def holds(self, value: int) -> bool:
-        """Whether `value` is one of them."""
+        """True if `value` is one of them."""
         return self.least <= value <= self.most and value % self.multiple == 0
 
 
@@ -63,18 +70,17 @@ class IntegerLine:
         """The values allowed before each planned step, and for the last result [steps + 1]."""
         admissible = [ValueRange(self.low, self.high)]
         for operation, factor in reversed(planned):
-            admissible.append(self._before(operation, factor, admissible[-1].tight()).clipped(self.low, self.high))
+            least, most, multiple = admissible[-1].tight()
+            if operation == "*":
+                before = ValueRange(max(1, -(-least // factor)), most // factor, multiple // gcd(multiple, factor))
+            elif operation == "/":
+                before = ValueRange(max(1, least) * factor, most * factor, multiple * factor)
+            elif operation == "+":
+                before = ValueRange(least - self.most_addend, most - self.least_addend)
+            else:
+                before = ValueRange(least + self.least_addend, most + self.most_addend)
+            admissible.append(before.clipped(self.low, self.high))
         return admissible[::-1]
-
-    def _before(self, operation: str, factor: int, after: ValueRange) -> ValueRange:
-        least, most, multiple = after
-        if operation == "*":
-            return ValueRange(max(1, -(-least // factor)), most // factor, multiple // gcd(multiple, factor))
-        if operation == "/":
-            return ValueRange(max(1, least) * factor, most * factor, multiple * factor)
-        if operation == "+":
-            return ValueRange(least - self.most_addend, most - self.least_addend)
-        return ValueRange(least + self.least_addend, most + self.most_addend)
 
     def start(self, draw: Draw, allowed: ValueRange) -> int | None:
         return allowed.clipped(2, self.high).drawn(draw)
@@ -83,10 +89,9 @@ class IntegerLine:
         """The operand and the result of one step from `value`; None where no allowed result can be reached."""
         operation, factor = one
         if operation in "*/":
-            result = value * factor if operation == "*" else value // factor
+            result = OPERATORS[operation](value, factor)
             return (factor, result) if allowed.holds(result) else None
-        sign = 1 if operation == "+" else -1
-        ends = value + sign * self.least_addend, value + sign * self.most_addend
+        ends = [OPERATORS[operation](value, addend) for addend in (self.least_addend, self.most_addend)]
         result = allowed.clipped(min(ends), max(ends)).drawn(draw)
         return None if result is None else (abs(result - value), result)
 
@@ -110,19 +115,10 @@ class ModularRing:
     def step(self, draw: Draw, value: int, one: PlannedStep, allowed: ValueRange) -> tuple[int, int] | None:
         operation, factor = one
         operand = factor or self.least_addend + int(draw() * (self.most_addend - self.least_addend + 1))
-        return operand, apply(value, operation, operand) % self.places
+        return operand, OPERATORS[operation](value, operand) % self.places
 
     def written(self, value: int, operation: str, operand: int, result: int) -> Step:
         """`18+5-20=3`: the wrap is part of the sum, so that the step is true of integers."""
-        wrap = apply(value, operation, operand) - result
-        shown = f"-{wrap}" if wrap > 0 else f"+{-wrap}" if wrap < 0 else ""
+        wrap = OPERATORS[operation](value, operand) - result
+        shown = f"{-wrap:+}" if wrap else ""
         return Step(f"{value}{operation}{operand}{shown}", str(result))
-
-
-def apply(value: int, operation: str, operand: int) -> int:
-    """The result of one operation on whole numbers; a division must come out even."""
-    if operation == "+":
-        return value + operand
-    if operation == "-":
-        return value - operand
-    return value * operand if operation == "*" else value // operand

@@ -1,4 +1,4 @@
-"""What a language model answers: HellaSwag, GSM8K and arithmetic probes, item by item.
+"""The benchmarks of a language model: HellaSwag, GSM8K and arithmetic probes, item by item.
 
 The public names are listed in `__init__.pyi` and imported when they are first used (docs/decisions/0009).
 """

@@ -21,7 +21,7 @@ N_DOCUMENTS = 100_000  # of drills; they repeat a few templates, so more of them
 
 @dataclass(frozen=True)
 class Contamination:
-    """How many probes the training text showed.
+    """The overlap of the probes with the training text.
 
     Attributes:
         about: One sentence: which corpus was searched, or why none was.

@@ -1,14 +1,14 @@
 """A model and tasks → outcomes item by item, measures with intervals, and files in lm-eval's form, all in one Run.
 
-Every model is asked the same items in the same words. A limit leaves out the last items, and the result says of how many.
+Every model gets the same items in the same words. A limit keeps the first items; the result gives both counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
@@ -26,14 +26,13 @@ from workings.run import Run, RunRecord
 if TYPE_CHECKING:
     from workings.models.language import LanguageModel
 
-ItemT = TypeVar("ItemT")
 Summary = GSM8KMeasures | dict[str, HellaSwagMeasures] | dict[str, ProbeMeasures]
 _CHUNK = 500  # items between two steps of the progress display; chunks decide nothing
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a run keeps in results/ for a task, beside the outcomes.
+    """A task's file in the results/ of a run.
 
     Attributes:
         model: The model as the user named it; `fingerprint` is the sha256 of what decides its outputs.
@@ -62,45 +61,28 @@ class TaskResult:
         """Every number with an interval by its dotted name: `accuracy`, `karpathy.acc_norm`, `table.worked`."""
         groups = self.summary if isinstance(self.summary, dict) else {"": self.summary}
         named = {
-            f"{group}.{field.name}".lstrip("."): getattr(of, field.name)
-            for group, of in groups.items()
-            for field in fields(of)
+            f"{group}.{field.name}".lstrip("."): getattr(measures, field.name)
+            for group, measures in groups.items()
+            for field in fields(measures)
         }
         return {name: value for name, value in named.items() if isinstance(value, Measure)}
 
 
-@dataclass(frozen=True)
-class Task(Generic[ItemT]):
-    """The functions of a benchmark's module, which all have the same signatures."""
+class Benchmark(Protocol):
+    """The functions of a benchmark's module; an item is whatever its `load_items` returns."""
 
-    load_items: Callable[[Settings], list[ItemT]]
-    judge_items: Callable[[LanguageModel, Sequence[ItemT], Settings], pl.DataFrame]
-    summarize: Callable[[pl.DataFrame], Summary]
-    lm_eval_tasks: Callable[[Sequence[ItemT], pl.DataFrame, int, Settings], list[LmEvalTask]]
-    source: Callable[[Sequence[ItemT], Settings], str]
-    notes: Callable[[LanguageModel, pl.DataFrame, Settings], list[str]] = lambda *_: []
-    other_outcomes: Callable[[pl.DataFrame], dict[str, pl.DataFrame]] = lambda _: {}
+    def load_items(self, settings: Settings) -> list[Any]: ...
+    def judge_items(self, model: LanguageModel, items: Sequence[Any], settings: Settings) -> pl.DataFrame: ...
+    def summarize(self, outcomes: pl.DataFrame) -> Summary: ...
+    def other_outcomes(self, outcomes: pl.DataFrame) -> dict[str, pl.DataFrame]: ...
+    def source(self, items: Sequence[Any], settings: Settings) -> str: ...
+    def notes(self, model: LanguageModel, outcomes: pl.DataFrame, settings: Settings) -> list[str]: ...
+    def lm_eval_tasks(
+        self, items: Sequence[Any], outcomes: pl.DataFrame, n_all: int, settings: Settings
+    ) -> list[LmEvalTask]: ...
 
 
-TASKS: dict[TaskName, Task[Any]] = {
-    "hellaswag": Task(
-        hellaswag.load_items,
-        hellaswag.judge_items,
-        hellaswag.summarize,
-        hellaswag.lm_eval_tasks,
-        hellaswag.source,
-        hellaswag.notes,
-    ),
-    "gsm8k": Task(gsm8k.load_items, gsm8k.judge_items, gsm8k.summarize, gsm8k.lm_eval_tasks, gsm8k.source, gsm8k.notes),
-    "probes": Task(
-        probes.load_items,
-        probes.judge_items,
-        probes.summarize,
-        probes.lm_eval_tasks,
-        probes.source,
-        other_outcomes=probes.other_outcomes,
-    ),
-}
+TASKS: dict[TaskName, Benchmark] = {"hellaswag": hellaswag, "gsm8k": gsm8k, "probes": probes}
 Items = dict[TaskName, list[Any]]
 """All items of each task."""
 
@@ -161,7 +143,7 @@ def name_at(name: str, step: int | None) -> str:
 
 
 def is_judged(run: Run, tasks: Iterable[TaskName], step: int) -> bool:
-    """Whether the run has the results of all these tasks for the checkpoint of a step."""
+    """True if the run has the results of all these tasks for the checkpoint of a step."""
     return all((run.path / "results" / f"{name_at(task, step)}.json").is_file() for task in tasks)
 
 

@@ -27,7 +27,7 @@ from workings.errors import BadInput
 from workings.evals.lm_eval_files import LmEvalTask, Sample
 from workings.evals.settings import TEMPLATES, Settings, encode_prompt, n_new_tokens
 from workings.judging.statistics import Measure
-from workings.text.datasets import Row, content_ids, load_problems, local_file, read_rows
+from workings.text.datasets import content_ids, load_problems, local_file, read_rows
 
 if TYPE_CHECKING:
     from workings.models.generation import Generation
@@ -94,26 +94,6 @@ def examples_for(reference: str | Path, n_items: int, n_fewshot: int) -> list[tu
 
 # ---- judged ------------------------------------------------------------------------------------------------------
 
-_SCHEMA = pl.Schema(
-    {
-        "id": pl.String,
-        "correct": pl.Boolean,
-        "strict": pl.Boolean,
-        "flexible": pl.Boolean,
-        "gold": pl.String,
-        "prediction": pl.String,
-        "strict_prediction": pl.String,
-        "flexible_prediction": pl.String,
-        "response": pl.String,
-        "prompt": pl.String,
-        "n_tokens": pl.Int64,
-        "n_facts": pl.Int64,
-        "ended": pl.String,
-        "truncated": pl.Boolean,
-        "cut": pl.Int64,
-    }
-)
-
 
 def judge_items(model: LanguageModel, items: Sequence[Item], settings: Settings) -> pl.DataFrame:
     """Answer every question greedily.
@@ -128,7 +108,7 @@ def judge_items(model: LanguageModel, items: Sequence[Item], settings: Settings)
     n_new = n_new_tokens(model, settings.max_new_tokens)
     answers = model.generate(ids, n_new, stop=template.stop, batch_size=settings.batch_size)
     rows = [_outcome(model, *one) for one in zip(items, prompts, answers, strict=True)]
-    return pl.DataFrame(rows, schema=_SCHEMA)
+    return pl.DataFrame(rows, schema_overrides={"prediction": pl.String})  # of which all may be None
 
 
 def _outcome(model: LanguageModel, item: Item, prompt: str, answer: Generation) -> dict[str, object]:
@@ -169,17 +149,22 @@ def summarize(outcomes: pl.DataFrame) -> GSM8KMeasures:
 
 def notes(model: LanguageModel, outcomes: pl.DataFrame, settings: Settings) -> list[str]:
     """Sentences for the report on what the model's few positions did."""
-    wanted = settings.max_new_tokens
-    if (most := n_new_tokens(model, wanted)) == wanted:
+    limit, most = settings.max_new_tokens, n_new_tokens(model, settings.max_new_tokens)
+    if most == limit:
         return []
     return [
-        f"answers have at most {most} new tokens where {wanted} were asked for: the model has {model.context_length} positions, "
+        f"answers have at most {most} new tokens where {limit} were asked for: the model has {model.context_length} positions, "
         "half of them for the prompt."
     ]
 
 
+def other_outcomes(outcomes: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """No measure but `correct` is compared between models."""
+    return {}
+
+
 def source(items: Sequence[Item], settings: Settings) -> str:
-    """Where the items come from and how they are asked."""
+    """The source of the items and their prompt, in words."""
     return f"{settings.gsm8k_data}, {settings.prompt} prompt, {settings.n_fewshot} worked examples"
 
 
@@ -247,24 +232,21 @@ def _read(reference: str | Path, split: str, seed: int = 0) -> list[Item]:
     """
     is_generated = str(reference).partition(":")[0] == "generated"
     path = None if is_generated else local_file(reference, split)
-    if not is_generated and (path is None or path.name.endswith((".jsonl", ".jsonl.gz"))):
-        rows = [_parts(row, place) for place, row in read_rows(reference, split)]
-    else:
+    rows: list[tuple[str, str, Fraction]] = []
+    if is_generated or (path is not None and not path.name.endswith((".jsonl", ".jsonl.gz"))):
         problems = load_problems(reference, split=split, seed=seed, strict=True).problems
         rows = [(problem.question, _written(problem), problem.value) for problem in problems]
+    else:
+        for place, row in read_rows(reference, split):
+            try:
+                problem = problem_of_row(row)
+                gold = problem.value
+            except ValueError as error:
+                raise BadInput(f"{place}: {error}; mend or delete the row") from error
+            answer = str(row["answer"])
+            rows.append((str(row["question"]), answer if "####" in answer else _written(problem), gold))
     ids = content_ids([question, answer] for question, answer, _ in rows)
     return [Item(id, *row) for id, row in zip(ids, rows, strict=True)]
-
-
-def _parts(row: Row, place: str) -> tuple[str, str, Fraction]:
-    """Question, written answer and its number in a row."""
-    try:
-        problem = problem_of_row(row)
-        gold = problem.value
-    except ValueError as error:
-        raise BadInput(f"{place}: {error}; mend or delete the row") from error
-    answer = str(row["answer"])
-    return str(row["question"]), answer if "####" in answer else _written(problem), gold
 
 
 def _written(problem: Problem) -> str:
@@ -277,8 +259,8 @@ def _training(reference: str | Path) -> list[Item]:
     """The problems that worked examples are drawn from: the training split, or `train.jsonl` beside a file."""
     path = Path(reference).expanduser()
     if path.is_file():
-        beside = [path.with_name(name) for name in ("train.jsonl", "train.jsonl.gz")]
-        found = next((file for file in beside if file.is_file() and file != path), None)
+        siblings = [path.with_name(name) for name in ("train.jsonl", "train.jsonl.gz")]
+        found = next((file for file in siblings if file.is_file() and file != path), None)
         if found is None:
             raise BadInput(f"worked examples need training problems, and no train.jsonl lies beside {path}")
         return _read(found, "train")

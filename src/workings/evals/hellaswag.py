@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 Length = Literal["total", "tokens", "characters", "bytes"]
 LENGTHS: tuple[Length, ...] = get_args(Length)
-"""What a log-probability may be divided by before endings are compared; by nothing in `total`."""
+"""The lengths that a log-probability may be divided by before endings are compared; `total` divides by nothing."""
 NORM: dict[Convention, Length] = {"karpathy": "tokens", "lm-eval": "characters"}
-"""What each convention's acc_norm divides by. lm-eval counts characters, and calls the count of bytes acc_bytes."""
+"""The length by which each convention's acc_norm divides. lm-eval counts characters, and calls the count of bytes acc_bytes."""
 NONE = -1
 """The ending chosen of an item that was not judged."""
 
@@ -48,7 +48,7 @@ class Item:
 
     @property
     def is_original(self) -> bool:
-        """Whether the row has the two parts of its context, as the hub's rows have."""
+        """True if the row has the two parts of its context, as the hub's rows have."""
         return "ctx_a" in self.row and "ctx_b" in self.row
 
     def text(self, convention: Convention) -> tuple[str, list[str]]:
@@ -86,7 +86,7 @@ def load_items(settings: Settings) -> list[Item]:
 
 
 def variant_of(items: Sequence[Item]) -> str:
-    """Which text these items are: the hub's rows, or rows that lost the parts of their contexts."""
+    """The origin of these items: the hub's rows, or rows that lost the parts of their contexts."""
     return "hub rows" if all(item.is_original for item in items) else "local rows without ctx_a and ctx_b"
 
 
@@ -97,19 +97,8 @@ def tidied(text: str) -> str:
 
 # ---- judged ------------------------------------------------------------------------------------------------------
 
-_SCHEMA = pl.Schema(
-    {
-        "id": pl.String,
-        "condition": pl.String,
-        "correct": pl.Boolean,
-        "label": pl.Int64,
-        **{f"by_{length}": pl.Int64 for length in LENGTHS},
-        "totals": pl.List(pl.Float64),
-        "greedy": pl.List(pl.Boolean),
-        "n_tokens": pl.List(pl.Int64),
-        "cut": pl.Int64,
-    }
-)
+# An item that was not judged has empty lists.
+_LISTS = {"totals": pl.List(pl.Float64), "greedy": pl.List(pl.Boolean), "n_tokens": pl.List(pl.Int64)}
 
 
 def judge_items(model: LanguageModel, items: Sequence[Item], settings: Settings) -> pl.DataFrame:
@@ -130,7 +119,7 @@ def judge_items(model: LanguageModel, items: Sequence[Item], settings: Settings)
         endings = [four if max(map(len, four)) <= model.context_length else [] for _, four in encoded]
         scored = model.logprobs(contexts, endings, settings.batch_tokens)
         rows = [_outcome(item, convention, four) for item, four in zip(items, scored, strict=True)]
-        frames.append(pl.DataFrame(rows, schema=_SCHEMA))
+        frames.append(pl.DataFrame(rows, schema_overrides=_LISTS))
     return pl.concat(frames)
 
 
@@ -192,8 +181,13 @@ def notes(model: LanguageModel, outcomes: pl.DataFrame, settings: Settings) -> l
     ]
 
 
+def other_outcomes(outcomes: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """No measure but `correct` is compared between models."""
+    return {}
+
+
 def source(items: Sequence[Item], settings: Settings) -> str:
-    """Where the items come from, and whether they are the hub's rows."""
+    """The source of the items, in words, and whether they are the hub's rows."""
     return f"{settings.hellaswag_data} ({variant_of(items)})"
 
 

@@ -31,7 +31,7 @@ class Sample:
     Attributes:
         doc_id: Index of the item.
         doc: The item as its data set has it.
-        arguments: For each request to the model, what it was asked: (context, continuation), or (prompt, settings).
+        arguments: For each request to the model, its parts: (context, continuation), or (prompt, settings).
         responses: For each request, the text, or (log-probability, whether it is the greedy one).
         filtered: What the filter made of the responses.
         metrics: Each metric of the item.

@@ -11,7 +11,7 @@ Five measures of one question, the same words in every arm:
 The probability of a value is the sum over all ways to write it: in digits, and, where a model has fact tokens, as any fact of
 that value. So direct, worked, forced and value ask every arm the same. *equation* does not: an arm without fact tokens writes a
 fact in characters (in either order of the factors) and succeeds largely by copying the question's numbers, while a fact token
-must be known whole. Read it within an arm, or beside value.
+must be known whole. Read it within an arm, or next to *value*.
 """
 
 from __future__ import annotations
@@ -43,11 +43,10 @@ N_WORKED = 96
 CHOSEN_AMONG = ("table", "held-out facts")
 """The kinds of probe whose right answer is one of the facts, so that it can be chosen among them."""
 OTHER_OUTCOMES = {"worked": "worked", "value_choice": "value_correct"}
-"""Columns that models are compared by, beside the direct answer. *equation* is not one: it asks arms different things."""
+"""Columns that models are compared by, as well as the direct answer; not *equation*, which differs between arms."""
 
-_FAMILIES = {"addition": "ADD", "subtraction": "SUB"}  # all others are products
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
-_ROWS = 64  # prompts whose log-probabilities over the whole vocabulary are held at once
+_ROWS = 64  # prompts whose log-probabilities over the whole vocabulary are in memory at once
 
 
 @dataclass(frozen=True)
@@ -83,38 +82,16 @@ def load_items(settings: Settings) -> list[Probe]:
     return probes(settings.drills, seed=settings.probe_seed)
 
 
-_SCHEMA = pl.Schema(
-    {
-        "id": pl.String,
-        "condition": pl.String,
-        "correct": pl.Boolean,
-        "held_out": pl.Boolean,
-        "question": pl.String,
-        "answer": pl.Int64,
-        "prediction": pl.String,
-        "response": pl.String,
-        "n_facts": pl.Int64,
-        "worked": pl.Boolean,
-        "worked_prediction": pl.String,
-        "worked_response": pl.String,
-        "worked_facts": pl.Int64,
-        "worked_truncated": pl.Boolean,
-        "probability": pl.Float64,
-        "rank": pl.Int64,
-        "fact_probability": pl.Float64,
-        "fact_rank": pl.Int64,
-        **{
-            f"{choice}_{column}": kind
-            for choice in ("value", "equation")
-            for column, kind in {
-                "correct": pl.Boolean,
-                "choice": pl.String,
-                "rank": pl.Int64,
-                "share": pl.Float64,
-            }.items()
-        },
-    }
-)
+_CHOICE = {"correct": pl.Boolean, "choice": pl.String, "rank": pl.Int64, "share": pl.Float64}
+_CHOICES = {f"{choice}_{name}": kind for choice in ("value", "equation") for name, kind in _CHOICE.items()}
+_NULLABLE = {
+    "prediction": pl.String,
+    "worked_prediction": pl.String,
+    "fact_probability": pl.Float64,
+    "fact_rank": pl.Int64,
+    **_CHOICES,
+}
+"""The columns of which all rows may be None."""
 
 
 def judge_items(model: LanguageModel, items: Sequence[Probe], settings: Settings, choices: bool = True) -> pl.DataFrame:
@@ -135,9 +112,9 @@ def judge_items(model: LanguageModel, items: Sequence[Probe], settings: Settings
     worked = model.generate(free, n_new_tokens(model, N_WORKED), stop=(*template.stop, "\n\n"), batch_size=batch_size)
     answers = [_answers(model, *one) for one in zip(items, direct, worked, strict=True)]
     likely = _forced(model, items, forced, batch_tokens)
-    chosen = _choices(model, items, free, forced, batch_tokens) if choices else [{} for _ in items]
-    rows = [a | b | c for a, b, c in zip(answers, likely, chosen, strict=True)]
-    return pl.DataFrame(rows, schema=_SCHEMA)
+    chosen = _chosen(model, items, free, forced, batch_tokens) if choices else [{} for _ in items]
+    rows = [a | b | dict.fromkeys(_CHOICES) | c for a, b, c in zip(answers, likely, chosen, strict=True)]
+    return pl.DataFrame(rows, schema_overrides=_NULLABLE)
 
 
 # ---- direct and worked answers -------------------------------------------------------------------------------------
@@ -178,9 +155,8 @@ def _forced(
     spellings = [_spellings(model, probe.answer) for probe in items]
     scored = model.logprobs(forced, spellings, batch_tokens)
     ranks = _ranks(model, forced, [ways[0][0] for ways in spellings], batch_tokens)
-    asked = [Fact.of(*probe.operands, family=_FAMILIES.get(probe.kind, "MUL")) for probe in items]
     vocabulary = model.facts or ()
-    facts = [model.encode(f" {fact.token}") if fact in vocabulary else None for fact in asked]
+    facts = [model.encode(f" {probe.fact.token}") if probe.fact in vocabulary else None for probe in items]
     behind = [prompt + (fact[:-1] if fact else []) for prompt, fact in zip(forced, facts, strict=True)]
     fact_ranks = _ranks(model, behind, [fact[-1] if fact else None for fact in facts], batch_tokens)
     for ways, one, rank, fact, fact_rank in zip(spellings, scored, ranks, facts, fact_ranks, strict=True):
@@ -195,27 +171,27 @@ def _forced(
 
 def _spellings(model: LanguageModel, value: int) -> list[list[int]]:
     """Ids of the ways to write a value after `is`: in digits first, then each fact token of that value."""
-    facts = [fact for fact in model.facts or () if fact.value == value]
+    facts = [fact for fact in model.facts or () if fact.result == value]
     return [model.encode(f" {value}"), *(model.encode(f" {fact.token}") for fact in facts)]
 
 
 def _ranks(
-    model: LanguageModel, prompts: Sequence[list[int]], wanted: Sequence[int | None], batch_tokens: int
+    model: LanguageModel, prompts: Sequence[list[int]], targets: Sequence[int | None], batch_tokens: int
 ) -> list[int | None]:
-    """Rank of the wanted id after each prompt, 1 being the likeliest; None where none is wanted."""
+    """Rank of the target id after each prompt, 1 being the likeliest; None where there is no target."""
     ranks: list[int | None] = [None] * len(prompts)
-    rows = [i for i, id in enumerate(wanted) if id is not None]
+    rows = [i for i, id in enumerate(targets) if id is not None]
     for some in (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)):
         logprobs = model.next_logprobs([prompts[i] for i in some], batch_tokens)
         for i, row in zip(some, logprobs, strict=True):
-            ranks[i] = 1 + int((row > row[wanted[i]]).sum())
+            ranks[i] = 1 + int((row > row[targets[i]]).sum())
     return ranks
 
 
 # ---- restricted choice -------------------------------------------------------------------------------------------
 
 
-def _choices(
+def _chosen(
     model: LanguageModel,
     items: Sequence[Probe],
     free: Sequence[list[int]],
@@ -227,7 +203,7 @@ def _choices(
     places = [i for i, probe in enumerate(items) if probe.kind in CHOSEN_AMONG]
     if not places:
         return rows
-    values = sorted({fact.value for fact in GPT2_MUL})
+    values = sorted({fact.result for fact in GPT2_MUL})
     by_value = {str(value): _spellings(model, value) for value in values}
     by_equation = {fact.equation: _equations(model, fact) for fact in GPT2_MUL}
     for choice, prompts, options in (("value", forced, by_value), ("equation", free, by_equation)):
@@ -236,7 +212,7 @@ def _choices(
         scored = model.logprobs([prompts[i] for i in places], [ways] * len(places), batch_tokens)
         for i, row in zip(places, scored, strict=True):
             logs = np.logaddexp.reduceat([one.total for one in row], starts)  # over all spellings of an option
-            right = names.index(str(items[i].answer) if choice == "value" else Fact.of(*items[i].operands).equation)
+            right = names.index(str(items[i].answer) if choice == "value" else items[i].fact.equation)
             rows[i] |= {
                 f"{choice}_correct": bool(logs.argmax() == right),
                 f"{choice}_choice": names[int(logs.argmax())],
@@ -251,7 +227,7 @@ def _equations(model: LanguageModel, fact: Fact) -> list[list[int]]:
     if model.facts is not None and fact in model.facts:
         return [model.encode(f" {fact.token}")]
     a, b = fact.operands
-    return [model.encode(f" {one}*{other}={fact.value}") for one, other in dict.fromkeys([(a, b), (b, a)])]
+    return [model.encode(f" {one}*{other}={fact.result}") for one, other in dict.fromkeys([(a, b), (b, a)])]
 
 
 # ---- measures ----------------------------------------------------------------------------------------------------
@@ -287,14 +263,19 @@ def _measures(rows: pl.DataFrame) -> ProbeMeasures:
 
 
 def other_outcomes(outcomes: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """The measures that models are compared by beside the direct answer: one row a probe, with `correct`, for each."""
+    """The measures other than the direct answer that models are compared by: for each, one row a probe, with `correct`."""
     frames = {name: outcomes.select("id", "condition", correct=column) for name, column in OTHER_OUTCOMES.items()}
     frames = {name: one.filter(pl.col("correct").is_not_null()) for name, one in frames.items()}
     return {name: one for name, one in frames.items() if len(one)}
 
 
+def notes(model: LanguageModel, outcomes: pl.DataFrame, settings: Settings) -> list[str]:
+    """A probe fits every model, so there is nothing to note."""
+    return []
+
+
 def source(items: Sequence[Probe], settings: Settings) -> str:
-    """How the probes are asked."""
+    """The probes and their prompt, in words."""
     return f"arithmetic probes, {settings.prompt} prompt"
 
 

@@ -1,4 +1,4 @@
-"""How models are asked and scored: settings, prompt templates, and a question → the ids that a model reads.
+"""Settings of the benchmarks, prompt templates, and a question → the ids that a model reads.
 
 Nothing here imports torch: `workings eval --help` and the Configs of experiments need the settings before any model is opened.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TaskName = Literal["hellaswag", "gsm8k", "probes"]
 Convention = Literal["karpathy", "lm-eval"]
-"""How HellaSwag is scored: see `evals.hellaswag`."""
+"""A scoring convention of HellaSwag: see `evals.hellaswag`."""
 PromptStyle = Literal["chat", "lm-eval"]
 HELLASWAG = "Rowan/hellaswag"
 GSM8K = "openai/gsm8k:main"
@@ -43,7 +43,7 @@ def checked_tasks(tasks: Iterable[str]) -> list[TaskName]:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """How a question and its answer stand in a text.
+    """The layout of a question and its answer in a text.
 
     Attributes:
         question: A format with one `%s`; it ends where the answer begins, without a space.
@@ -57,7 +57,7 @@ class PromptTemplate:
 
     def prompt(self, question: str, examples: tuple[tuple[str, str], ...] = ()) -> str:
         """Worked examples (question, answer), if any, then the question."""
-        before = "".join(f"{self.question % asked} {answer}\n\n" for asked, answer in examples)
+        before = "".join(f"{self.question % example} {answer}\n\n" for example, answer in examples)
         return before + self.question % question
 
 
@@ -69,7 +69,7 @@ TEMPLATES: dict[PromptStyle, PromptTemplate] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is asked; the same for all models that are to be compared."""
+    """Data, prompts and limits of the benchmarks; the same for all models that are to be compared."""
 
     hellaswag_data: str = fixed(HELLASWAG, "HellaSwag items: a hub id, a JSON-lines file, or a folder with one")
     conventions: tuple[Convention, ...] = fixed(
@@ -118,6 +118,6 @@ def opening_ids(model: LanguageModel) -> list[int]:
     return [] if isinstance(tokenizer, Tokenizer) else tokenizer.encode("")
 
 
-def n_new_tokens(model: LanguageModel, wanted: int) -> int:
-    """Tokens that an answer may have: `wanted`, or fewer where that leaves the prompt less than half of the positions."""
-    return min(wanted, model.context_length // 2)
+def n_new_tokens(model: LanguageModel, n_most: int) -> int:
+    """The number of tokens that an answer may have: `n_most`, or fewer, so that the prompt has half of the positions."""
+    return min(n_most, model.context_length // 2)

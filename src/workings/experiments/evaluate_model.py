@@ -11,7 +11,6 @@ are truncated, how many facts they hold. Stop rule: every item once, greedily. N
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,7 @@ UNTRAINED = "untrained"
 
 @dataclass(frozen=True)
 class Config:
-    """Which model, asked what."""
+    """The model, the benchmarks and how it is asked."""
 
     model: str | None = scientific(
         None, "model to judge: a hub id (gpt2), a Hugging Face folder, a checkpoint, a .gguf file, or untrained"
@@ -117,7 +116,7 @@ def kept_checkpoints(reference: str | Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def evaluate_model(config: Config, root: str | Path = "runs", overrides: Sequence[str] = ()) -> RunRecord:
+def evaluate_model(config: Config, root: str | Path = "runs") -> RunRecord:
     """Judge a model in a run named after it; a model that lies in a run of ours, after that run's arm and seed."""
     arm, seed = named_after(config.model or config.checkpoints or "")
     seeded = changed(config, {"seed": seed if seed is not None else config.seed})
@@ -129,7 +128,6 @@ def evaluate_model(config: Config, root: str | Path = "runs", overrides: Sequenc
         seeded,
         source=load("evaluate-model").file,
         inputs=inputs(seeded),
-        overrides=overrides,
         scale="full" if config.settings.limit is None else f"limit {config.settings.limit}",
     ) as run:
         run_arm(seeded, run)

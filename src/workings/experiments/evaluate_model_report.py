@@ -68,7 +68,7 @@ def chance(measure: str) -> float | None:
     if "acc" in measure.split(".")[-1] and "." in measure:
         return 0.25
     if measure.endswith("value_choice"):
-        return 1 / len({fact.value for fact in GPT2_MUL})
+        return 1 / len({fact.result for fact in GPT2_MUL})
     return 1 / len(GPT2_MUL) if measure.endswith("equation_choice") else None
 
 
@@ -103,8 +103,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     judged = _named([Judged.of(record) for record in records])
     compared = _compared(list(judged.values()))
     sections: list[Section] = [
-        *_shares(judged),
-        *_probe_tables(judged),
+        *_share_tables(judged),
         *_other_measures(judged),
         *curves(judged),
         *(comparison_sections(compared) if compared else ()),
@@ -184,18 +183,13 @@ def _rows(judged: dict[str, Judged], titles: dict[str, str]) -> list[Row]:
     ]
 
 
-def _shares(judged: dict[str, Judged]) -> Iterator[Section]:
-    columns = [Column("share", "share"), Column("chance", "share")]
+def _share_tables(judged: dict[str, Judged]) -> Iterator[Section]:
+    """HellaSwag and GSM8K with a row a measure and model; then one table a measure of the probes, with a row a kind and model."""
+    columns, caption = [Column("share", "share"), Column("chance", "share")], "Wilson intervals, 95 %."
     if rows := _rows(judged, TITLES):
-        yield Table("HellaSwag and GSM8K", columns, rows, "Wilson intervals, 95 %.", rows_are="measure", drawn="share")
-
-
-def _probe_tables(judged: dict[str, Judged]) -> Iterator[Section]:
-    """One table a measure of the probes: a row a kind and model."""
-    columns = [Column("share", "share"), Column("chance", "share")]
+        yield Table("HellaSwag and GSM8K", columns, rows, caption, rows_are="measure", drawn="share")
     for measure, title in PROBE_TITLES.items():
         if rows := _rows(judged, {f"{kind}.{measure}": kind for kind in _kinds(judged)}):
-            caption = "Wilson intervals, 95 %."
             yield Table(f"Arithmetic probes, {title}", columns, rows, caption, rows_are="kind of probe")
 
 
@@ -297,33 +291,26 @@ def _title(measure: str) -> str:
 
 
 def _conclusion(judged: dict[str, Judged], compared: Comparison | None) -> Conclusion:
-    """Whether any difference between several models holds, or whether the one model chooses better than chance."""
+    """The verdict on the differences between several models, or on whether the one model chooses better than chance."""
     if compared is not None:
         n_found, n = sum(pair.p_holm <= ALPHA for pair in compared.pairs), len(compared.pairs)
-        if not n_found:
-            return Conclusion(
-                f"No evidence of a difference in any of {n} paired comparisons (McNemar, Holm).", "undecided"
-            )
-        sentence = f"{n_found} of {n} paired comparisons differ beyond chance (McNemar, Holm at 5 %)."
-        return Conclusion(sentence, "holds")
+        if n_found:
+            sentence = f"{n_found} of {n} paired comparisons differ beyond chance (McNemar, Holm at 5 %)."
+            return Conclusion(sentence, "holds")
+        return Conclusion(f"No evidence of a difference in any of {n} paired comparisons (McNemar, Holm).", "undecided")
     if len(judged) > 1:
         return Conclusion("The trainings kept no step in common, so nothing is compared.", "undecided")
     ((name, one),) = judged.items()
-    return _beyond_chance(name, one.measures)
-
-
-def _beyond_chance(name: str, measures: dict[str, Measure]) -> Conclusion:
-    chosen = [m for m in measures if chance(m) is not None]
-    measure = next((m for m in [*HEADLINES, *chosen] if m in chosen), None)
-    guessing = chance(measure) if measure else None
-    if measure is None or guessing is None:
+    measure = next((m for m in [*HEADLINES, *one.measures] if m in one.measures and chance(m) is not None), "")
+    guessing = chance(measure)
+    if guessing is None:
         return Conclusion(f"{name} was judged; its numbers have no chance level to stand beside.", "undecided")
-    found = measures[measure]
-    says = (
+    found = one.measures[measure]
+    sentence = (
         f"{name} chooses right in {number(found.value, 'share')} % {interval(found.low, found.high, 'share')} of "
         f"{found.n:,} items ({_title(measure)}), where guessing gives {number(guessing, 'share')} %"
     )
     if found.low > guessing:
-        return Conclusion(f"{says}: better than chance.", "holds")
+        return Conclusion(f"{sentence}: better than chance.", "holds")
     kind = "undecided" if found.high > guessing else "fails"
-    return Conclusion(f"{says}: no evidence that it is better than chance.", kind)
+    return Conclusion(f"{sentence}: no evidence that it is better than chance.", kind)

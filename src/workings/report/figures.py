@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
@@ -35,6 +35,7 @@ from workings.report.sections import (
     Section,
     Series,
     Table,
+    Text,
     Unit,
 )
 from workings.report.wording import axis_name, is_known, n_of_map, number, printable, slug, suffix, visible
@@ -104,11 +105,11 @@ class Part:
 
 def parts_of(report: Report) -> list[Part]:
     """Draw every section of a report. The same data give the same bytes."""
-    names = [f"{at:02d}-{slug(section.title)}" for at, section in enumerate(report.sections, 1)]
-    return [
-        Part(name, section, _svg(section, name), _csv(section))
-        for name, section in zip(names, report.sections, strict=True)
-    ]
+    parts = []
+    for at, section in enumerate(report.sections, 1):
+        name = f"{at:02d}-{slug(section.title)}"
+        parts.append(Part(name, section, _svg(section, name), _csv(section)))
+    return parts
 
 
 # ── colours, ends and ticks ──────────────────────────────────────────────────────────────────────────────────────────
@@ -174,7 +175,6 @@ def ticks(ends: Ends) -> list[float]:
 
 def tick_labels(marks: Sequence[float], unit: Unit) -> list[str]:
     """The ticks as text, with as few digits as keep them apart."""
-    labels: list[str] = []
     for digits in range(5):
         labels = [number(mark, unit, digits) for mark in marks]
         if len(set(labels)) == len(marks):
@@ -183,9 +183,7 @@ def tick_labels(marks: Sequence[float], unit: Unit) -> list[str]:
 
 
 def _as_estimate(value: Cell) -> Estimate:
-    if isinstance(value, Estimate):
-        return value
-    return Estimate(None if isinstance(value, str) else value)
+    return value if isinstance(value, Estimate) else Estimate(None if isinstance(value, str) else value)
 
 
 def _finite(values: Iterable[float | None]) -> list[float]:
@@ -199,17 +197,15 @@ def _svg(section: Section, name: str) -> bytes | None:
     if isinstance(section, HeatMap):
         height = 0.24 if len(section.rows) > 12 else 0.34
         inches = 1.9 + 0.68 * len(section.columns), 1.0 + height * (len(section.rows) + 1.3 * len(section.controls))
-        return _drawn(name, inches, partial(_draw_heat_map, section))
-    if isinstance(section, Curves):
-        return _drawn(name, (5.6, 3.3), partial(_draw_curves, section))
-    if isinstance(section, Table) and section.drawn is not None:
+        draw = partial(_draw_heat_map, section)
+    elif isinstance(section, Curves):
+        inches, draw = (5.6, 3.3), partial(_draw_curves, section)
+    elif isinstance(section, Table) and section.drawn is not None:
         # The names of the rows must leave the axes about half of the width.
         width = max(5.6, 2.8 + 0.08 * max((len(row.name) for row in section.rows), default=0))
-        return _drawn(name, (width, 0.75 + 0.3 * len(section.rows)), partial(_draw_intervals, section))
-    return None
-
-
-def _drawn(name: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> bytes:
+        inches, draw = (width, 0.75 + 0.3 * len(section.rows)), partial(_draw_intervals, section)
+    else:
+        return None
     style: Any = {**_STYLE, "svg.hashsalt": name}  # matplotlib types the keys as a list of literals
     with rc_context(style):
         figure = Figure(figsize=inches, layout="constrained")
@@ -340,33 +336,34 @@ def _draw_intervals(table: Table, figure: Figure) -> None:
 
 def _csv(section: Section) -> bytes | None:
     """The section's numbers, unrounded, one observation a line. Shares stay fractions; an unknown value is empty."""
-    if isinstance(section, HeatMap):
-        lines = _heat_map_lines(section)
-    elif isinstance(section, Curves):
-        lines = _curve_lines(section)
-    elif isinstance(section, Table):
-        lines = _table_lines(section)
-    elif isinstance(section, Samples):
-        lines = _sample_lines(section)
-    else:
+    if isinstance(section, Text):
         return None
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([_field(value) for value in line] for line in lines)
+    csv.writer(out, lineterminator="\n").writerows([_field(value) for value in line] for line in _lines(section))
     return out.getvalue().encode()
 
 
-def _heat_map_lines(heat_map: HeatMap) -> Iterator[Sequence]:
-    yield heat_map.rows_are, heat_map.columns_are, "value", "low", "high", "n", "differs"
-    for row in heat_map.all_rows():
-        for cell in row.cells:
-            yield cell.row, cell.column, cell.value, cell.low, cell.high, cell.n, cell.differs
-
-
-def _curve_lines(curves: Curves) -> Iterator[Sequence]:
-    yield "series", axis_name(curves.x), axis_name(curves.y), "low", "high"
-    for series in curves.series:
-        for at, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
-            yield series.name, x, y, *(None if side is None else side[at] for side in (series.low, series.high))
+def _lines(section: Table | HeatMap | Curves | Samples) -> Iterator[Sequence]:
+    if isinstance(section, HeatMap):
+        yield section.rows_are, section.columns_are, "value", "low", "high", "n", "differs"
+        for row in section.all_rows():
+            for cell in row.cells:
+                yield cell.row, cell.column, cell.value, cell.low, cell.high, cell.n, cell.differs
+    elif isinstance(section, Curves):
+        yield "series", axis_name(section.x), axis_name(section.y), "low", "high"
+        for series in section.series:
+            for at, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
+                yield series.name, x, y, *(None if side is None else side[at] for side in (series.low, series.high))
+    elif isinstance(section, Table):
+        yield from _table_lines(section)
+    else:
+        yield "problem", "layer", "position", "guess", "token", "probability", "is_target"
+        for at, grid in enumerate(section.grids, 1):
+            for layer, row in zip(grid.layers, grid.cells, strict=True):
+                for position, reading in zip(grid.positions, row, strict=True):
+                    for rank, guess in enumerate(reading.guesses, 1):
+                        token = visible(guess.token)
+                        yield grid.problem or at, layer, position, rank, token, guess.probability, guess.is_target
 
 
 def _table_lines(table: Table) -> Iterator[Sequence]:
@@ -381,16 +378,6 @@ def _table_lines(table: Table) -> Iterator[Sequence]:
             parts = _as_estimate(value)
             line += [value] if text else [value if isinstance(value, str) else parts.value, parts.low, parts.high]
         yield line
-
-
-def _sample_lines(samples: Samples) -> Iterator[Sequence]:
-    yield "problem", "layer", "position", "guess", "token", "probability", "is_target"
-    for at, grid in enumerate(samples.grids, 1):
-        for layer, row in zip(grid.layers, grid.cells, strict=True):
-            for position, reading in zip(grid.positions, row, strict=True):
-                for rank, guess in enumerate(reading.guesses, 1):
-                    token = visible(guess.token)
-                    yield grid.problem or at, layer, position, rank, token, guess.probability, guess.is_target
 
 
 def _field(value: object) -> object:

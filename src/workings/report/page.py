@@ -77,7 +77,7 @@ def write_report(report: Report, out: Path | str) -> Path:
 def html_of(report: Report, parts: Sequence[Part]) -> str:
     """The whole page."""
     environment = Environment(
-        loader=TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown
+        loader=TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_printable
     )
     environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
     environment.filters["kind"] = lambda value: type(value).__name__
@@ -102,8 +102,8 @@ def html_of(report: Report, parts: Sequence[Part]) -> str:
     )
 
 
-def _shown(value: object) -> object:
-    """What jinja does to every value before it escapes it. Markup has been through here."""
+def _printable(value: object) -> object:
+    """A value as jinja escapes it next. Markup has been through here already."""
     return wording.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -111,17 +111,17 @@ def _contents(parts: Sequence[Part]) -> list[tuple[str, list[tuple[str, str]]]]:
     """(heading, links as (anchor, text)): neighbours whose titles begin alike up to a colon share a heading."""
     contents = []
     for heading, group in groupby(parts, lambda part: part.section.title.partition(": ")[0]):
-        alike = list(group)
-        if len(alike) == 1:
-            contents.append(("", [(alike[0].name, alike[0].section.title)]))
+        titles = {part.name: part.section.title for part in group}
+        if len(titles) == 1:
+            contents.append(("", list(titles.items())))
         else:
-            texts = [part.section.title.removeprefix(heading).removeprefix(": ") or "overview" for part in alike]
-            contents.append((heading, [(part.name, text) for part, text in zip(alike, texts, strict=True)]))
+            texts = {name: title.partition(": ")[2] or "overview" for name, title in titles.items()}
+            contents.append((heading, list(texts.items())))
     return contents
 
 
 def _along(value: float | None, ends: figures.Ends) -> str:
-    """Where a value lies between the ends, in per cent from the left."""
+    """The place of a value between the ends, in per cent from the left."""
     if value is None:
         return "0"
     return f"{100 * min(1.0, max(0.0, (value - ends[0]) / (ends[1] - ends[0]))):.2f}".rstrip("0").rstrip(".")

@@ -48,7 +48,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class Properties:
-    """What a reader must know about one thing (the model, the data, the run), as name → value in the order shown."""
+    """Properties that a reader must know of one thing (the model, the data, the run), as name → value in the order shown."""
 
     title: str
     items: Mapping[str, str]
@@ -348,7 +348,7 @@ Section = Table | HeatMap | Curves | Samples | Text
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the numbers come from and how to make them again.
+    """The origin of the numbers and the commands that make them again.
 
     Args:
         runs: The run directories.

@@ -5,20 +5,9 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from itertools import groupby
 
-from workings.report.sections import (
-    Axis,
-    Cell,
-    Column,
-    Curves,
-    Estimate,
-    HeatCell,
-    HeatMap,
-    Report,
-    Series,
-    Table,
-    Unit,
-)
+from workings.report.sections import Axis, Cell, Column, Curves, Estimate, HeatCell, HeatMap, Report, Table, Unit
 
 DASH = "–"
 LONGEST_TOKEN = 18  # characters of a token shown in a grid; the whole of it (to LONGEST_TITLE) is in its title
@@ -124,7 +113,7 @@ def cell_in_full(cell: HeatCell, heat_map: HeatMap) -> str:
 
 
 def notes(report: Report) -> str:
-    """How to read the numbers: brackets, n, dashes, and the units that this report uses."""
+    """A guide to the numbers: brackets, n, dashes, and the units that this report uses."""
     units: set[Unit] = {stat.unit for stat in report.headline}
     for section in report.sections:
         if isinstance(section, Table):
@@ -148,21 +137,20 @@ def n_of_map(heat_map: HeatMap) -> str:
 
 def curve_summary(curves: Curves) -> list[list[str]]:
     """A small table of the curves, its header first: first, lowest, highest and last value of each series."""
-    header = [f"{axis_name(curves.y)} by {axis_name(curves.x)}", "first", "lowest", "highest", "last", "points"]
-    return [header, *(_series_summary(series) for series in curves.series)]
-
-
-def _series_summary(series: Series) -> list[str]:
-    points = [(y, x) for x, y in zip(series.x, series.y, strict=True) if y is not None and math.isfinite(y)]
-    if not points:
-        return [series.name, DASH, DASH, DASH, DASH, "0"]
-    lowest, highest = (f"{y:.4g} at {x:g}" for y, x in (min(points), max(points)))
-    return [series.name, f"{points[0][0]:.4g}", lowest, highest, f"{points[-1][0]:.4g}", f"{len(points):,}"]
+    lines = [[f"{axis_name(curves.y)} by {axis_name(curves.x)}", "first", "lowest", "highest", "last", "points"]]
+    for series in curves.series:
+        points = [(y, x) for x, y in zip(series.x, series.y, strict=True) if y is not None and math.isfinite(y)]
+        if not points:
+            lines.append([series.name, DASH, DASH, DASH, DASH, "0"])
+            continue
+        lowest, highest = (f"{y:.4g} at {x:g}" for y, x in (min(points), max(points)))
+        lines.append([series.name, f"{points[0][0]:.4g}", lowest, highest, f"{points[-1][0]:.4g}", f"{len(points):,}"])
+    return lines
 
 
 def printable(text: str) -> str:
     """The text with control characters, lone surrogates and direction overrides spelt out; line breaks stay."""
-    return "".join(char if char in "\n\t" else _spelt(char) for char in text)
+    return "".join(_escape(char) if _is_hidden(char) else char for char in text)
 
 
 def visible(token: str, longest: int = LONGEST_TOKEN) -> str:
@@ -171,18 +159,14 @@ def visible(token: str, longest: int = LONGEST_TOKEN) -> str:
 
 
 def pieces(token: str, longest: int = LONGEST_TOKEN) -> list[tuple[str, bool]]:
-    """The token as parts (text, is a mark): `·` for a space and `\\n` for a line break are marks, not the token's own."""
+    """The token as parts (text, is a symbol): `·` for a space and `\\n` for a line break are symbols, not the token's own text."""
     if not token:
         return [("(empty)", True)]
     clipped = token if len(token) <= longest else token[: longest - 1]
-    parts: list[tuple[str, bool]] = []
-    for char in clipped:
-        text = _mark(char)
-        is_mark = text != char
-        if parts and parts[-1][1] == is_mark:
-            parts[-1] = (parts[-1][0] + text, is_mark)
-        else:
-            parts.append((text, is_mark))
+    parts = [
+        ("".join(map(_symbol, run)), is_symbol)
+        for is_symbol, run in groupby(clipped, lambda char: _symbol(char) != char)
+    ]
     return parts if clipped == token else [*parts, ("…", True)]
 
 
@@ -194,7 +178,7 @@ def clipped(text: str, longest: int) -> str:
 
 def title_of(token: str) -> str:
     """The whole token (up to LONGEST_TITLE characters), for the tooltip."""
-    whole = "".join(_mark(char) for char in token[:LONGEST_TITLE])
+    whole = "".join(_symbol(char) for char in token[:LONGEST_TITLE])
     return whole if len(token) <= LONGEST_TITLE else f"{whole}… ({len(token):,} characters)"
 
 
@@ -204,7 +188,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:60] or "section"
 
 
-def _mark(char: str) -> str:
+def _symbol(char: str) -> str:
     if char == " ":
         return "·"
     if char in _WRITTEN:
@@ -212,10 +196,10 @@ def _mark(char: str) -> str:
     return _escape(char) if unicodedata.category(char) in ("Cc", "Cs", "Cf", "Zl", "Zp", "Zs", "Co", "Cn") else char
 
 
-def _spelt(char: str) -> str:
+def _is_hidden(char: str) -> bool:
     not_a_character = ord(char) & 0xFFFE == 0xFFFE  # may stand neither in HTML nor in SVG
-    hidden = unicodedata.category(char) in ("Cc", "Cs") or ord(char) in _DIRECTION
-    return _escape(char) if hidden or not_a_character else char
+    is_control = unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
+    return is_control or not_a_character or ord(char) in _DIRECTION
 
 
 def _escape(char: str) -> str:
