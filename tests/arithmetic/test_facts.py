@@ -46,7 +46,7 @@ def test_the_products_behind_gpt2_have_the_ids_of_the_studies():
 def test_a_fact_is_the_same_in_either_order_of_its_operands():
     assert Fact.of(9, 6) == Fact.of(6, 9) and Fact.of(9, 6).token == "<MUL_6_9_54>"
     assert Fact.of(9, 6).equation == "6*9=54" and Fact.of(9, 6).result == 54
-    assert Fact.of(9, 6, family="SUB") != Fact.of(9, 3, family="SUB") and Fact.of(54, 6, family="DIV").value == 9
+    assert Fact.of(9, 6, family="SUB") != Fact.of(9, 3, family="SUB") and Fact.of(54, 6, family="DIV").result == 9
 
 
 @pytest.mark.parametrize(
