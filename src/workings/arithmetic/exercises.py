@@ -119,8 +119,9 @@ def rests_on(steps: Iterable[Equation]) -> set[Fact]:
     """
     needed: set[Fact] = set()
     for a, operator, b, result in steps:
-        left, right = {"*": (a, b), "/": (b, result), "^": (a, a)}.get(operator, (0, 0))  # 0 has no digit that counts
-        needed |= {TABLE[both] for both in product(_digits(left), _digits(right))}
+        if operator in "*/^":
+            left, right = (a, b) if operator == "*" else (b, result) if operator == "/" else (a, a)
+            needed |= {TABLE[both] for both in product(_digits(left), _digits(right))}
     return needed
 
 
