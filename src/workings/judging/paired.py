@@ -66,9 +66,10 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare two arms, paired by item and by training seed.
 
-    One seed: the percentile bootstrap interval over items (expanded for few items; for right and wrong widened by the
-    rule of three), and p from the exact McNemar test, or from sign flips where values are real or clustered. Several
-    seeds: the interval of `seeds_and_items`, or Student's over the seeds' means where seeds have different items.
+    One seed, right and wrong: the percentile bootstrap interval over items, widened by the rule of three, and p from the
+    exact McNemar test (from sign flips where items are clustered). One seed, real values: Student's interval over items,
+    because a bootstrap of few items is too narrow, and p from sign flips. Several seeds: the interval of
+    `seeds_and_items`, or Student's over the seeds' means where seeds have different items.
 
     Args:
         treatment, baseline: Values of the two arms, right or wrong (0, 1) or real: [items] or [seeds, items].
@@ -143,12 +144,11 @@ def _interval(
     labels = np.arange(len(differences[0])) if clusters is None else clusters
     sums = [ProblemSums.of(each, labels) for each in differences]
     n_items = len(sums[0].sums)
-    if len(differences) > 1:
+    if len(differences) > 1 or not is_binary:
         values = np.array(differences) if clusters is None else np.array([one.linearised()[:, 0] for one in sums])
-        return seeds_and_items(values), n_items
-    if n_items == 1 and not is_binary:
-        return Interval(-np.inf, np.inf, "items"), 1  # one number says nothing of how far others stray
-    return difference_intervals(sums[0], are_shares=is_binary, seed=seed).only("items"), n_items
+        around = seeds_and_items(values) if len(values) > 1 else replace(t_interval(values[0].tolist()), covers="items")
+        return around, n_items
+    return difference_intervals(sums[0], are_shares=True, seed=seed).only("items"), n_items
 
 
 # ---- one seed: sign flips ----------------------------------------------------------------------------------------
