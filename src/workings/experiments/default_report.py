@@ -267,7 +267,8 @@ def comparison_sections(compared: Comparison) -> list[Section]:
     sections: list[Section] = [
         Table("Compared item by item", columns, rows, caption, rows_are="from → to", drawn="difference")
     ]
-    if said := compared.beside():
+    # the report itself warns of a single seed, at its top
+    if said := [line for line in compared.beside() if ONE_SEED not in line]:
         sections.append(Text("Beside the comparison", "\n\n".join(said)))
     return sections
 
