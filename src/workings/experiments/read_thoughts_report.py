@@ -251,7 +251,7 @@ def _fit_curves(metrics: pl.DataFrame, rules: Sequence[str]) -> list[Section]:
 
 
 def _ablations(record: RunRecord) -> list[Section]:
-    # Runs before 2026-11-26 call the outcomes "necessity".
+    # Runs before 2026-11-25 call the outcomes "necessity".
     names = [name for name in ("ablation", "necessity") if (record.path / "outcomes" / f"{name}.parquet").is_file()]
     if not names:
         return []
