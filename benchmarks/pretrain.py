@@ -28,9 +28,9 @@ from transformers import GPT2Config as PeerConfig
 from transformers import GPT2LMHeadModel
 
 from workings.models.anatomy import device_of
+from workings.models.checkpoint import to_hf
 from workings.models.configs import GPT2_SIZES, GPT2Config
 from workings.models.gpt2 import GPT2
-from workings.models.importing import to_hf
 from workings.text.corpus import TokenBatch
 from workings.training.budget import peak_flops
 from workings.training.loop import Task, train_step

@@ -19,12 +19,12 @@ from transformers import GPT2Config as TheirConfig
 from workings.cli import main
 from workings.errors import BadInput, Failed
 from workings.files import digests_in
-from workings.models import exchange, importing
-from workings.models.checkpoint import checkpoint_in, load_gpt2, save_gpt2
+from workings.models import checkpoint as checkpoints
+from workings.models import exchange
+from workings.models.checkpoint import checkpoint_in, import_gpt2, load_gpt2, save_gpt2
 from workings.models.configs import GPT2Config
 from workings.models.exchange import check_export, dead_ids, export_hf, pull, push
 from workings.models.gpt2 import GPT2
-from workings.models.importing import import_gpt2
 from workings.text.tokenizer import VOCABULARIES, Tokenizer
 
 SQUARE = "transformer.h.0.attn.c_proj.weight"
@@ -254,12 +254,12 @@ def test_another_tokenizer_does_not_pass(copy: Path, model: GPT2, tokenizer: Tok
         check_export(copy, model, tokenizer)
 
 
-@pytest.mark.parametrize("forgotten", importing.MAPS)
+@pytest.mark.parametrize("forgotten", checkpoints.MAPS)
 def test_a_writer_that_forgets_to_turn_a_matrix_writes_nothing(
     forgotten: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The fault of the original: with the square matrix left out of the list, everything loads and nothing is right."""
-    monkeypatch.setattr(importing, "MAPS", tuple(name for name in importing.MAPS if name != forgotten))
+    monkeypatch.setattr(checkpoints, "MAPS", tuple(name for name in checkpoints.MAPS if name != forgotten))
     with pytest.raises(Failed, match=forgotten + ": it is not transposed"):
         export_hf(checkpoint, tmp_path / "out")
     assert left_in(tmp_path) == []

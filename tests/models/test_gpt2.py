@@ -17,10 +17,9 @@ from transformers import GPT2LMHeadModel
 
 from workings.errors import BadInput
 from workings.models import kernels
+from workings.models.checkpoint import to_hf
 from workings.models.configs import GPT2_SIZES, GPT2Config
-from workings.models.gpt2 import GPT2, restarting
-from workings.models.importing import to_hf
-from workings.models.inference import Inference, KVCache
+from workings.models.gpt2 import GPT2, Inference, KVCache, restarting
 from workings.models.kernels import linear
 
 TINY = GPT2Config(n_layers=2, n_heads=2, d_model=16, block=24, vocab=61)
@@ -312,6 +311,11 @@ class Reading:
         return self.model.logits(self.run.extend(ids, cache or self.cache))
 
 
+def lengths(cache: KVCache) -> list[int]:
+    """Real tokens that each row has read: the position of the next one."""
+    return cache.next_position[:, 0].tolist()
+
+
 @settings(max_examples=30, deadline=None)
 @given(steps=st.lists(st.integers(1, 7), min_size=1, max_size=5), data=st.data())
 @torch.no_grad()
@@ -323,7 +327,7 @@ def test_extending_piece_by_piece_is_the_forward_pass_on_each_row_alone(steps: l
     pieces = ids.split([min(step, total - sum(steps[:i])) for i, step in enumerate(steps) if sum(steps[:i]) < total], 1)
     reading = Reading(model, pieces[0], torch.tensor(filling), total)
     found = torch.cat([reading.first, *map(reading.more, pieces[1:])], 1)
-    assert reading.cache.lengths.tolist() == [total - fill for fill in filling]
+    assert lengths(reading.cache) == [total - fill for fill in filling]
     for row, fill in enumerate(filling):
         alone = model(ids[row : row + 1, fill:])[0]
         torch.testing.assert_close(found[row, fill:], alone, rtol=1e-5, atol=3e-5)
@@ -351,7 +355,7 @@ def test_a_forked_cache_goes_on_as_its_row_would_and_leaves_the_others_alone():
         own = context[row // 2, padding[row // 2] :]
         alone = model(torch.cat([own, ending])[None])[0, -3:]
         torch.testing.assert_close(found[row], alone, rtol=1e-5, atol=3e-5)
-    assert reading.cache.lengths.tolist() == [4, 6] and forked.lengths.tolist() == [7, 7, 9, 9]
+    assert lengths(reading.cache) == [4, 6] and lengths(forked) == [7, 7, 9, 9]
     once_more = reading.more(endings[:2])
     torch.testing.assert_close(
         once_more[1], model(torch.cat([context[1], endings[1]])[None])[0, -3:], rtol=1e-5, atol=3e-5
@@ -366,7 +370,7 @@ def test_dropping_the_longest_row_gives_back_its_room():
     with pytest.raises(BadInput, match="24"):
         reading.more(ids[:, :1])
     left = reading.cache.select(torch.tensor([1]))
-    assert left.lengths.tolist() == [4] and left.n_slots == 4 and left.starts is None
+    assert lengths(left) == [4] and left.n_slots == 4 and left.starts is None
     found = reading.more(ids[1:, :5], left)
     alone = model(torch.cat([ids[1, 20:], ids[1, :5]])[None])[:, -5:]
     torch.testing.assert_close(found, alone, rtol=1e-5, atol=3e-5)
@@ -431,7 +435,7 @@ import torch
 torch.ops.mkldnn = types.SimpleNamespace()
 from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
-from workings.models.inference import Inference
+from workings.models.gpt2 import Inference
 model = GPT2(GPT2Config(1, 1, 8, 8, 11)).init(0)
 ids = torch.arange(8)[None]
 model.loss(ids, ids).backward()

@@ -22,26 +22,19 @@ from transformers import GPT2Config as HFConfig
 
 from tests.models.conftest import FAMILIES, WORDS, tiny_base
 from workings.errors import BadInput
+from workings.models.causal import GrowingText, StopStrings
 from workings.models.checkpoint import save_gpt2
 from workings.models.configs import GPT2Config
 from workings.models.exchange import export_hf
-from workings.models.generation import GrowingText, StopStrings
-from workings.models.gpt2 import GPT2
-from workings.models.inference import Inference
+from workings.models.gpt2 import GPT2, Inference
 from workings.models.kernels import token_nll
 from workings.models.language import GPT2LanguageModel, HuggingFaceModel, LanguageModel, open_language
 from workings.models.scoring import bits_per_byte
+from workings.text.corpus import ValidationDocument
 from workings.text.tokenizer import Tokenizer, Vocabulary, word_tokenizer
 
 N_WORDS = len(WORDS) + 2
 CONTEXT = 96
-
-
-@dataclass
-class Doc:
-    source: str
-    ids: np.ndarray
-    n_bytes: int
 
 
 @dataclass
@@ -304,7 +297,10 @@ def test_growing_text_is_stopped_by_the_first_id_that_completes_a_stop_string(by
 
 def test_documents_in_bits_per_byte(pair):
     rng = random.Random(5)
-    docs = [Doc("a" if i % 2 else "b", np.array(ids), 7 * len(ids)) for i, ids in enumerate(rows_of(rng, 8, 90))]
+    docs = [
+        ValidationDocument("a" if i % 2 else "b", np.array(ids), 7 * len(ids))
+        for i, ids in enumerate(rows_of(rng, 8, 90))
+    ]
     frame = bits_per_byte(pair.ours, docs, batch_tokens=300)
     assert frame.columns == ["source", "nats", "bytes", "tokens"]
     assert frame["source"].to_list() == [d.source for d in docs]
@@ -320,7 +316,7 @@ def test_a_long_document_is_predicted_once_with_half_the_positions_before_each_t
     for at in range(1, len(whole)):  # token `at` is predicted by the window that reaches it first
         begin = 0 if at <= CONTEXT else -(-(at - CONTEXT) // (CONTEXT // 2)) * (CONTEXT // 2)
         nats -= alone(pair, whole[begin:at], [whole[at]])[0].sum()
-    frame = bits_per_byte(pair.ours, [Doc("a", np.array(ids), 1000)])
+    frame = bits_per_byte(pair.ours, [ValidationDocument("a", np.array(ids), 1000)])
     assert frame["nats"].item() == pytest.approx(nats, rel=1e-5) and frame["tokens"].item() == 170
 
 

@@ -131,14 +131,13 @@ def test_a_full_disk_leaves_nothing_of_a_codi(thinker, tmp_path, monkeypatch: py
 
 KILLED = """
 import os, signal, sys
-from workings.models import checkpoint
-from workings.models.codi import CODI
-model = CODI.load("bundled")
-write = checkpoint.write_tensors
+from workings.models import codi
+model = codi.CODI.load("bundled")
+write = codi.write_tensors
 def killed(tensors, file):
     write(tensors, file)
     os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.write_tensors = killed
+codi.write_tensors = killed
 model.save(sys.argv[1])
 """
 

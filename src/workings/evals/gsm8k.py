@@ -30,7 +30,7 @@ from workings.judging.statistics import Measure
 from workings.text.datasets import content_ids, load_problems, local_file, read_rows
 
 if TYPE_CHECKING:
-    from workings.models.generation import Generation
+    from workings.models.causal import Generation
     from workings.models.language import LanguageModel
 
 LM_EVAL_SEED = 1234

@@ -34,7 +34,7 @@ from workings.evals.settings import TEMPLATES, Settings, encode_prompt, n_new_to
 from workings.judging.statistics import Measure
 
 if TYPE_CHECKING:
-    from workings.models.generation import Generation
+    from workings.models.causal import Generation
     from workings.models.language import LanguageModel
 
 ANSWER_IS = " The answer is"

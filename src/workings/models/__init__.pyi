@@ -4,6 +4,7 @@ from .anatomy import device_of as device_of
 from .anatomy import dtype_of as dtype_of
 from .checkpoint import BUNDLED as BUNDLED
 from .checkpoint import checkpoint_in as checkpoint_in
+from .checkpoint import import_gpt2 as import_gpt2
 from .checkpoint import load_base as load_base
 from .checkpoint import load_gpt2 as load_gpt2
 from .checkpoint import resolve as resolve
@@ -17,8 +18,7 @@ from .exchange import export_hf as export_hf
 from .exchange import pull as pull
 from .exchange import push as push
 from .gpt2 import GPT2 as GPT2
-from .importing import import_gpt2 as import_gpt2
 from .language import GPT2LanguageModel as GPT2LanguageModel
-from .language import LanguageModel as LanguageModel
 from .language import open_language as open_language
+from .scoring import LanguageModel as LanguageModel
 from .scoring import bits_per_byte as bits_per_byte

@@ -62,11 +62,6 @@ def anatomy_of(config: Any) -> Anatomy:
     return found
 
 
-def part(model: nn.Module, path: str) -> nn.Module:
-    """The submodule at a dotted path."""
-    return model.get_submodule(path)
-
-
 class Unembedding(nn.Module):
     """Final norm and output head of a model, frozen: residual state → logits over the vocabulary."""
 
@@ -86,12 +81,6 @@ class Unembedding(nn.Module):
         for tensor in (self.weight, *self.norm.state_dict().values()):
             sha.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return sha.hexdigest()
-
-
-def unembedding_of(model: Any) -> Unembedding:
-    """A frozen copy-free view of a causal language model's final norm and output head."""
-    norm = part(model, anatomy_of(model.config).final_norm)
-    return Unembedding(norm, model.get_output_embeddings().weight)
 
 
 def layer_names(n_layers: int) -> tuple[str, ...]:
@@ -120,7 +109,7 @@ class Edit:
 
 
 @contextmanager
-def edited(model: nn.Module, edits: Sequence[Edit]) -> Generator[None]:
+def edited(model: Any, edits: Sequence[Edit]) -> Generator[None]:
     """Inside, a causal language model computes with the edits; its hooks are removed again whatever happens.
 
     They come before any other hook, so that what is recorded is the edited state.
@@ -128,42 +117,30 @@ def edited(model: nn.Module, edits: Sequence[Edit]) -> Generator[None]:
     Raises:
         BadInput: There is no such layer.
     """
-    handles = []
+    if not edits:  # as in nearly every step: nothing to look up
+        yield
+        return
+    anatomy = anatomy_of(model.config)
+    sites = {f"block{i + 1}": block for i, block in enumerate(model.get_submodule(anatomy.blocks).children())}
+    sites["final_norm"] = model.get_submodule(anatomy.final_norm)
+    unknown = [edit.layer for edit in edits if edit.layer not in sites]
+    if unknown:
+        raise BadInput(f"no layer '{unknown[0]}' to edit; there are {', '.join(sites)}")
+
+    def replacing_last(edit: Edit) -> Callable[[nn.Module, object, Tensor], Tensor]:
+        return lambda _module, _inputs, out: torch.cat([out[:, :-1], edit.value(out[:, -1])[:, None]], 1)
+
+    handles = [sites[edit.layer].register_forward_hook(replacing_last(edit), prepend=True) for edit in edits]
     try:
-        for edit in edits:
-            handles.append(_site(model, edit.layer).register_forward_hook(_replacing_last(edit.value), prepend=True))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _site(model: Any, layer: str) -> nn.Module:
-    """The module whose output is the state at a layer."""
-    anatomy = anatomy_of(model.config)
-    blocks = {f"block{i + 1}": block for i, block in enumerate(part(model, anatomy.blocks).children())}
-    sites = blocks | {"final_norm": part(model, anatomy.final_norm)}
-    if layer not in sites:
-        raise BadInput(f"no layer '{layer}' to edit; there are {', '.join(sites)}")
-    return sites[layer]
-
-
-def _replacing_last(value: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, object, Tensor], Tensor]:
-    def hook(_module: nn.Module, _args: object, out: Tensor) -> Tensor:
-        return torch.cat([out[:, :-1], value(out[:, -1])[:, None]], 1)
-
-    return hook
-
-
 def count_parameters(model: nn.Module) -> int:
     """Number of distinct parameters (tied weights count once)."""
     return sum(p.numel() for p in model.parameters())
-
-
-def causal_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bool [n, q, T] (query may look at key) → additive [n, 1, q, T] mask in `dtype`, which every attention kernel accepts."""
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return mask.masked_fill_(~allowed, torch.finfo(dtype).min).unsqueeze(1)
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

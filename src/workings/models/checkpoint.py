@@ -1,54 +1,69 @@
-"""A name → what a model is made of: folders of ours (CODI, GPT-2), released CODI checkpoints, models of transformers.
+"""A name → a GPT-2 of ours, or a model of transformers; a GPT-2 from elsewhere → a folder of ours.
 
-A CODI folder holds `config.json` (the base model's), `thinking.json` (what makes it think), the weights and the tokenizer: all
-that is needed to run it. A GPT-2 folder holds `config.json` (`family: workings-gpt2`), the weights and `tokenizer/`. Both appear
-whole or not at all, and are checked when they are opened (`weights.py`).
+Our folder of a GPT-2 holds `config.json` (`family: workings-gpt2`), the weights and `tokenizer/`. It appears whole or not at all,
+and is checked when it is opened (`weights.py`). Folders of a CODI are read in `codi.py`.
 
-Released CODI files hold a PEFT state dict only (keys `codi.…` or `coconut.…`), so config and tokenizer come from the base, and
-the LoRA factors are merged: W + alpha / r · B A, computed in fp32.
+Others (nanoGPT and its kin, Hugging Face) store the tensors of a GPT-2 under other names, and a linear map as [in, out] (Hugging
+Face, as published) or [out, in] (nanoGPT and its kin, and ours). Wrappers leave prefixes (`_orig_mod.` of torch.compile, `module.`
+of DDP), which are taken off. Nothing is guessed and nothing is left over. Files of torch.save are read without running their code.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
+from workings import progress
 from workings.config import from_dict, to_dict
 from workings.errors import BadInput
 from workings.files import to_json
 from workings.hub import HubReference, first_line, hub_errors
 from workings.models.anatomy import anatomy_of
-from workings.models.configs import CodiConfig, GPT2Config
+from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
 from workings.models.weights import (
     WEIGHTS,
     appearing,
     check_digest,
     fill,
-    fingerprint_of,
-    listed,
+    read_saved,
     read_tensors,
     refuse_incomplete,
     refuse_not_finite,
     write_tensors,
 )
-from workings.text.tokenizer import Tokenizer
+from workings.text.bpe import TOKENIZER_FILE
+from workings.text.tokenizer import Tokenizer, Vocabulary
 
 BUNDLED = {"bundled": "recurrent", "bundled-control": "constant"}
 GPT2_FAMILY = "workings-gpt2"
-RELEASED = re.compile(r"^(codi|coconut)\.")  # the wrapped model in a released state dict; coconut was its older name
-DEFAULT_ALPHA = 32.0
+# Fields of Hugging Face's config that change what is computed, and the values with which it is what ours computes.
+SETTINGS = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+    "tie_word_embeddings": (True,),
+}
+MAPS = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+BODY, HEAD = "transformer.", "lm_head.weight"
+_WRAPPER = re.compile(r"(^|\.)_orig_mod\.|^module\.")
+# Causal masks, which old versions stored. They are known by name: a mask that a file calls otherwise is a surplus tensor.
+_MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 
 
 def resolve(reference: str | Path) -> Path:
@@ -96,9 +111,9 @@ def load_transformers(path: Path, dtype: torch.dtype = torch.float32) -> tuple[A
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **gguf)
         # A GGUF file asked for in another format keeps its weights packed; in fp32 they are plain matrices.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32 if gguf else dtype, output_loading_info=True, **gguf
-        )
+        number = torch.float32 if gguf else dtype
+        with quiet_loading():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=number, output_loading_info=True, **gguf)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise BadInput(
             f"{path} is not a causal language model that transformers can load: {first_line(error)}"
@@ -115,16 +130,17 @@ def load_transformers(path: Path, dtype: torch.dtype = torch.float32) -> tuple[A
     return model, tokenizer
 
 
-def is_plain(path: Path) -> bool:
-    """Whether this is a causal language model without thoughts: it has a config of its own and no thinking.json."""
-    if path.suffix == ".gguf":
-        return True
-    if not (path / "config.json").exists() or (path / "thinking.json").exists():
-        return False
-    if not (path / WEIGHTS).exists():
-        return True
-    with safe_open(path / WEIGHTS, "pt") as opened:
-        return not any(map(RELEASED.match, opened.keys()))
+@contextmanager
+def quiet_loading() -> Generator[None]:
+    """Inside, transformers shows no bar of its own while it loads weights, if this process is quiet."""
+    hidden = progress.is_quiet() and logging.is_progress_bar_enabled()
+    if hidden:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hidden:
+            logging.enable_progress_bar()
 
 
 # ── GPT-2 × tokenizer ⇄ our folder ───────────────────────────────────────────────────────────────────────────────────
@@ -187,162 +203,178 @@ def check_rows(config: GPT2Config, tokenizer: Tokenizer) -> None:
         )
 
 
-# ── CODI ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── a GPT-2 from elsewhere ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class CodiParts:
-    """What a CODI is built from. `tensors` are named as in its state dict (`base.…`, `prj.…`); a tied head is left out."""
-
-    base: Any  # Hugging Face config of the base model, rows of pad, bot and eot included
-    tokenizer: Any
-    config: CodiConfig
-    tensors: dict[str, Tensor]
-    source: Path
-    fingerprint: str
-
-
-def save_codi(parts: CodiParts, folder: str | Path, card: str | None = None) -> Path:
-    """Write a CODI folder; it appears whole or not at all. `card` becomes its README.md.
-
-    Raises:
-        BadInput: The folder already holds something.
-        Failed: The disk is full.
-    """
-    with appearing(folder) as partial:
-        parts.base.save_pretrained(partial)
-        parts.tokenizer.save_pretrained(partial)
-        (partial / "thinking.json").write_text(json.dumps({"family": "codi"} | asdict(parts.config), indent=1) + "\n")
-        write_tensors(parts.tensors, partial / WEIGHTS)
-        if card:
-            (partial / "README.md").write_text(card)
-    return Path(folder)
-
-
-def read_codi(reference: str | Path, base: str | Path | None = None, lora_alpha: float | None = None) -> CodiParts:
-    """Read a CODI of any layout: our folder, or a released checkpoint (folder, file or hub id).
+def import_gpt2(
+    source: str | Path,
+    folder: str | Path,
+    *,
+    n_heads: int | None = None,
+    tokenizer: str | Path | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> Path:
+    """Write a checkpoint folder of ours from a GPT-2 of somebody else's.
 
     Args:
-        reference: As `resolve` takes it.
-        base: For a released checkpoint, the base model (path or hub id) that gives config and tokenizer.
-        lora_alpha: For a released checkpoint; it is not in the file. Without it 32 is used, with a warning.
+        source: A file of torch.save or safetensors, a Hugging Face folder, or a hub id.
+        folder: Where to write; it appears whole or not at all.
+        n_heads: Attention heads, needed where the source does not say.
+        tokenizer: A tokenizer folder of ours, or the byte-level BPE to build one on (hub id or path). Without it, the source's
+            own, or gpt2.
+        vocabulary: What the model was trained to read, needed where its rows do not show it.
 
     Raises:
-        BadInput: What is missing or does not fit, by name.
+        BadInput: A tensor is missing, left over or not finite, something else is computed, or an argument is needed.
     """
-    path = resolve(reference)
-    if not (path / "thinking.json").exists():
-        return _read_released(path, base, lora_alpha)
-    fields = json.loads((path / "thinking.json").read_text())
-    family = fields.pop("family", None)
-    if family != "codi":
-        raise BadInput(f"{path}/thinking.json names the family '{family}'; this version knows: codi")
-    for name in ("config.json", WEIGHTS, "tokenizer.json"):
-        if not (path / name).exists():
-            raise BadInput(f"{path} has no {name}: the checkpoint is incomplete. Copy the whole folder again.")
-    tensors = read_tensors(path / WEIGHTS)
-    config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
-    return CodiParts(config, tokenizer, from_dict(CodiConfig, fields), tensors, path, fingerprint_of(path))
+    path = resolve(source)
+    if is_gpt2(path):
+        raise BadInput(f"{source} is a checkpoint of ours already; there is nothing to import")
+    if path.is_dir():
+        tensors, about = _read_folder(path)
+    else:
+        tensors, about = (read_tensors(path), {}) if path.suffix == ".safetensors" else read_saved(path)
+    state = to_own(tensors, str(source))
+    if about.get("bias") is False:
+        state = with_biases(state)
+    model = GPT2(_config_of(state, about, n_heads, source))
+    fill(model, state, source)
+    reader = _tokenizer_for(path, tokenizer, vocabulary, model.config.vocab)
+    check_rows(model.config, reader)
+    return save_gpt2(model, reader, folder)
 
 
-# ── released CODI checkpoints ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _read_released(path: Path, base: str | Path | None, lora_alpha: float | None) -> CodiParts:
-    file = (
-        path
-        if path.is_file()
-        else next((path / n for n in (WEIGHTS, "pytorch_model.bin") if (path / n).exists()), None)
-    )
-    if file is None:
-        raise BadInput(f"{path} holds no thinking.json, {WEIGHTS} or pytorch_model.bin: there is no checkpoint to load")
-    tensors = read_tensors(file)
-    if not any(map(RELEASED.match, tensors)):
+def _config_of(
+    state: Mapping[str, Tensor], about: Mapping[str, Any], n_heads: int | None, source: str | Path
+) -> GPT2Config:
+    """The shape that tensors of ours have, which must be what the source says about itself."""
+    heads = about.get("n_head", n_heads)
+    if n_heads not in (None, heads):
+        raise BadInput(f"{source} says that it has {heads} attention heads, not {n_heads}: leave --heads out")
+    if not isinstance(heads, int):
+        width = state["wte.weight"].shape[1] if "wte.weight" in state else 0
         raise BadInput(
-            f"{file} is no released checkpoint of CODI: no key starts with codi. or coconut. "
-            f"(its first key: {next(iter(tensors), 'none')})"
+            f"{source} does not say how many attention heads it has, and weights do not show it: name them with --heads "
+            # 64 numbers a head at each of GPT-2's sizes: to propose, never to assume.
+            f"(GPT-2 of width {width} has {max(1, math.ceil(width / 64))})"
         )
-    if base is None:
+    config = config_of(state, heads, str(source))
+    in_tensors = {
+        "n_layer": config.n_layers,
+        "n_embd": config.d_model,
+        "vocab_size": config.vocab,
+        "block_size": config.block,
+        "n_positions": config.block,
+    }
+    for field, n in in_tensors.items():
+        if about.get(field) not in (None, n):
+            raise BadInput(
+                f"{source} says {field} = {about[field]}, its tensors {n}: tensors are missing, or the config is another model's"
+            )
+    return config
+
+
+def _tokenizer_for(path: Path, reference: str | Path | None, vocabulary: Vocabulary | None, n_rows: int) -> Tokenizer:
+    own = path if reference is None else Path(reference)
+    if (own / TOKENIZER_FILE).is_file():
+        found = Tokenizer.load(own)
+        if vocabulary not in (None, found.vocabulary):
+            raise BadInput(f"{own} is a tokenizer of vocabulary {found.vocabulary}, not {vocabulary}")
+        return found
+    if reference is None:
+        reference = path if (path / "tokenizer.json").is_file() else "gpt2"
+    digits = Tokenizer.build(reference, "digits")
+    if vocabulary is None and n_rows >= digits.width:
         raise BadInput(
-            f"{file} holds weights only. Name the base model it was trained from (--base, path or hub id) "
-            "for its config and tokenizer."
+            f"with {n_rows} embedding rows this model may know facts; say with --vocabulary what its tokenizer was "
+            "(digits, facts, shuffled or reserved), or name a tokenizer of ours with --tokenizer"
         )
-    base = resolve(base)
-    config = AutoConfig.from_pretrained(base)
-    tokenizer: Any = AutoTokenizer.from_pretrained(base)
-    embedding = "base." + anatomy_of(config).embedding + ".weight"
-    tensors, alpha = _merged(_without_decoder(tensors, file), lora_alpha, file)
-    tensors = {name if name.startswith("prj.") else f"base.{name}": value for name, value in tensors.items()}
-    if config.tie_word_embeddings:
-        _tie(tensors, embedding, file)
-    if embedding not in tensors:
-        refuse_incomplete(file, missing=[embedding.removeprefix("base.")])
-    rows = tensors[embedding].shape[0]
-    if rows - 3 < len(tokenizer) - 1:  # official training adds [PAD] to the tokenizer: its id is our pad row
-        raise BadInput(
-            f"{file}: {rows} embedding rows cannot hold the {len(tokenizer)} tokens of this base's tokenizer + 3; wrong base?"
-        )
-    config.vocab_size = rows
-    inner = tensors["prj.1.weight"].shape[0] if "prj.1.weight" in tensors else 0
-    codi = CodiConfig(
-        vocabulary=rows - 3,
-        projection=inner > 0,
-        projection_width=inner,
-        projection_norm="prj.ln.weight" in tensors,
-        lora_alpha=alpha,
-    )
-    return CodiParts(config, tokenizer, codi, tensors, file, fingerprint_of(file))
+    return digits if vocabulary in (None, "digits") else Tokenizer.build(reference, vocabulary)
 
 
-def _without_decoder(tensors: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
-    """Names without the wrapper's prefix, and without the auxiliary decoder that some trainings leave in their files."""
-    plain = {RELEASED.sub("", name): value for name, value in tensors.items()}
-    dropped = [name for name in plain if re.match(r"decoder\.|pj_|expainable_llm\.", name)]
-    if dropped:
-        warnings.warn(
-            f"{source}: {len(dropped)} tensor(s) of an auxiliary decoder are ignored: {listed(dropped)}", stacklevel=3
-        )
-    return {name: value for name, value in plain.items() if name not in dropped}
+def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a Hugging Face folder, in one file or several, and its config."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder} has no config.json that can be read ({error}): it is no Hugging Face model") from None
+    for name, value, ours in unlike_ours(config):
+        raise BadInput(f"{folder}/config.json: {name} is {value!r}, our GPT-2 has {ours!r}")
+    about = {"n_head": 12} | config
+    index = folder / f"{WEIGHTS}.index.json"
+    if index.is_file():
+        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        return {name: value for file in files for name, value in read_tensors(folder / file).items()}, about
+    for name in (WEIGHTS, "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return read_tensors(folder / name), about
+    raise BadInput(f"{folder} holds no {WEIGHTS} and no pytorch_model.bin: there are no weights to import")
 
 
-def _merged(tensors: Mapping[str, Tensor], alpha: float | None, source: Path) -> tuple[dict[str, Tensor], float | None]:
-    """Strip PEFT's wrapping and add each LoRA pair to its weight, in fp32; also the alpha that was used, if there are pairs."""
+# ── layouts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def to_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors under the names, and in the orientation, that GPT2LMHeadModel loads. The head is left out: it is tied."""
+    return {BODY + name: value.T.contiguous() if name.endswith(MAPS) else value for name, value in state.items()}
+
+
+def to_own(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Another's tensors under our names, in our orientation.
+
+    Which orientation they have is read off the first block's fused map, the only one whose shape tells.
+
+    Raises:
+        BadInput: There is a head that is not the embedding, no fused map, or two names for one tensor.
+    """
+    plain = _plain_names(tensors, source)
+    head = plain.pop(HEAD, None)
+    if "wte.weight" in plain and head is not None and not torch.equal(head, plain["wte.weight"]):
+        raise BadInput(f"{source}: {HEAD} differs from the embedding wte.weight; our GPT-2 has one matrix for both")
+    fused = plain.get("h.0.attn.c_attn.weight")
+    if fused is None or fused.dim() != 2:
+        first = ", ".join(list(plain)[:3]) or "none"
+        raise BadInput(f"{source} lacks h.0.attn.c_attn.weight: it is no GPT-2. Its first tensors: {first}")
+    if fused.shape[1] == 3 * fused.shape[0]:
+        return {name: value.T if name.endswith(MAPS) and value.dim() == 2 else value for name, value in plain.items()}
+    return plain
+
+
+def _plain_names(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Without wrappers' prefixes and causal masks."""
     plain: dict[str, Tensor] = {}
-    pairs: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        name = key.removeprefix("base_model.model.")
-        factor = re.fullmatch(r"(.+)\.lora_([AB])\.default\.weight", name)
-        if factor:
-            pairs.setdefault(factor[1], {})[factor[2]] = tensor
-        else:
-            plain[name.replace(".base_layer.", ".")] = tensor
-    if not pairs:
-        return plain, None
-    if alpha is None:
-        alpha = DEFAULT_ALPHA
-        warnings.warn(
-            f"{source} does not say its lora_alpha; {alpha:g} is used (the released value). Set --lora-alpha.",
-            stacklevel=3,
-        )
-    for name, pair in pairs.items():
-        if f"{name}.weight" not in plain:
-            refuse_incomplete(source, missing=[f"{name}.base_layer.weight"])
-        if pair.keys() != {"A", "B"}:
-            refuse_incomplete(source, missing=[f"{name}.lora_{'B' if 'A' in pair else 'A'}.default.weight"])
-        delta = pair["B"].float() @ pair["A"].float() * alpha / pair["A"].shape[0]
-        # GPT-2's Conv1D keeps its weight as [in, out]; a linear layer as [out, in]. A square delta is told by the module's name.
-        transposed = name.split(".")[-1] in ("c_attn", "c_proj", "c_fc")
-        plain[f"{name}.weight"] = plain[f"{name}.weight"].float() + (delta.T if transposed else delta)
-    return plain, alpha
+    for name, value in tensors.items():
+        short = name
+        while _WRAPPER.search(short):
+            short = _WRAPPER.sub(r"\1", short)
+        short = short.removeprefix(BODY)
+        if short in plain:
+            raise BadInput(f"{source} has two tensors that both mean {short}, one of them {name}")
+        plain[short] = value
+    return {name: value for name, value in plain.items() if not _MASK.fullmatch(name)}
 
 
-def _tie(tensors: dict[str, Tensor], embedding: str, source: Path) -> None:
-    """One table for embedding and head. Where a file holds two that differ, the official code ends with the head's in both."""
-    head = tensors.pop("base.lm_head.weight", None)
-    if head is None:
-        return
-    if embedding in tensors and not torch.equal(head, tensors[embedding]):
-        warnings.warn(
-            f"{source}: lm_head and embedding differ though they are tied; lm_head is used for both", stacklevel=3
-        )
-    tensors[embedding] = head
+def unlike_ours(config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(field, its value, ours) of a Hugging Face config with which something else is computed. Absent fields are as in ours."""
+    wrong = [(name, config[name], ours[0]) for name, ours in SETTINGS.items() if config.get(name, ours[0]) not in ours]
+    inner, wanted = config.get("n_inner"), 4 * config.get("n_embd", 768)
+    return wrong if inner in (None, wanted) else [*wrong, ("n_inner", inner, wanted)]
+
+
+def config_of(tensors: Mapping[str, Tensor], n_heads: int, source: str) -> GPT2Config:
+    """The config that tensors of ours imply; the number of heads leaves no trace in them."""
+    for name in ("wte.weight", "wpe.weight"):
+        if name not in tensors or tensors[name].dim() != 2:
+            raise BadInput(f"{source} lacks the matrix {name}: it is not a whole GPT-2")
+    blocks = {int(found[1]) for name in tensors if (found := re.match(r"h\.(\d+)\.", name))}
+    (vocab, d_model), block = tensors["wte.weight"].shape, tensors["wpe.weight"].shape[0]
+    return GPT2Config(max(blocks) + 1, n_heads, d_model, block, vocab)
+
+
+def with_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add what nanoGPT's `bias=False` leaves out, as the zeros that it stands for."""
+    full = dict(tensors)
+    for name, value in tensors.items():
+        if name.endswith(MAPS) or re.search(r"ln_\w+\.weight", name):
+            full.setdefault(name.removesuffix("weight") + "bias", torch.zeros(value.shape[0], dtype=value.dtype))
+    return full

@@ -6,30 +6,52 @@ thoughts and answer), the right behaviour is the default and `official_compat=Tr
 
 `recurrence="constant"` makes the matched control: the same model with one learned vector fed at every step, so that nothing is
 carried from thought to thought. `answer_sees="thoughts"` hides the question from the answer.
+
+A folder of ours holds `config.json` (the base model's), `thinking.json` (what makes it think), the weights and the tokenizer: all
+that is needed to run it. Released files hold a PEFT state dict only (keys `codi.…` or `coconut.…`), so config and tokenizer come
+from the base, and the LoRA factors are merged: W + alpha / r · B A, computed in fp32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from workings import seeds
 from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
+from workings.config import from_dict, to_dict
 from workings.errors import BadInput
+from workings.files import to_json
 from workings.models.anatomy import anatomy_of
 from workings.models.causal import PaddedRows, left_padded
-from workings.models.checkpoint import CodiParts, is_plain, load_base, read_codi, resolve, save_codi
+from workings.models.checkpoint import load_base, resolve
 from workings.models.configs import CodiConfig
 from workings.models.thinking import Mode, ThoughtModel
-from workings.models.weights import fill, fingerprint_of
+from workings.models.weights import (
+    WEIGHTS,
+    appearing,
+    fill,
+    fingerprint_of,
+    listed,
+    read_tensors,
+    refuse_incomplete,
+    write_tensors,
+)
 
 ANSWER_PROMPT = "The answer is:"
+RELEASED = re.compile(r"^(codi|coconut)\.")  # the wrapped model in a released state dict; coconut was its older name
+DEFAULT_ALPHA = 32.0
 
 
 class Projection(nn.Sequential):
@@ -182,10 +204,12 @@ class CODI(ThoughtModel):
         Raises:
             BadInput: A file or tensor is missing, damaged, changed, or does not fit; the message names it.
         """
-        parts = read_codi(checkpoint, base, lora_alpha)
+        path = resolve(checkpoint)
+        ours = (path / "thinking.json").exists()
+        parts = _read_folder(path) if ours else _read_released(path, base, lora_alpha)
         anatomy_of(parts.base)
         inner = AutoModelForCausalLM.from_config(parts.base, dtype=dtype)
-        model = cls(inner, parts.tokenizer, parts.config, parts.fingerprint)
+        model = cls(inner, parts.tokenizer, parts.config, fingerprint_of(parts.source))
         fill(model, parts.tensors, parts.source, tied=model._tied)
         inner.tie_weights()
         model.official_compat = official_compat
@@ -202,9 +226,14 @@ class CODI(ThoughtModel):
             BadInput: The folder already holds something.
             Failed: The disk is full.
         """
-        tensors = {name: value for name, value in self.state_dict().items() if name not in self._tied}
-        parts = CodiParts(self.base.config, self.tokenizer, self.config, tensors, Path(folder), self.fingerprint)
-        return save_codi(parts, folder, card)
+        with appearing(folder) as partial:
+            self.base.config.save_pretrained(partial)
+            self.tokenizer.save_pretrained(partial)
+            (partial / "thinking.json").write_text(to_json({"family": "codi"} | to_dict(self.config)))
+            write_tensors({k: v for k, v in self.state_dict().items() if k not in self._tied}, partial / WEIGHTS)
+            if card:
+                (partial / "README.md").write_text(card)
+        return Path(folder)
 
     @property
     def _tied(self) -> tuple[str, ...]:
@@ -224,7 +253,7 @@ def open_model(
 ) -> CODI:
     """Like `CODI.load`, and a plain causal language model (folder, GGUF file, hub id) is wrapped as an untrained CODI."""
     path = resolve(reference)
-    if not is_plain(path):
+    if not _is_plain(path):
         return CODI.load(path, base, lora_alpha, device, dtype)
     model, tokenizer = load_base(path, dtype)
     name = "untrained CODI round " + fingerprint_of(path)
@@ -244,3 +273,129 @@ def _grow(base: Any, rows: int) -> None:
     for weight in tables.values():  # once for a tied pair
         mean, spread = weight.data[:old].mean(0), weight.data[:old].std() * 0.02
         weight.data[old:] = mean + torch.randn(rows - old, weight.shape[1], dtype=weight.dtype) * spread
+
+
+# ── what is in a folder or file ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether this is a causal language model without thoughts: it has a config of its own and no thinking.json."""
+    if path.suffix == ".gguf":
+        return True
+    if not (path / "config.json").exists() or (path / "thinking.json").exists():
+        return False
+    if not (path / WEIGHTS).exists():
+        return True
+    with safe_open(path / WEIGHTS, "pt") as opened:
+        return not any(map(RELEASED.match, opened.keys()))
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a CODI is built from. `tensors` are named as in its state dict (`base.…`, `prj.…`); a tied head is left out."""
+
+    base: Any  # Hugging Face config of the base model, rows of pad, bot and eot included
+    tokenizer: Any
+    config: CodiConfig
+    tensors: dict[str, Tensor]
+    source: Path
+
+
+def _read_folder(path: Path) -> _Parts:
+    fields = json.loads((path / "thinking.json").read_text())
+    family = fields.pop("family", None)
+    if family != "codi":
+        raise BadInput(f"{path}/thinking.json names the family '{family}'; this version knows: codi")
+    for name in ("config.json", WEIGHTS, "tokenizer.json"):
+        if not (path / name).exists():
+            raise BadInput(f"{path} has no {name}: the checkpoint is incomplete. Copy the whole folder again.")
+    tensors = read_tensors(path / WEIGHTS)
+    config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    return _Parts(config, tokenizer, from_dict(CodiConfig, fields), tensors, path)
+
+
+def _read_released(path: Path, base: str | Path | None, lora_alpha: float | None) -> _Parts:
+    files = [path] if path.is_file() else [path / WEIGHTS, path / "pytorch_model.bin"]
+    file = next(filter(Path.exists, files), None)
+    if file is None:
+        raise BadInput(f"{path} holds no thinking.json, {WEIGHTS} or pytorch_model.bin: there is no checkpoint to load")
+    tensors = read_tensors(file)
+    if not any(map(RELEASED.match, tensors)):
+        first = next(iter(tensors), "none")
+        raise BadInput(
+            f"{file} is no released checkpoint of CODI: no key starts with codi. or coconut. (its first key: {first})"
+        )
+    if base is None:
+        raise BadInput(
+            f"{file} holds weights only. Name the base model it was trained from (--base, path or hub id) "
+            "for its config and tokenizer."
+        )
+    base = resolve(base)
+    config = AutoConfig.from_pretrained(base)
+    tokenizer: Any = AutoTokenizer.from_pretrained(base)
+    tensors, alpha = _merged(tensors, lora_alpha, file)
+    embedding = f"base.{anatomy_of(config).embedding}.weight"
+    head = tensors.pop("base.lm_head.weight", None) if config.tie_word_embeddings else None
+    if head is not None:
+        if embedding in tensors and not torch.equal(head, tensors[embedding]):  # the official code uses the head's
+            warnings.warn(
+                f"{file}: lm_head and embedding differ though they are tied; lm_head is used for both", stacklevel=3
+            )
+        tensors[embedding] = head
+    if embedding not in tensors:
+        refuse_incomplete(file, missing=[embedding.removeprefix("base.")])
+    rows = tensors[embedding].shape[0]
+    if rows - 3 < len(tokenizer) - 1:  # official training adds [PAD] to the tokenizer: its id is our pad row
+        raise BadInput(
+            f"{file}: {rows} embedding rows cannot hold the {len(tokenizer)} tokens of this base's tokenizer + 3; wrong base?"
+        )
+    config.vocab_size = rows
+    inner = tensors["prj.1.weight"].shape[0] if "prj.1.weight" in tensors else 0
+    codi = CodiConfig(
+        vocabulary=rows - 3,
+        projection=inner > 0,
+        projection_width=inner,
+        projection_norm="prj.ln.weight" in tensors,
+        lora_alpha=alpha,
+    )
+    return _Parts(config, tokenizer, codi, tensors, file)
+
+
+def _merged(tensors: Mapping[str, Tensor], alpha: float | None, source: Path) -> tuple[dict[str, Tensor], float | None]:
+    """The tensors of a released file under our names, each LoRA pair added to its weight in fp32.
+
+    Also the alpha that was used, if there are pairs. The auxiliary decoder that some trainings leave in their files is dropped.
+    """
+    plain: dict[str, Tensor] = {}
+    pairs: dict[str, dict[str, Tensor]] = {}
+    dropped: list[str] = []
+    for key, tensor in tensors.items():
+        unwrapped = RELEASED.sub("", key)
+        name = unwrapped.removeprefix("base_model.model.")
+        if re.match(r"decoder\.|pj_|expainable_llm\.", unwrapped):
+            dropped.append(unwrapped)
+        elif factor := re.fullmatch(r"(.+)\.lora_([AB])\.default\.weight", name):
+            pairs.setdefault(factor[1], {})[factor[2]] = tensor
+        else:
+            plain[name.replace(".base_layer.", ".")] = tensor
+    if dropped:
+        warnings.warn(
+            f"{source}: {len(dropped)} tensor(s) of an auxiliary decoder are ignored: {listed(dropped)}", stacklevel=4
+        )
+    scale = DEFAULT_ALPHA if alpha is None else alpha
+    if pairs and alpha is None:
+        warnings.warn(
+            f"{source} does not say its lora_alpha; {scale:g} is used (the released value). Set --lora-alpha.",
+            stacklevel=4,
+        )
+    for name, pair in pairs.items():
+        if f"{name}.weight" not in plain:
+            refuse_incomplete(source, missing=[f"{name}.base_layer.weight"])
+        if pair.keys() != {"A", "B"}:
+            refuse_incomplete(source, missing=[f"{name}.lora_{'B' if 'A' in pair else 'A'}.default.weight"])
+        delta = pair["B"].float() @ pair["A"].float() * scale / pair["A"].shape[0]
+        # GPT-2's Conv1D keeps its weight as [in, out]; a linear layer as [out, in]. A square delta is told by the module's name.
+        transposed = name.split(".")[-1] in ("c_attn", "c_proj", "c_fc")
+        plain[f"{name}.weight"] = plain[f"{name}.weight"].float() + (delta.T if transposed else delta)
+    named = {name if name.startswith("prj.") else f"base.{name}": value for name, value in plain.items()}
+    return named, scale if pairs else None

@@ -2,15 +2,14 @@
 
 What is written is read back by Hugging Face's own code, from a folder beside the one asked for. It gets its name only if every
 tensor is there, is what its module takes it for (a square matrix that was not transposed fits, and is wrong), and the logits agree.
-The other direction is `importing.py`.
+The other direction is `import_gpt2` in `checkpoint.py`.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,13 @@ import torch
 from huggingface_hub import HfApi, snapshot_download
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
+from workings import progress
 from workings.errors import BadInput, Failed
 from workings.files import digests_in, sha256_of, to_json
 from workings.hub import HubReference, hub_errors
-from workings.models.checkpoint import load_gpt2
+from workings.models.checkpoint import BODY, load_gpt2, quiet_loading, to_hf
 from workings.models.gpt2 import GPT2
-from workings.models.importing import BODY, to_hf
 from workings.models.weights import WEIGHTS, appearing, listed, read_tensors, write_tensors
 from workings.text.bpe import hf_settings, read_tokenizer_folder, write_tokenizer_folder
 from workings.text.tokenizer import Tokenizer
@@ -176,20 +174,9 @@ def check_export(folder: Path, model: GPT2, tokenizer: Tokenizer) -> Parity:
         empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
     _check_tensors(read_tensors(folder / WEIGHTS), empty, model.state_dict())
     ids = _check_tokenizer(folder, tokenizer)
-    with _without_bars():
+    with progress.quietly(), quiet_loading():
         theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     return _check_logits(theirs.eval(), model, ids)
-
-
-@contextmanager
-def _without_bars() -> Generator[None]:
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _check_tensors(written: Mapping[str, Tensor], theirs: Any, ours: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Token ids → hidden states → logits or loss: GPT-2, written out.
+"""Token ids → hidden states → logits or loss: GPT-2, written out twice, to be trained (`GPT2`) and to be asked (`Inference`).
 
 Source: "Language Models are Unsupervised Multitask Learners" (2019). Pre-norm blocks, one matrix for query, key and value,
 tanh-GELU, learned positions, and the embedding again as the head. The names of the parameters are those of the published weights,
@@ -10,12 +10,20 @@ for a document inside a packed row is what it computes for the document alone. (
 Attention is torch's `scaled_dot_product_attention` on every device. Matrix product and softmax written out were no faster on two
 AMD cores with torch 2.13 (5–25 % slower at 256 positions, 1.4–2 times at 512 and more; 10 % faster at 128).
 
-Shapes: n rows, T positions, d width. Reading token by token, for scoring and generation, is in `inference.py`.
+`Inference` computes the same for each row alone (tests compare the two) over the same parameters, without gradients, a whole row or
+one token after another. A step of generation is some forty small calls, so each that is saved counts, and products go to oneDNN
+with bias, GELU and residual in the same call (`kernels.py`). Rows of unequal length are aligned at their ends: a shorter one is
+padded on the left, nothing attends to the padding, and positions start at the first real token.
+
+Shapes: n rows, T positions, t new positions, d width.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +33,7 @@ from workings import seeds
 from workings.errors import BadInput
 from workings.models.anatomy import count_parameters
 from workings.models.configs import GPT2Config
-from workings.models.kernels import Linear, linear, mean_nll
+from workings.models.kernels import Linear, compute_dtype, linear, maps_for, mean_nll
 
 STD = 0.02  # standard deviation of every initial weight; GPT-2 drew them so at each of its sizes
 
@@ -183,3 +191,146 @@ def same_document(documents: Tensor) -> Tensor:
     """[n, T] → Bool [n, 1, T, T]: the tokens of one's own document up to oneself."""
     same = documents[:, :, None] == documents[:, None, :]
     return same.tril()[:, None]
+
+
+# ── without gradients ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class KVCache:
+    """Keys and values of what every row has read, in buffers that are written in place; rows can be copied and dropped."""
+
+    layers: Sequence[Tensor]  # L of [2, n, heads, T, d_head]
+    n_slots: int  # slots in use, padding included
+    starts: Tensor | None  # Long [n]: the slot of each row's first token; None while all start at 0
+    next_position: Tensor = field(init=False)  # Long [n, 1]
+    padding: Tensor | None = field(init=False, default=None)  # [n, 1, 1, T]: −inf at slots of padding, 0 at others
+
+    def __post_init__(self) -> None:
+        first = self.layers[0]
+        whole = torch.full((first.shape[1],), self.n_slots, device=first.device)
+        self.next_position = (whole if self.starts is None else whole - self.starts)[:, None]
+        if self.starts is not None:
+            filled = torch.arange(self.capacity, device=first.device) < self.starts[:, None]
+            self.padding = first.new_zeros(filled.shape).masked_fill_(filled, -torch.inf)[:, None, None]
+
+    @property
+    def capacity(self) -> int:
+        """Slots there are, padding included."""
+        return self.layers[0].shape[3]
+
+    def room(self, n_new: int, n_positions: int) -> tuple[Tensor, Tensor | None]:
+        """Positions of `n_new` more tokens a row ([t] or [n, t]), and what they see, Bool [n or 1, 1, t, slots].
+
+        None stands for everything before them.
+
+        Raises:
+            BadInput: A row gets longer than the model's `n_positions` or the buffers allow.
+        """
+        end = self.n_slots + n_new
+        longest = end if self.starts is None else end - int(self.starts.min())
+        if end > self.capacity or longest > n_positions:
+            raise BadInput(
+                f"{longest} tokens in {end} slots; this cache has {self.capacity} and the model {n_positions}"
+            )
+        slots = torch.arange(self.n_slots, end, device=self.layers[0].device)
+        every = torch.arange(end, device=slots.device)
+        before = every <= slots[:, None]  # [t, slots]: up to one's own
+        if self.starts is None:
+            return slots, before[None, None] if n_new > 1 and self.n_slots > 0 else None
+        # Padding sees itself: a row of attention that sees nothing is not a number, and would spread.
+        real = every >= self.starts[:, None, None, None]
+        visible = before & (real | (every == slots[:, None]))
+        return (slots - self.starts[:, None]).clamp(min=0), visible
+
+    def select(self, rows: Tensor, capacity: int | None = None) -> KVCache:
+        """A copy that holds these rows (Long, repeats allowed), in this order; slots that nobody uses any more go."""
+        starts = None if self.starts is None else self.starts[rows]
+        unused = 0 if starts is None or not len(starts) else int(starts.min())
+        shape = list(self.layers[0].shape)
+        shape[1], shape[3] = len(rows), capacity or self.capacity
+        layers = [layer.new_empty(shape) for layer in self.layers]
+        for new, old in zip(layers, self.layers, strict=True):
+            new[:, :, :, : self.n_slots - unused] = old[:, rows, :, unused : self.n_slots]
+        if starts is not None:
+            starts = starts - unused if bool((starts > unused).any()) else None
+        return KVCache(layers, self.n_slots - unused, starts)
+
+    def keep(self, rows: Tensor) -> KVCache:
+        """As `select`, for fewer rows and none twice, in the same buffers: a row that keeps its place costs nothing."""
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+        for layer in self.layers:
+            layer[:, moved, :, : self.n_slots] = layer[:, rows[moved], :, : self.n_slots]
+        starts = None if self.starts is None else self.starts[rows]
+        return KVCache([layer[:, : len(rows)] for layer in self.layers], self.n_slots, starts)
+
+
+class Inference:
+    """The forward pass of one model, whose parameters are used as they are at each call."""
+
+    def __init__(self, model: GPT2) -> None:
+        self.model = model
+        # Looking them up through modules takes as long as a product.
+        names = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+        self._blocks = [
+            [(block.get_parameter(f"{name}.weight"), block.get_parameter(f"{name}.bias")) for name in names]
+            for block in model.h
+        ]
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Final states [n, t, d] of whole rows, Long [n, t], padding only on the right.
+
+        Raises:
+            BadInput: They are longer than the model.
+        """
+        self.model.check_length(ids.shape[1])
+        return self._states(ids, torch.arange(ids.shape[1], device=ids.device), None, repeat(None), 0)
+
+    def begin(self, ids: Tensor, padding: Tensor, capacity: int) -> tuple[Tensor, KVCache]:
+        """Read rows, Long [n, t], of which `padding` Long [n] ids on the left are padding.
+
+        Returns:
+            Final states [n, t, d] (arbitrary at padding), and what can be extended to `capacity` slots a row.
+        """
+        config, place = self.model.config, self.model.wpe.weight
+        shape = (2, len(ids), config.n_heads, capacity, config.d_model // config.n_heads)
+        dtype, device = compute_dtype(place), place.device
+        layers = [torch.empty(shape, dtype=dtype, device=device) for _ in self.model.h]
+        cache = KVCache(layers, 0, padding.to(device) if bool(padding.any()) else None)
+        return self.extend(ids, cache), cache
+
+    def extend(self, ids: Tensor, cache: KVCache) -> Tensor:
+        """Final states [n, t, d] of more tokens, Long [n, t]; the cache takes them in.
+
+        Raises:
+            BadInput: A row gets longer than the model or the buffers allow.
+        """
+        n_new = ids.shape[1]
+        if n_new == 1 and cache.n_slots < cache.capacity:
+            positions = cache.next_position
+            mask = None if cache.padding is None else cache.padding[..., : cache.n_slots + 1]
+        else:
+            positions, mask = cache.room(n_new, self.model.config.block)
+        states = self._states(ids, positions, mask, cache.layers, cache.n_slots)
+        cache.n_slots += n_new
+        cache.next_position = cache.next_position + n_new
+        return states
+
+    def _states(
+        self, ids: Tensor, positions: Tensor, mask: Tensor | None, stored: Iterable[Tensor | None], at: int
+    ) -> Tensor:
+        """`mask` as torch's attention takes it, none for what is causal; keys and values go into `stored` from slot `at` on."""
+        model, maps = self.model, maps_for(self.model.wte.weight)
+        (n, t), d, n_heads = ids.shape, model.config.d_model, model.config.n_heads
+        x = F.embedding(ids, model.wte.weight) + F.embedding(positions, model.wpe.weight)
+        for (ln_1, c_attn, attn_proj, ln_2, c_fc, mlp_proj), layer in zip(self._blocks, stored, strict=False):
+            fused = maps.linear(torch.layer_norm(x, (d,), *ln_1), *c_attn)
+            parts = fused.view(n, t, 3, n_heads, d // n_heads).permute(2, 0, 3, 1, 4)
+            q, k, v = parts.unbind()
+            if layer is not None:
+                layer[:, :, :, at : at + t] = parts[1:]
+                k, v = layer[:, :, :, : at + t].unbind()
+            seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and t > 1)
+            x = maps.adding(seen.transpose(1, 2).reshape(n, t, d), *attn_proj, x)
+            x = maps.adding(maps.gelu(torch.layer_norm(x, (d,), *ln_2), *c_fc), *mlp_proj, x)
+        return torch.layer_norm(x, (d,), model.ln_f.weight, model.ln_f.bias)

@@ -70,18 +70,11 @@ def packed(weight: Tensor, n_rows: int) -> Tensor:
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()  # which chooses for itself, and fuses what follows
+        not torch.compiler.is_compiling()  # which chooses for itself, and fuses what follows
         and x.numel() > 0
-        and _has_onednn()
+        and x.dtype == weight.dtype
+        and maps_for(weight) is ONEDNN
     )
-
-
-def _has_onednn() -> bool:
-    mkldnn = torch.backends.mkldnn  # builds for Apple's processors lack it
-    return mkldnn.is_available() and bool(mkldnn.enabled) and _POINTWISE is not None
 
 
 class _Linear(torch.autograd.Function):
@@ -96,18 +89,11 @@ class _Linear(torch.autograd.Function):
         (d_out,) = gradients
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         flat, rows = d_out.reshape(-1, d_out.shape[-1]), x.reshape(-1, x.shape[-1])
-        return (
-            product(d_out, weight.T) if needs_x else None,
-            _weight_gradient(flat, rows) if needs_weight else None,
-            flat.sum(0) if needs_bias else None,
-        )
-
-
-def _weight_gradient(d_out: Tensor, rows: Tensor) -> Tensor:
-    """d_outᵀ @ rows, [out, in]; oneDNN is the faster the longer the rows of its result are."""
-    if d_out.shape[1] > rows.shape[1]:
-        return product(rows.T, d_out.T).T.contiguous()
-    return product(d_out.T, rows.T)
+        d_weight = None
+        if needs_weight:  # [out, in]; oneDNN is the faster the longer the rows of its result are
+            wide = weight.shape[0] > weight.shape[1]
+            d_weight = product(rows.T, flat.T).T.contiguous() if wide else product(flat.T, rows.T)
+        return product(d_out, weight.T) if needs_x else None, d_weight, flat.sum(0) if needs_bias else None
 
 
 class Maps(NamedTuple):
@@ -148,7 +134,8 @@ ONEDNN = Maps(_onednn_linear, _onednn_gelu, _onednn_adding)
 def maps_for(weight: Tensor) -> Maps:
     """oneDNN's for fp32 on a CPU, else torch's."""
     plain = weight.device.type == "cpu" and weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return ONEDNN if plain and _has_onednn() else TORCH
+    mkldnn = torch.backends.mkldnn  # builds for Apple's processors lack it
+    return ONEDNN if plain and mkldnn.is_available() and mkldnn.enabled and _POINTWISE is not None else TORCH
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:

@@ -1,7 +1,7 @@
 """A name → a language model that scores and continues text: our own GPT-2, or any causal model of transformers.
 
 Both kinds pad rows on the left, so that what follows a row stands right behind it, as sliding windows need too. How one batch is
-read is theirs; how contexts are scored and prompts continued is written once (`scoring.py`, `generation.py`).
+read is theirs; how contexts are scored and prompts continued is written once (`scoring.py`, `causal.py`).
 
 Shapes: n rows, T positions, q new positions, V rows of the output head, f features (`causal.py`).
 """
@@ -11,8 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,16 +21,12 @@ import torch
 from torch import Tensor
 
 from workings.errors import BadInput
-from workings.models import generation, scoring
 from workings.models.anatomy import device_of, dtype_of
-from workings.models.causal import CausalModel, TextCodec, left_padded
-from workings.models.checkpoint import is_gpt2, load_gpt2, load_transformers, resolve
-from workings.models.generation import Generation
-from workings.models.gpt2 import GPT2
-from workings.models.importing import config_of, to_own, unlike_ours
-from workings.models.inference import Inference, KVCache
+from workings.models.causal import TextCodec, left_padded
+from workings.models.checkpoint import config_of, is_gpt2, load_gpt2, load_transformers, resolve, to_own, unlike_ours
+from workings.models.gpt2 import GPT2, Inference, KVCache
 from workings.models.kernels import ONEDNN, is_large, maps_for, onednn, packed
-from workings.models.scoring import Scored
+from workings.models.scoring import LanguageModel
 from workings.models.weights import fill, fingerprint_of
 from workings.text.bpe import TOKENIZER_FILE
 from workings.text.tokenizer import Tokenizer
@@ -39,67 +34,6 @@ from workings.text.tokenizer import Tokenizer
 NUMBERS_AT_ONCE = 1 << 27  # in one block of features or logits: half a gigabyte in fp32
 SAME = 2e-5  # of the largest logit: what two orders of summing fp32 numbers differ by
 PACKED_AFTER = 16  # choices: packing the head takes as long as it then saves in some ten of them
-
-
-class LanguageModel(CausalModel):
-    """A causal language model with its tokenizer, to be scored and to generate from. Abstract: kinds are final."""
-
-    @contextmanager
-    def evaluating(self) -> Generator[None]:
-        with torch.inference_mode():
-            yield
-
-    def logprobs(
-        self,
-        contexts: Sequence[Sequence[int]],
-        continuations: Sequence[Sequence[Sequence[int]]],
-        batch_tokens: int = 8192,
-    ) -> list[list[Scored]]:
-        """log p of each continuation after its context, in nats: what one plain pass over both gives, whatever the batch.
-
-        Args:
-            contexts: Token ids; an empty context stands for `start`. One that does not fit the positions together with a
-                continuation is cut on the left (`Scored.n_cut`).
-            continuations: `continuations[i]` are the alternatives of `contexts[i]`.
-            batch_tokens: The most tokens in a batch, padding included.
-
-        Raises:
-            BadInput: A continuation alone does not fit the positions, or an id is none of this model's.
-        """
-        with self.evaluating():
-            return scoring.logprobs(self, contexts, continuations, batch_tokens)
-
-    def next_logprobs(self, prompts: Sequence[Sequence[int]], batch_tokens: int = 8192) -> Tensor:
-        """log p of every next id [n, V], fp32 on the CPU; −inf for ids that may not be predicted.
-
-        Long prompts are cut on the left.
-        """
-        with self.evaluating():
-            found = scoring.next_logprobs(self, prompts, batch_tokens)
-        return found.clone()  # a tensor of inference mode could not be changed by the caller
-
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        stop: Sequence[str] = (),
-        forbid: Sequence[int] = (),
-        batch_size: int = 32,
-    ) -> list[Generation]:
-        """Greedy continuations, in the order given, each what it would be alone.
-
-        Args:
-            prompts: Token ids. One longer than the positions less `max_new_tokens` is cut on the left (`Generation.n_cut`).
-            max_new_tokens: Where a row ends at the latest. It also ends at an id that ends a text, which is not kept.
-            stop: Strings at which a row ends; its text is cut before them.
-            forbid: Ids that never come, nor do ids that may not be predicted.
-            batch_size: The most rows in a batch.
-
-        Raises:
-            BadInput: There is no room for a prompt, a stop string is empty, or an id is none of this model's.
-        """
-        with self.evaluating():
-            return generation.continuations(self, prompts, max_new_tokens, stop, forbid, batch_size)
 
 
 def open_language(
@@ -184,8 +118,10 @@ class GPT2LanguageModel(LanguageModel):
         """sha256 of the files where there are some; else of the weights as they are now, and of what the tokenizer does."""
         if self.files:
             return self._fingerprint_of_files
-        weights = (t.detach().float().cpu().contiguous().numpy().tobytes() for t in self.model.state_dict().values())
-        return _sha256(self.codec.tokenizer.digest.encode(), *weights)
+        sha256 = hashlib.sha256(self.codec.tokenizer.digest.encode())
+        for tensor in self.model.state_dict().values():
+            sha256.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return sha256.hexdigest()
 
     def begin(self, rows: Sequence[Sequence[int]], n_more: int) -> tuple[Tensor, KVCache]:
         padded = left_padded(rows, self.eot, self.device)
@@ -209,10 +145,7 @@ class GPT2LanguageModel(LanguageModel):
         return maps_for(head).linear(features, head, self._logit_bias).float()
 
     def chooser(self, forbid: Sequence[int]) -> Callable[[Tensor], Tensor]:
-        allowed = self.predictable
-        if allowed is None:
-            allowed = torch.ones(self.vocab_size, dtype=torch.bool, device=self.device)
-        allowed[list(forbid)] = False
+        allowed = self.allowed(forbid)
         last = int(allowed.nonzero()[-1]) + 1
         head, allowed = self.model.wte.weight[:last], allowed[:last]
         return _Chooser(head, None if bool(allowed.all()) else _bias(allowed, head.dtype))
@@ -220,10 +153,10 @@ class GPT2LanguageModel(LanguageModel):
     @cached_property
     def _fingerprint_of_files(self) -> str:
         assert self.files is not None
-        parts = [part for part in (self.files, self.files / "tokenizer") if part.exists()]
-        if len(parts) == 1:
-            return fingerprint_of(parts[0])
-        return _sha256(*(fingerprint_of(part).encode() for part in parts))
+        tokenizer = self.files / "tokenizer"
+        if not tokenizer.exists():
+            return fingerprint_of(self.files)
+        return hashlib.sha256((fingerprint_of(self.files) + fingerprint_of(tokenizer)).encode()).hexdigest()
 
     @cached_property
     def _logit_bias(self) -> Tensor | None:
@@ -250,13 +183,6 @@ class _Chooser:
 def _bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     """0 for rows that are allowed, −inf for the others."""
     return torch.zeros(len(allowed), dtype=dtype, device=allowed.device).masked_fill(~allowed, -torch.inf)
-
-
-def _sha256(*parts: bytes) -> str:
-    sha256 = hashlib.sha256()
-    for part in parts:
-        sha256.update(part)
-    return sha256.hexdigest()
 
 
 # ── models of transformers ───────────────────────────────────────────────────────────────────────────────────────────
@@ -329,9 +255,6 @@ class HuggingFaceModel(LanguageModel):
         cache.batch_select_indices(rows)
         return _Read(cache, state.visible[rows], state.next_position[rows])
 
-    def keep(self, state: _Read, rows: Tensor) -> _Read:
-        return self.fork(state, rows, 0)
-
     def read(self, ids: Tensor) -> Tensor:
         return self.model(input_ids=ids, use_cache=False).logits
 
@@ -339,10 +262,9 @@ class HuggingFaceModel(LanguageModel):
         return features.float() if self._dead is None else features.float().masked_fill(self._dead, -torch.inf)
 
     def chooser(self, forbid: Sequence[int]) -> Callable[[Tensor], Tensor]:
-        if self._dead is None and not len(forbid):
+        never = ~self.allowed(forbid)
+        if not bool(never.any()):
             return lambda features: features.argmax(-1)
-        dead = torch.zeros(self.vocab_size, dtype=torch.bool, device=self.device) if self._dead is None else self._dead
-        never = dead.index_fill(0, torch.tensor(list(forbid), dtype=torch.long, device=self.device), True)
         return lambda features: features.masked_fill(never, -torch.inf).argmax(-1)
 
     @cached_property

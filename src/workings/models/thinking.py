@@ -22,17 +22,7 @@ from transformers import DynamicCache
 from workings.arithmetic.answers import answer_in
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.models.anatomy import (
-    Edit,
-    Unembedding,
-    anatomy_of,
-    causal_mask,
-    edited,
-    layer_names,
-    part,
-    position_names,
-    unembedding_of,
-)
+from workings.models.anatomy import Edit, Unembedding, anatomy_of, edited, layer_names, position_names
 from workings.models.causal import PaddedRows, by_length, greedy
 from workings.models.configs import AnswerSees
 
@@ -152,12 +142,15 @@ class ThoughtModel(nn.Module, ABC):
     @property
     def unembedding(self) -> Unembedding:
         """The final norm and head, frozen: for lenses. What is trained or generated goes through `unembed`."""
-        return unembedding_of(self.base)
+        return Unembedding(self.final_norm, self.base.get_output_embeddings().weight)
+
+    @property
+    def final_norm(self) -> nn.Module:
+        return self.base.get_submodule(anatomy_of(self.base.config).final_norm)
 
     def unembed(self, h: Tensor, layer: str) -> Tensor:
         """Logits [..., V] of a state [..., d] at a named layer; the final norm is applied exactly once."""
-        h = h if layer == "final_norm" else part(self.base, anatomy_of(self.base.config).final_norm)(h)
-        return self.base.get_output_embeddings()(h)
+        return self.base.get_output_embeddings()(h if layer == "final_norm" else self.final_norm(h))
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings [..., d] of token ids [...]."""
@@ -191,15 +184,15 @@ class ThoughtModel(nn.Module, ABC):
     def step(self, state: ThoughtState, z: Tensor | None = None, edits: Sequence[Edit] = ()) -> ThoughtState:
         """Feed one vector z [n, d] (default: what the family makes of the last state) and return the state after it."""
         z = self.feed(state.final, state.n_fed) if z is None else z
-        hidden, grown = self._extend(state, z[:, None].to(self.dtype), edits=edits)
-        return replace(grown, hidden=torch.stack([h[:, -1] for h in hidden], 1), n_fed=state.n_fed + 1)
+        return self._fed(state, z[:, None], edits)
 
     def feed_all(self, state: ThoughtState) -> ThoughtState:
         """All K thoughts in one pass; only right where what is fed does not depend on the states (`recurrence: constant`)."""
-        n = len(state.visible)
-        z = torch.stack([self.feed(state.final, k) for k in range(self.n_thoughts)], 1)
-        hidden, grown = self._extend(state, z.to(self.dtype).expand(n, -1, -1))
-        return replace(grown, hidden=torch.stack([h[:, -1] for h in hidden], 1), n_fed=state.n_fed + self.n_thoughts)
+        return self._fed(state, torch.stack([self.feed(state.final, k) for k in range(self.n_thoughts)], 1))
+
+    def _fed(self, state: ThoughtState, z: Tensor, edits: Sequence[Edit] = ()) -> ThoughtState:
+        hidden, grown = self._extend(state, z.to(self.dtype), edits=edits)
+        return replace(grown, hidden=torch.stack([h[:, -1] for h in hidden], 1), n_fed=state.n_fed + z.shape[1])
 
     def close(self, state: ThoughtState, answers: Tensor) -> tuple[list[Tensor], ThoughtState]:
         """Feed closing token and answer tokens (Long [n, A], right-padded) at once.
@@ -242,7 +235,7 @@ class ThoughtModel(nn.Module, ABC):
             return token != self.eos_id
 
         n_free = self.context_length - int(writing.state.next_position.max())
-        greedy(writing, len(written), min(max_new_tokens, n_free), take)
+        greedy(writing, range(len(written)), min(max_new_tokens, n_free), take)
         return written
 
     def fork(self, state: ThoughtState, rows: Sequence[int] | Tensor) -> ThoughtState:
@@ -371,12 +364,14 @@ class ThoughtModel(nn.Module, ABC):
     ) -> tuple[list[Tensor], KeyValues]:
         """One pass of the backbone → L + 1 hidden states [n, q, d] and the grown cache. No cache is changed in place."""
         past = DynamicCache(cache or None)
-        backbone = part(self.base, anatomy_of(self.base.config).backbone)
+        # An additive mask [n, 1, q, T] is what every attention kernel accepts.
+        mask = torch.zeros(allowed.shape, dtype=embeds.dtype, device=embeds.device)
+        mask = mask.masked_fill_(~allowed, torch.finfo(embeds.dtype).min).unsqueeze(1)
         with edited(self.base, edits):
-            out = backbone(
+            out = self.base.get_submodule(anatomy_of(self.base.config).backbone)(
                 inputs_embeds=embeds,
                 position_ids=positions,
-                attention_mask=causal_mask(allowed, embeds.dtype),
+                attention_mask=mask,
                 past_key_values=past,
                 use_cache=True,
                 output_hidden_states=True,
