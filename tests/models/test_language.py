@@ -30,6 +30,7 @@ from workings.models.gpt2 import GPT2, Inference
 from workings.models.kernels import token_nll
 from workings.models.language import GPT2LanguageModel, HuggingFaceModel, LanguageModel, open_language
 from workings.models.scoring import bits_per_byte
+from workings.progress import quietly
 from workings.text.corpus import ValidationDocument
 from workings.text.tokenizer import Tokenizer, Vocabulary, word_tokenizer
 
@@ -451,6 +452,18 @@ def test_a_family_without_a_row_in_our_tables_is_judged_like_any_other(tmp_path)
     context, continuation = [3, 4, 5, 6], [7, 8, 9]
     (scored,) = pair.ours.logprobs([context], [[continuation]])[0]
     np.testing.assert_allclose(scored.token_logprobs, alone(pair, context, continuation)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_transformers_shows_its_bar_only_where_this_process_is_not_quiet(tmp_path, capfd, quiet: bool):
+    hub("llama", tmp_path)
+    capfd.readouterr()
+    with quietly(quiet):
+        open_language(tmp_path / "llama", "cpu")
+    assert ("Loading weights" in capfd.readouterr().err) is not quiet
+    with quietly(False):
+        open_language(tmp_path / "llama", "cpu")
+    assert "Loading weights" in capfd.readouterr().err, "what was hidden is shown again"
 
 
 def test_a_model_that_thinks_is_not_judged_as_a_plain_one():

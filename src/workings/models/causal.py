@@ -80,15 +80,12 @@ class Decoder(Protocol):
 
     def choose(self) -> Tensor:
         """The likeliest next id of each row, Long [n]."""
-        ...
 
     def keep(self, rows: list[int]) -> list[int]:
         """Drop all rows but these, given in rising order; returns them in the order in which they now stand."""
-        ...
 
     def extend(self, tokens: Tensor) -> None:
         """Read one more token a row, Long [n]."""
-        ...
 
 
 def greedy(decoder: Decoder, rows: Sequence[int], max_new_tokens: int, take: Callable[[int, int], bool]) -> None:

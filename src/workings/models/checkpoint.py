@@ -240,7 +240,6 @@ def import_gpt2(
     model = GPT2(_config_of(state, about, n_heads, source))
     fill(model, state, source)
     reader = _tokenizer_for(path, tokenizer, vocabulary, model.config.vocab)
-    check_rows(model.config, reader)
     return save_gpt2(model, reader, folder)
 
 

@@ -51,15 +51,25 @@ def export_hf(checkpoint: str | Path, folder: str | Path) -> Path:
         Failed: What was written would not be the same model; the message names the tensor or text in which they differ.
     """
     model, tokenizer = load_gpt2(checkpoint)
+    live = {i for ids in tokenizer.live for i in ids}
+    # Padding, what lies beyond the facts, facts that only digits have: rows that may not be generated.
+    dead = [i for i in range(model.config.vocab) if i not in live]
+    end, pad = tokenizer.eot, tokenizer.hf().pad_token_id
+    has_pad = pad < model.config.vocab
+    special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad if has_pad else end}
     with appearing(folder) as partial:
         write_tensors(to_hf(model.state_dict()), partial / WEIGHTS)
-        _write_tokenizer(tokenizer, model.config.vocab, partial)
-        (partial / "config.json").write_text(to_json(hf_config(model, tokenizer)))
-        dead = dead_ids(tokenizer, model.config.vocab)
-        generation = _special_ids(tokenizer, model.config.vocab) | ({"suppress_tokens": dead} if dead else {})
+        tokenizer.save(partial)
+        if not has_pad:  # the end of text pads instead, in the tokenizer's own files too
+            content, about = read_tokenizer_folder(partial)
+            end_of_text = tokenizer.hf().eos_token
+            write_tokenizer_folder(partial, content, hf_settings(end_of_text, end_of_text), about)
+        (partial / "config.json").write_text(to_json(hf_config(model) | special))
+        generation = special | ({"suppress_tokens": dead} if dead else {})
         (partial / "generation_config.json").write_text(json.dumps(generation) + "\n")
         parity = check_export(partial, model, tokenizer)
-        (partial / "README.md").write_text(card(model, tokenizer, parity, Path(folder).name), encoding="utf-8")
+        text = card(model, tokenizer, parity, Path(folder).name, len(dead))
+        (partial / "README.md").write_text(text, encoding="utf-8")
         manifest = {
             "format": "workings export",
             "checkpoint": digests_in(Path(checkpoint)),
@@ -74,8 +84,8 @@ def export_hf(checkpoint: str | Path, folder: str | Path) -> Path:
 # ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def hf_config(model: GPT2, tokenizer: Tokenizer) -> dict[str, object]:
-    """The config.json that transformers' GPT2Config reads."""
+def hf_config(model: GPT2) -> dict[str, object]:
+    """The config.json that transformers' GPT2Config reads, without the special ids."""
     shape = model.config
     return {
         "architectures": ["GPT2LMHeadModel"],
@@ -92,38 +102,12 @@ def hf_config(model: GPT2, tokenizer: Tokenizer) -> dict[str, object]:
         "resid_pdrop": 0.0,
         "tie_word_embeddings": True,
         "dtype": str(model.wte.weight.dtype).removeprefix("torch."),
-        **_special_ids(tokenizer, shape.vocab),
     }
 
 
-def _special_ids(tokenizer: Tokenizer, vocab: int) -> dict[str, int]:
-    pad = tokenizer.hf().pad_token_id
-    return {
-        "bos_token_id": tokenizer.eot,
-        "eos_token_id": tokenizer.eot,
-        "pad_token_id": pad if pad < vocab else tokenizer.eot,
-    }
-
-
-def dead_ids(tokenizer: Tokenizer, vocab: int) -> list[int]:
-    """Embedding rows that may not be generated: padding, what lies beyond the facts, facts that only digits have."""
-    live = {i for ids in tokenizer.live for i in ids}
-    return [i for i in range(vocab) if i not in live]
-
-
-def _write_tokenizer(tokenizer: Tokenizer, vocab: int, folder: Path) -> None:
-    """Write the tokenizer's own files; where the model has no row for the id that pads, the end of text pads instead."""
-    tokenizer.save(folder)
-    if tokenizer.hf().pad_token_id >= vocab:
-        content, about = read_tokenizer_folder(folder)
-        end = tokenizer.hf().eos_token
-        write_tokenizer_folder(folder, content, hf_settings(end, end), about)
-
-
-def card(model: GPT2, tokenizer: Tokenizer, parity: Parity, name: str) -> str:
+def card(model: GPT2, tokenizer: Tokenizer, parity: Parity, name: str, n_dead: int) -> str:
     """The README.md: what the model is, how text must be written for it, and what was checked."""
     shape = model.config
-    n_dead = len(dead_ids(tokenizer, shape.vocab))
     about_text = f"It reads ordinary text (vocabulary `{tokenizer.vocabulary}`): numbers are digits."
     if tokenizer.has_facts:
         about_text = (
