@@ -108,7 +108,7 @@ def greedy(decoder: Decoder, rows: Sequence[int], max_new_tokens: int, take: Cal
         decoder.extend(tokens)
 
 
-# ── text that grows ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── text that grows ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
