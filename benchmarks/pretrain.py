@@ -33,8 +33,7 @@ from workings.models.configs import GPT2_SIZES, GPT2Config
 from workings.models.gpt2 import GPT2
 from workings.text.corpus import TokenBatch
 from workings.training.budget import peak_flops
-from workings.training.loop import Task, train_step
-from workings.training.monitor import LossLimits, LossMonitor
+from workings.training.loop import LossLimits, LossMonitor, Task, train_step
 from workings.training.parallel import ProcessGroup
 from workings.training.pretraining import LanguageModelling, optimizers_of, passes, prepared
 from workings.training.recipes import ModelShape, PretrainConfig, rows_of_tokens
@@ -73,12 +72,9 @@ class Ours:
             objective=prepared(objective, config, group),
             optimizers=optimizers_of(model, config),
             micro_batches=lambda step: passes(stream, rows, group, 0, False, step),  # ty: ignore[invalid-argument-type]
+            recipe=config,
             schedule=config.schedule,
-            clip=config.clip,
-            precision=config.precision,
             limits=LossLimits(100.0, 100.0, 0),
-            log_every=0,
-            save_every=0,
             seed=0,
             identity={},
             throughput=lambda first, last, seconds: {},

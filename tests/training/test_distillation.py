@@ -18,7 +18,7 @@ from workings.arithmetic.problems import Problem
 from workings.errors import BadInput, Failed
 from workings.models.codi import CODI
 from workings.training.distillation import BatchOrder, accuracies, add_lora, distil, merge_lora
-from workings.training.objectives import codi_losses, distance, examples_of, pad, student_pass, teacher_pass
+from workings.training.objectives import SelfDistillation, distance, examples_of, pad, student_pass, teacher_pass
 from workings.training.recipes import DistilConfig
 
 PROBLEMS = [
@@ -33,6 +33,10 @@ PROBLEMS = [
 SMALL = DistilConfig(
     batch_size=8, micro_batch_size=8, epochs=2, log_every=1, validate_every=100, save_every=1, precision="fp32"
 )
+
+
+def codi_losses(model, batch) -> dict[str, torch.Tensor]:
+    return SelfDistillation(model, SMALL)(batch)
 
 
 def long_way(model, problem) -> dict[str, torch.Tensor]:
@@ -73,9 +77,9 @@ def test_the_loss_is_the_protocols(thinker, family, keep_last_step):
     lengths = [len(e.answer) for e in examples_of(problems, model)]
     supervised = [len(model.chain_ids(p)) + n for p, n in zip(problems, lengths, strict=True)]
     by_token = lambda key, counts: sum(o[key] * n for o, n in zip(ones, counts, strict=True)) / sum(counts)
-    assert torch.allclose(losses.student, by_token("student", lengths), atol=1e-5)
-    assert torch.allclose(losses.teacher, by_token("teacher", supervised), atol=1e-5)
-    assert torch.allclose(losses.distil, expected, atol=1e-5)
+    assert torch.allclose(losses["student"], by_token("student", lengths), atol=1e-5)
+    assert torch.allclose(losses["teacher"], by_token("teacher", supervised), atol=1e-5)
+    assert torch.allclose(losses["distil"], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -86,7 +90,7 @@ def test_the_gradient_is_the_protocols_for_every_parameter(thinker, family, tied
     batch = pad(list(examples_of(PROBLEMS[5:6], model)), model)
     for name in ("student", "teacher"):
         grads = []
-        for loss in (getattr(codi_losses(model, batch), name), long_way(model, PROBLEMS[5])[name]):
+        for loss in (codi_losses(model, batch)[name], long_way(model, PROBLEMS[5])[name]):
             model.zero_grad()
             loss.backward()
             grads.append({n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()})
@@ -111,10 +115,10 @@ def test_the_teacher_gets_no_gradient_from_the_distance(thinker):
     model = thinker()
     batch = pad(list(examples_of(PROBLEMS[:4], model)), model)
     losses = codi_losses(model, batch)
-    losses.distil.backward(retain_graph=True)
+    losses["distil"].backward(retain_graph=True)
     assert model.prj[1].weight.grad.abs().sum() > 0
     model.zero_grad()
-    losses.teacher.backward()
+    losses["teacher"].backward()
     assert model.prj[1].weight.grad is None or model.prj[1].weight.grad.abs().sum() == 0
 
 
@@ -126,7 +130,7 @@ def test_the_gradient_of_the_distance_is_that_of_a_constant_teacher(thinker):
         _, teacher = teacher_pass(model, batch)
     _, student = student_pass(model, batch)
     expected = torch.autograd.grad(distance(student, teacher, "smooth_l1", True), list(model.parameters()))
-    found = torch.autograd.grad(codi_losses(model, batch).distil, list(model.parameters()))
+    found = torch.autograd.grad(codi_losses(model, batch)["distil"], list(model.parameters()))
     for (name, _), ours, theirs in zip(model.named_parameters(), found, expected, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6, rtol=1e-4), name
 
@@ -276,7 +280,7 @@ def test_micro_batches_of_unequal_size_weigh_by_their_examples(thinker, tmp_path
     [line] = [one for one in lines if "loss" in one]
     model = thinker()
     batch = BatchOrder(list(examples_of(PROBLEMS, model)), 6, config.seed).batch(0)
-    totals = [codi_losses(model, pad(part, model)).total(1.0, 1.0) for part in (batch[:4], batch[4:])]
+    totals = [codi_losses(model, pad(part, model))["loss"] for part in (batch[:4], batch[4:])]
     weighted = (4 * totals[0] + 2 * totals[1]) / 6
     assert abs(weighted - (totals[0] + totals[1]) / 2) > 1e-2, "else the test tests nothing"
     gradients = torch.autograd.grad(weighted, list(model.parameters()))

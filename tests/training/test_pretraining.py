@@ -26,7 +26,7 @@ from workings.text import Corpus, CorpusConfig, SourceConfig, build_corpus
 from workings.text.manifest import Split
 from workings.training import loop, trackers
 from workings.training.budget import peak_flops, planned
-from workings.training.monitor import LossLimits, LossMonitor, StepNumbers
+from workings.training.loop import LossLimits, LossMonitor, StepNumbers
 from workings.training.parallel import ProcessGroup
 from workings.training.pretraining import live_bias, pretrain
 from workings.training.recipes import PRETRAIN_PRESETS, ModelShape, PretrainConfig, rows_of, shape_of
@@ -354,10 +354,10 @@ def test_the_seeds_recipe_costs_what_it_did_and_its_repetition_is_called_one():
     config, shape = PRETRAIN_PRESETS["124M-10B"], GPT2Config(vocab=50_349)
     rows = rows_of(config, TenBillion(), 1024, n_processes=4)  # ty: ignore[invalid-argument-type]
     budget = planned(config, TenBillion(), 4, shape)  # ty: ignore[invalid-argument-type]
-    assert budget.parameters == 124_510_464 and rows.passes(0) == [32] * 4
-    assert budget.cost.tokens == 9_999_745_024 and budget.steps == 19_073
+    assert budget.cost.parameters == 124_510_464 and rows.passes(0) == [32] * 4
+    assert budget.cost.tokens == 9_999_745_024 and budget.cost.steps == 19_073
     assert budget.epochs == pytest.approx(9.37, abs=0.01)
-    assert budget.flops == pytest.approx(8.5e18, rel=0.05)
+    assert budget.cost.flops == pytest.approx(8.5e18, rel=0.05)
     said = "\n".join(budget.lines(4 * 0.4 * 989e12, "40 % of the peak"))
     assert "WARNING: the corpus is repeated: 9.4 epochs" in said and "1.5" in said.split("time")[1]
 
@@ -379,7 +379,7 @@ def test_the_memory_of_activations_is_what_a_pass_keeps(corpus, tmp_path):
     kept = sum(size for pointer, size in storages.items() if pointer not in weights)
     config = replace(SMALL, tokens_per_step=512, pass_rows=8)
     budget = planned(config, corpus, 1, shape)
-    estimate = budget.memory - 16 * budget.parameters
+    estimate = budget.memory - 16 * budget.cost.parameters
     assert 0.7 < estimate / kept < 1.5
 
 

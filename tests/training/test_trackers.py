@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from workings.training import trackers
+from workings.training.loop import no_log
 
 
 def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path) -> None:
@@ -14,7 +15,7 @@ def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path) -> None
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for first, last in ((1, 6), (4, 8)):  # killed after step 6, gone on from the resume point of step 3
-        with trackers.opened(["tensorboard"], "p", "n", tmp_path, {}) as log:
+        with trackers.opened(no_log, ["tensorboard"], "p", tmp_path, {}) as log:
             for step in range(first, last + 1):
                 log(step, loss=10.0 * first + step, note="not a number")
     shown = EventAccumulator(str(tmp_path / ".tensorboard"))

@@ -16,10 +16,8 @@ steps is fixed beforehand; the last weights are judged; nothing is selected.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +162,8 @@ def trained(config: Config, corpus: Corpus, run: Run) -> models.GPT2:
     """The model, kept in the run; a run that was killed after its training is not trained again."""
     with training.lead(run, config.device, str(corpus.folder)) as session:
         if session is not None:
-            training.keep_model(train(config, corpus, session, run), corpus.tokenizer, session.folder / "model")
+            model = train(config, corpus, session, run)
+            models.save_gpt2(model, corpus.tokenizer, training.cleared(session.folder / "model"))
             training.drop_resume_point(session.folder)
     model, _ = models.load_gpt2(run.folder("checkpoint") / "model", models.device_of(config.device))
     return model
@@ -184,7 +183,6 @@ def train(config: Config, corpus: Corpus, session: training.Session, run: Run | 
         config.training,
         corpus,
         session.folder,
-        training.no_log if run is None else run.log,
         seed=config.seed,
         evaluations=[] if run is None else [table_accuracy(config)],
         group=session.group,
@@ -251,7 +249,7 @@ def text_outcomes(model: models.LanguageModel, corpus: Corpus, most: int) -> pl.
 
     `held_out_facts` are tokens that no training text has, and so none where their meaning is shuffled.
     """
-    documents = [one for source in corpus.sources for one in islice(corpus.validation(source), most)]
+    documents = corpus.first_validation(most)
     held_out = corpus.drills.held_out_facts
     read = [corpus.tokenizer.facts.of_ids(one.ids.tolist()) for one in documents]
     unseen = [sum(fact in held_out for fact in some) * (corpus.tokenizer.vocabulary == "facts") for some in read]
@@ -265,9 +263,8 @@ def text_outcomes(model: models.LanguageModel, corpus: Corpus, most: int) -> pl.
 
 def headline(probes: evals.TaskResult, text: pl.DataFrame) -> dict[str, float]:
     """The headline numbers of a run, as `workings show` prints them."""
-    bits = text["nats"].to_numpy().sum() / math.log(2)
     return {
         "table, with the work shown": round(probes.measures["table.worked"].value, 4),
         "table, at once": round(probes.measures["table.direct"].value, 4),
-        "bits per byte": round(float(bits / text["bytes"].to_numpy().sum()), 4),
+        "bits per byte": round(models.total_bits_per_byte(text), 4),
     }

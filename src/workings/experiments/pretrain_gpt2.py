@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,7 +107,7 @@ def run_arm(config: Config, run: Run) -> None:
 
 
 def follow(config: Config) -> None:
-    """What every process but rank 0 does: learn from it what is trained, and take part."""
+    """Take part in the training as any process but rank 0, which says what is trained."""
     with training.join(config.device) as session:
         if session is not None:
             train(config, Corpus.open(session.message), session, None)
@@ -125,7 +123,7 @@ def train(config: Config, corpus: Corpus, session: training.Session, run: Run | 
         corpus.check()
     shape = None if start is None else start.config
     run.results("budget", training.planned(config.training, corpus, session.group.size, shape).cost)
-    with _logging(config, run) as log:
+    with trackers.opened(run.log, config.track, config.project, run.path, to_dict(config)) as log:
         judges = evaluations(config, run)
         return pretrain(log, group=session.group, resume=session.resume, run=run, evaluations=judges)
 
@@ -166,20 +164,8 @@ def _start(folder: str, corpus: Corpus) -> models.GPT2:
 # ── what is measured ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@contextmanager
-def _logging(config: Config, run: Run) -> Generator[training.Log]:
-    """A log into the run, and to the trackers that are asked for."""
-    with trackers.opened(config.track, config.project, run.path.name, run.path, to_dict(config)) as echo:
-
-        def log(step: int, **metrics: Any) -> None:
-            run.log(step, **metrics)
-            echo(step, **metrics)
-
-        yield log
-
-
 def evaluations(config: Config, run: Run) -> list[training.Evaluation]:
-    """Judges as `pretrain` asks them; the items' outcomes of the last time stay in the run."""
+    """Judges in the form that `pretrain` calls; the run keeps the items' outcomes of the last call."""
     settings = evals.Settings(hellaswag_data=config.hellaswag or "", conventions=("karpathy",))
 
     def hellaswag_now(language: models.LanguageModel, step: int) -> dict[str, Any]:
@@ -189,24 +175,26 @@ def evaluations(config: Config, run: Run) -> list[training.Evaluation]:
         return _flat("hellaswag.acc", found.acc) | _flat("hellaswag.acc_norm", found.acc_norm)
 
     def probes_now(language: models.LanguageModel, step: int) -> dict[str, Any]:
-        outcomes = evals.probes.judge_items(language, asked, settings, choices=False)
+        outcomes = evals.probes.judge_items(language, probe_items, settings, choices=False)
         run.outcomes("probes", outcomes)
-        direct = {kind: one.direct for kind, one in evals.probes.summarize(outcomes).items()}
-        return {key: value for kind, one in direct.items() for key, value in _flat(f"probes.{kind}", one).items()}
+        columns: dict[str, Any] = {}
+        for kind, accuracy in evals.probes.summarize(outcomes).items():
+            columns |= _flat(f"probes.{kind}", accuracy.direct)
+        return columns
 
     chosen: list[training.Evaluation] = []
     if config.hellaswag is not None:
         hellaswag_items = evals.hellaswag.load_items(settings)[: config.n_judged]
         chosen.append(hellaswag_now)
     if config.probes:
-        asked = evals.probes.load_items(settings)[: config.n_judged]
+        probe_items = evals.probes.load_items(settings)[: config.n_judged]
         chosen.append(probes_now)
     return chosen
 
 
-def _flat(name: str, found: judging.Measure) -> dict[str, Any]:
+def _flat(name: str, share: judging.Measure) -> dict[str, Any]:
     """A share with its interval as columns of the metrics."""
-    return {name: found.value, f"{name}.low": found.low, f"{name}.high": found.high, f"{name}.n": found.n}
+    return {name: share.value, f"{name}.low": share.low, f"{name}.high": share.high, f"{name}.n": share.n}
 
 
 def _finish(model: models.GPT2, corpus: Corpus, run: Run) -> None:
@@ -217,13 +205,13 @@ def _finish(model: models.GPT2, corpus: Corpus, run: Run) -> None:
     by_source = {name: _measured(part) for (name,), part in read.group_by("source", maintain_order=True)}
     run.results("headline", {"n": len(read), "bits per byte": {k: v.value for k, v in by_source.items()}})
     run.results("validation", by_source)
-    training.keep_model(model, corpus.tokenizer, run.folder("checkpoint") / "model")
+    models.save_gpt2(model, corpus.tokenizer, training.cleared(run.folder("checkpoint") / "model"))
     training.drop_resume_point(run.folder("checkpoint"))
 
 
 def _measured(read: pl.DataFrame) -> judging.Measure:
     """Bits per byte with an interval over documents."""
     bits, n_bytes = read["nats"].to_numpy() / math.log(2), read["bytes"].to_numpy()
-    band = judging.percentile_intervals(judging.ProblemSums(bits[:, None], n_bytes[:, None].astype(float)))
-    low, high = (float(end[0]) for end in (band.low, band.high))
+    intervals = judging.percentile_intervals(judging.ProblemSums(bits[:, None], n_bytes[:, None].astype(float)))
+    low, high = (float(end[0]) for end in (intervals.low, intervals.high))
     return judging.Measure(float(bits.sum() / n_bytes.sum()), low, high, len(read))

@@ -92,7 +92,7 @@ def run_arm(config: Config, run: Run) -> None:
 
 
 def follow(config: Config) -> None:
-    """What every process but rank 0 does: take part in the training."""
+    """Take part in the training as any process but rank 0."""
     with training.join("cpu") as session:
         if session is not None:
             train(config, session, [], None)
@@ -102,14 +102,12 @@ def train(config: Config, session: training.Session, validation: Sequence[Proble
     """This process's part of the training; `run` is rank 0's, which alone validates and writes."""
     training.limit_threads(config.threads)
     recipe = replace(config.training, seed=config.seed)
-    log = training.no_log if run is None else run.log
     return training.distil(
         untrained(config),
         training_problems(config),
         validation,
         recipe,
         session.folder,
-        log,
         group=session.group,
         run=run,
         resume=session.resume,

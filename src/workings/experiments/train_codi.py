@@ -116,7 +116,7 @@ def run_arm(config: Config, run: Run) -> None:
 
 
 def follow(config: Config) -> None:
-    """What every process but rank 0 does: take part in the training."""
+    """Take part in the training as any process but rank 0."""
     with training.join(config.device) as session:
         if session is not None:
             train, _, _ = _problems(config)
@@ -132,9 +132,9 @@ def _trained(
     run: Run | None,
 ) -> models.CODI:
     """This process's part of the training; `run` is rank 0's, which alone validates and writes."""
-    recipe, log = replace(config.training, seed=config.seed), training.no_log if run is None else run.log
+    recipe = replace(config.training, seed=config.seed)
     return training.distil(
-        model, train, validation, recipe, session.folder, log, group=session.group, run=run, resume=session.resume
+        model, train, validation, recipe, session.folder, group=session.group, run=run, resume=session.resume
     )
 
 

@@ -22,3 +22,4 @@ from .language import GPT2LanguageModel as GPT2LanguageModel
 from .language import open_language as open_language
 from .scoring import LanguageModel as LanguageModel
 from .scoring import bits_per_byte as bits_per_byte
+from .scoring import total_bits_per_byte as total_bits_per_byte

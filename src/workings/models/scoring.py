@@ -8,6 +8,7 @@ Shapes: n contexts, R continuations, T positions, q tokens of a continuation, V 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -149,6 +150,11 @@ def bits_per_byte(
     columns = {"source": pl.String, "nats": pl.Float64, "bytes": pl.Int64, "tokens": pl.Int64}
     rows = [(d.source, n, d.n_bytes, len(d.ids)) for d, n in zip(documents, nats.tolist(), strict=True)]
     return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def total_bits_per_byte(scored: pl.DataFrame) -> float:
+    """Bits per byte of all documents of a `bits_per_byte` table together: Σ nats / (ln 2 · Σ bytes)."""
+    return float(scored["nats"].sum()) / (math.log(2) * int(scored["bytes"].sum()))
 
 
 def windows(ids: Sequence[int] | np.ndarray, model: LanguageModel) -> Iterator[tuple[list[int], int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +172,10 @@ class Corpus:
         return np.concatenate(parts).astype(np.int64)
 
     # ── validation ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def first_validation(self, n_per_source: int) -> list[ValidationDocument]:
+        """The first validation documents of each source."""
+        return [document for source in self.sources for document in islice(self.validation(source), n_per_source)]
 
     def validation(self, source: str | None = None) -> Iterator[ValidationDocument]:
         """The validation documents of a source, or of all, in the order of the manifest; the same in every arm."""

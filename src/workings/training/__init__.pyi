@@ -7,7 +7,6 @@ from .distillation import embedded_base as embedded_base
 from .distillation import new_base as new_base
 from .distillation import reinitialised as reinitialised
 from .loop import Log as Log
-from .loop import no_log as no_log
 from .parallel import ProcessGroup as ProcessGroup
 from .parallel import Session as Session
 from .parallel import join as join
@@ -15,7 +14,6 @@ from .parallel import lead as lead
 from .parallel import limit_threads as limit_threads
 from .parallel import process_group as process_group
 from .pretraining import Evaluation as Evaluation
-from .pretraining import keep_model as keep_model
 from .pretraining import pretrain as pretrain
 from .resuming import SAMPLES as SAMPLES
 from .resuming import cleared as cleared

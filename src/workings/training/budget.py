@@ -19,7 +19,6 @@ from workings.training.recipes import Precision, PretrainConfig, Rows, rows_of, 
 
 if TYPE_CHECKING:
     from workings.text.corpus import Corpus
-    from workings.text.manifest import Split
 
 ASSUMED_MFU = 0.4
 _GB = 1e9
@@ -41,7 +40,7 @@ _PEAKS: tuple[tuple[str, float, float], ...] = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What a fair comparison asks about; `results/budget.json` of a run."""
+    """The cost that a fair comparison matches; `results/budget.json` of a run."""
 
     parameters: int
     steps: int
@@ -52,70 +51,56 @@ class Cost:
 
 @dataclass(frozen=True)
 class Budget:
-    """The cost of one training. `unique_tokens` are those of the corpus; `memory` is an estimate, in bytes a process."""
+    """The cost of one training. `unique_tokens` are those of the corpus; `memory` is estimated, in bytes per process."""
 
-    parameters: int
-    steps: int
-    tokens: int
-    raw_bytes: int
-    flops: int
+    cost: Cost
     unique_tokens: int
-    flops_per_token: float
+    flops_per_token: int
     bytes_per_token: float
     memory: int
 
     @property
     def epochs(self) -> float:
         """How often the corpus is read."""
-        return self.tokens / self.unique_tokens
-
-    @property
-    def cost(self) -> Cost:
-        """The part that is recorded."""
-        return Cost(self.parameters, self.steps, self.raw_bytes, self.tokens, self.flops)
+        return self.cost.tokens / self.unique_tokens
 
     def lines(self, flops_per_second: float, assumption: str) -> list[str]:
-        """For people: one line each, the last ones warnings."""
-        hours = self.flops / flops_per_second / 3600
-        said = [
-            f"parameters      {self.parameters:,}",
-            f"steps           {self.steps:,} of {self.tokens / self.steps:,.0f} tokens",
-            f"tokens          {self.tokens:,} = {self.epochs:.2f} epochs over {self.unique_tokens:,} unique ones",
-            f"raw text        {self.raw_bytes:,} bytes ({self.bytes_per_token:.3f} a token)",
-            f"FLOPs           {self.flops:.3e} ({self.flops_per_token:.3e} a token)",
+        """Describe the budget to a person: a line for each quantity, then a warning where text is read more than once."""
+        cost = self.cost
+        hours = cost.flops / flops_per_second / 3600
+        lines = [
+            f"parameters      {cost.parameters:,}",
+            f"steps           {cost.steps:,} of {cost.tokens / cost.steps:,.0f} tokens",
+            f"tokens          {cost.tokens:,} = {self.epochs:.2f} epochs over {self.unique_tokens:,} unique ones",
+            f"raw text        {cost.raw_bytes:,} bytes ({self.bytes_per_token:.3f} a token)",
+            f"FLOPs           {cost.flops:.3e} ({self.flops_per_token:.3e} a token)",
             f"memory          about {self.memory / _GB:.1f} GB a process",
             f"time            {hours:.2f} hours at {flops_per_second:.2e} FLOP/s ({assumption})",
         ]
         if self.epochs > 1:
-            said.append(
+            lines.append(
                 f"WARNING: the corpus is repeated: {self.epochs:.1f} epochs over {self.unique_tokens:,} tokens; "
                 "a model of this budget would read new text if there were more"
             )
-        return said
-
-
-def budget_of(model: GPT2, rows: Rows, train: Split, config: PretrainConfig) -> Budget:
-    """What it costs to train `model` (it may be on the meta device) on `rows`."""
-    per_token, bytes_per_token = model.flops_per_token(rows.length), train.n_bytes / train.n_tokens
-    return Budget(
-        parameters=model.n_parameters,
-        steps=rows.n_steps,
-        tokens=rows.n_tokens,
-        raw_bytes=round(rows.n_tokens * bytes_per_token),
-        flops=round(rows.n_tokens * per_token),
-        unique_tokens=train.n_tokens,
-        flops_per_token=per_token,
-        bytes_per_token=bytes_per_token,
-        memory=_memory(model.config, model.n_parameters, rows, config),
-    )
+        return lines
 
 
 def planned(config: PretrainConfig, corpus: Corpus, n_processes: int = 1, shape: GPT2Config | None = None) -> Budget:
-    """As `budget_of`, without making the model. `shape`: that of the model to go on from, where there is one."""
+    """The cost of a training, known before it begins. `shape`: that of the model to go on from, where there is one."""
     shape = shape or shape_of(config, corpus.tokenizer)
-    rows = rows_of(config, corpus, shape.block, n_processes)
-    with torch.device("meta"):
-        return budget_of(GPT2(shape), rows, corpus.train, config)
+    rows, train = rows_of(config, corpus, shape.block, n_processes), corpus.train
+    with torch.device("meta"):  # only counted, so that no weight is allocated
+        model = GPT2(shape)
+    flops_per_token, bytes_per_token = model.flops_per_token(rows.length), train.n_bytes / train.n_tokens
+    cost = Cost(
+        parameters=model.n_parameters,
+        steps=rows.n_steps,
+        raw_bytes=round(rows.n_tokens * bytes_per_token),
+        tokens=rows.n_tokens,
+        flops=rows.n_tokens * flops_per_token,
+    )
+    memory = _memory(shape, model.n_parameters, rows, config)
+    return Budget(cost, train.n_tokens, flops_per_token, bytes_per_token, memory)
 
 
 def _memory(shape: GPT2Config, n_parameters: int, rows: Rows, config: PretrainConfig) -> int:
@@ -146,19 +131,13 @@ def rate_here(device: str, name: str, precision: Precision) -> tuple[float, str]
     peak = peak_flops(name, precision)
     if peak is not None:
         return ASSUMED_MFU * peak, f"{ASSUMED_MFU:.0%} of {name}'s peak, assumed"
-    # A GPU needs a larger product to be busy longer than the asking takes.
-    size = 1024 if device == "cpu" else 8192
-    measured = _matmul_rate(device, torch.bfloat16 if precision == "bf16" else torch.float32, size)
-    return ASSUMED_MFU * measured, f"{ASSUMED_MFU:.0%}, assumed, of what a matrix product reaches here"
-
-
-def _matmul_rate(device: str, dtype: torch.dtype, n: int, seconds: float = 0.3) -> float:
-    """FLOP/s of n × n products, the best of those that fit into `seconds`."""
-    a = torch.randn(n, n, device=device, dtype=dtype)
-    (a @ a)[0, 0].item()  # the first one finds its library
-    best, until = 0.0, time.perf_counter() + seconds
+    # A GPU needs a larger product to be busy for longer than its launch takes.
+    n = 1024 if device == "cpu" else 8192
+    a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    (a @ a)[0, 0].item()  # the first product also loads its library
+    best, until = 0.0, time.perf_counter() + 0.3
     while time.perf_counter() < until:
         began = time.perf_counter()
         (a @ a)[0, 0].item()
         best = max(best, 2 * n**3 / (time.perf_counter() - began))
-    return best
+    return ASSUMED_MFU * best, f"{ASSUMED_MFU:.0%}, assumed, of what a matrix product reaches here"

@@ -12,25 +12,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from workings import seeds
 from workings.arithmetic.answers import same_answer
 from workings.arithmetic.problems import Problem
-from workings.config import leaves
 from workings.errors import BadInput
 from workings.models.anatomy import anatomy_of
 from workings.models.codi import CODI
 from workings.run import Run
-from workings.training.loop import Log, Measurement, MicroBatch, Task, adamw_and_muon, fit, no_log
-from workings.training.monitor import LossLimits
-from workings.training.objectives import Example, Padded, codi_losses, examples_of, pad
+from workings.training.loop import Log, LossLimits, Measurement, MicroBatch, Task, adamw_and_muon, fit, no_log
+from workings.training.objectives import Example, SelfDistillation, examples_of, pad
 from workings.training.parallel import ProcessGroup, distributed
 from workings.training.recipes import DistilConfig
+from workings.training.resuming import identity_of
 
 
 def distil(
@@ -39,7 +36,7 @@ def distil(
     validation: Sequence[Problem],
     config: DistilConfig,
     folder: Path,
-    log: Log = no_log,
+    log: Log | None = None,
     *,
     group: ProcessGroup | None = None,
     run: Run | None = None,
@@ -54,9 +51,9 @@ def distil(
         validation: Problems for the accuracies that are logged on the way; there may be none.
         config: The recipe.
         folder: Gets the resume point (`state`).
-        log: Receives every measurement, as `log(step, **metrics)`.
+        log: Receives every measurement, as `log(step, **metrics)`; by default the run's, if there is a run.
         group: The processes that take part; by default this one alone.
-        run: Counts the tokens spent.
+        run: Counts the tokens spent, and logs.
         resume: Go on exactly where the resume point stands.
         max_steps: End early without changing the schedule.
 
@@ -65,6 +62,7 @@ def distil(
         Failed, SystemExit: See `fit`.
     """
     group = group or ProcessGroup(0, 1, str(model.device))
+    log = log or (run.log if run else no_log)
     examples, n_too_long = _examples(train, model, config)
     part = _part_of(config, group)
     order = BatchOrder(examples, config.batch_size, config.seed)
@@ -72,24 +70,25 @@ def distil(
     torch.manual_seed(seeds.derive("training", config.seed))
     if config.lora_rank:
         add_lora(model, config)
+
+    def validate(model: CODI, step: int) -> None:
+        log(step, **accuracies(model, validation[: config.validation_problems]))
+
     guessing = math.log(model.base.get_output_embeddings().weight.shape[0])
     task = Task(
         model=model,
         objective=distributed(SelfDistillation(model, config), (), "ddp", group),
         optimizers=_optimizers(model, config),
         micro_batches=lambda step: _micro_batches(order, part, config.micro_batch_size, model, step),
+        recipe=config,
         schedule=schedule,
-        clip=config.clip,
-        precision=config.precision,
         # The student's cross-entropy, for it has weight 1 in every recipe and a level of guessing.
         limits=LossLimits(guessing + config.loss_margin, config.loss_jump, schedule.warmup_steps, term="student"),
-        log_every=config.log_every,
-        save_every=config.save_every,
         seed=config.seed,
-        identity=_identity(config, model, examples),
+        identity=identity_of(config, model.config, examples=_digest(examples)),
         throughput=_throughput(order, run),
         if_memory_is_full=f"a micro_batch_size below {config.micro_batch_size}",
-        measurements=_measurements(config, validation, log),
+        measurements=[Measurement(validate, config.validate_every)] if validation else [],
         about={"examples": len(examples), "left_out_too_long": n_too_long},
     )
     fit(task, folder, log, group, run=run, resume=resume, max_steps=max_steps)
@@ -97,22 +96,7 @@ def distil(
     return model.eval()
 
 
-# ── what is minimised ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class SelfDistillation(nn.Module):
-    """CODI's loss of a micro-batch, and its three terms."""
-
-    def __init__(self, model: CODI, config: DistilConfig) -> None:
-        super().__init__()
-        self.model, self.config = model, config
-
-    def forward(self, batch: Padded) -> dict[str, Tensor]:
-        """ "loss" is the weighted sum of the others."""
-        config = self.config
-        losses = codi_losses(self.model, batch, config.distil_loss, config.distil_normalise)
-        total = losses.total(config.teacher_weight, config.distil_weight)
-        return {"loss": total, "student": losses.student, "teacher": losses.teacher, "distil": losses.distil}
+# ── what is minimised, and over which parameters ─────────────────────────────────────────────────────────────────────
 
 
 def _optimizers(model: CODI, config: DistilConfig) -> list[torch.optim.Optimizer]:
@@ -122,10 +106,8 @@ def _optimizers(model: CODI, config: DistilConfig) -> list[torch.optim.Optimizer
     return adamw_and_muon(
         [p for p in parameters if p.ndim >= 2],
         [p for p in parameters if p.ndim < 2],
-        [p for p in parameters if config.optimizer == "muon" and p.ndim == 2 and id(p) not in tables],
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        betas=config.betas,
+        [p for p in parameters if p.ndim == 2 and id(p) not in tables],
+        config,
     )
 
 
@@ -253,15 +235,12 @@ def _micro_batches(order: BatchOrder, part: slice, size: int, model: CODI, step:
         step += 1
 
 
-def _identity(config: DistilConfig, model: CODI, examples: Sequence[Example]) -> dict[str, Any]:
-    """What decides the weights: recipe, kind of model, examples. Not how many processes share the work."""
+def _digest(examples: Sequence[Example]) -> str:
     sha = hashlib.sha256()
     for example in examples:
         for ids in (example.question, example.chain, example.answer):
             sha.update(ids)
-    about = leaves(config)
-    about |= {f"model.{name}": value for name, value in leaves(model.config).items()}
-    return about | {"examples": sha.hexdigest()}
+    return sha.hexdigest()
 
 
 # ── what is measured ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -276,13 +255,6 @@ def _throughput(order: BatchOrder, run: Run | None) -> Callable[[int, int, float
         return {"examples_per_second": (last - first) * order.batch_size / seconds}
 
     return throughput
-
-
-def _measurements(config: DistilConfig, validation: Sequence[Problem], log: Log) -> list[Measurement[CODI]]:
-    def validate(model: CODI, step: int) -> None:
-        log(step, **accuracies(model, validation[: config.validation_problems]))
-
-    return [Measurement(validate, config.validate_every)] if validation else []
 
 
 def accuracies(model: CODI, problems: Sequence[Problem], batch_size: int = 256) -> dict[str, float]:

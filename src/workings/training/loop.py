@@ -1,7 +1,8 @@
 """A task and its micro-batches → trained weights: the one training loop, of pretraining and of distillation.
 
 `fit` is the loop and `train_step` one update. A `Task` says what is trained: an objective (a module that maps a micro-batch to
-its losses), the micro-batches of every step, optimizers, schedule, and what is measured on the way.
+its losses), the micro-batches of every step, optimizers, schedule, and what is measured on the way. A `LossMonitor` takes in the
+numbers of every step, averages them for the log, and ends a training that has gone wrong.
 
 Everything that decides a step is a function of the step, or is in the resume point, which is saved after the step's update. So a
 training that was killed goes on as if it had not been: bit for bit on a CPU, and on a GPU as far as its kernels give the same
@@ -10,8 +11,11 @@ sums twice.
 
 from __future__ import annotations
 
+import math
 import signal
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -24,11 +28,10 @@ from torch import Tensor, nn
 
 from workings import seeds
 from workings.errors import Failed
-from workings.progress import Tracker, track
+from workings.progress import track
 from workings.run import Run
-from workings.training.monitor import LossLimits, LossMonitor, StepNumbers, last_good, stop_on_sigterm
 from workings.training.parallel import ProcessGroup, resume_point, synchronising, whole
-from workings.training.recipes import Precision, Schedule
+from workings.training.recipes import Precision, Recipe, Schedule
 from workings.training.resuming import ResumePoint, take_back
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -54,16 +57,16 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Measurement(Generic[Model]):
-    """What the model is asked for on the way. It leaves no trace in the training: random state and mode are restored.
+    """A measurement of the model on the way. It leaves no trace in the training: random state and mode are restored.
 
     Attributes:
-        take: Called with the model and the number of updates made, by rank 0 alone.
+        measure: Called with the model and the number of updates made, by rank 0 alone.
         every: Steps between two measurements; 0 for none on the way.
         at_start: Also before the first step.
         at_end: Also after the last step, whether or not `every` divides it.
     """
 
-    take: Callable[[Model, int], None]
+    measure: Callable[[Model, int], None]
     every: int
     at_start: bool = False
     at_end: bool = True
@@ -74,18 +77,124 @@ class Measurement(Generic[Model]):
         return regular or (self.at_end and step == n_steps)
 
 
+# ── numbers of a step, and when they end a training ──────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class LossLimits:
+    """Where the loss named `term` may be, in nats, from `from_step` on: below `ceiling`, and never `jump` above its own
+    running mean. Not a number and infinity end a training at any step."""
+
+    ceiling: float
+    jump: float
+    from_step: int
+    term: str = "loss"
+
+
+@dataclass(frozen=True)
+class StepNumbers:
+    """The outcome of one update: mean losses of the step, norm of the gradient before clipping, whether to stop.
+
+    `values` [n + 2] is still on the device; `names` has n names of losses, "grad_norm" and "stop".
+    """
+
+    names: tuple[str, ...]
+    values: Tensor
+
+
+class LossMonitor:
+    """Averages the numbers of every step for the log, and raises Failed when a training has gone wrong.
+
+    On a GPU a step's numbers are read after the next step has been queued, so that the device never waits for this.
+    """
+
+    def __init__(self, limits: LossLimits, resume_point: Path) -> None:
+        self.limits, self.resume_point = limits, resume_point
+        self.stop = False
+        self._n, self._sums = 0, dict[str, float]()  # since the last line of the log
+        self._smooth: float | None = None  # running mean of the limited loss since warm-up (half-life 35 steps)
+        self._unread: deque[tuple[int, StepNumbers, Any]] = deque()
+
+    def saw(self, step: int, numbers: StepNumbers) -> None:
+        """Take in the numbers of a step. Raises Failed if this step or the one before it went wrong."""
+        event = None
+        if numbers.values.device.type == "cuda":
+            host = torch.empty(len(numbers.values), pin_memory=True).copy_(numbers.values, non_blocking=True)
+            numbers, event = StepNumbers(numbers.names, host), torch.cuda.current_stream().record_event()
+        self._unread.append((step, numbers, event))
+        if event is None or len(self._unread) > 1:
+            self._read()
+
+    def settle(self) -> None:
+        """Read the numbers that are still on their way; called before anything is written down."""
+        while self._unread:
+            self._read()
+
+    def means(self) -> dict[str, float]:
+        """Mean of each loss and of the gradient's norm over the steps since the last call."""
+        self.settle()
+        n, sums = max(1, self._n), self._sums
+        self._n, self._sums = 0, {}
+        return {name: value / n for name, value in sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed training needs to log the same means. Raises Failed as `saw` does."""
+        self.settle()
+        return {"n": self._n, "sums": dict(self._sums), "smooth": self._smooth}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        self._n, self._sums, self._smooth = state["n"], dict(state["sums"]), state["smooth"]
+
+    def _read(self) -> None:
+        step, numbers, event = self._unread.popleft()
+        if event is not None:
+            event.synchronize()
+        found = dict(zip(numbers.names, numbers.values.tolist(), strict=True))
+        self.stop = found.pop("stop") > 0 or self.stop
+        if not all(map(math.isfinite, found.values())):
+            raise self._failed(
+                step, f"the loss is {found['loss']:g} and the norm of its gradient {found['grad_norm']:g}"
+            )
+        self._judge(step, found[self.limits.term])
+        self._n += 1
+        self._sums = {name: self._sums.get(name, 0.0) + value for name, value in found.items()}
+
+    def _judge(self, step: int, loss: float) -> None:
+        limits, smooth = self.limits, self._smooth
+        if step < limits.from_step:
+            return
+        name = "loss" if limits.term == "loss" else f"{limits.term} loss"
+        if loss > limits.ceiling:
+            raise self._failed(step, f"the {name} {loss:.2f} is above {limits.ceiling:.2f}, worse than guessing")
+        if smooth is not None and loss > smooth + limits.jump:
+            raise self._failed(step, f"the {name} jumped to {loss:.2f} from a running mean of {smooth:.2f}")
+        self._smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+
+    def _failed(self, step: int, problem: str) -> Failed:
+        return Failed(
+            f"step {step}: {problem}. {last_good(self.resume_point)}; lower the learning rate or lengthen the warm-up, and "
+            "start again (if the data are at fault, they are those of this step)"
+        )
+
+
+def last_good(path: Path) -> str:
+    """Say where the last resume point is, for a message."""
+    return f"the last good resume point is {path}" if path.exists() else "no resume point had been saved yet"
+
+
 @dataclass(frozen=True)
 class Task(Generic[Model]):
-    """What is trained, on what.
+    """Everything that `fit` needs to know of a training.
 
     Attributes:
-        model: What is trained in place and saved.
+        model: Trained in place, and saved.
         objective: Arguments of a micro-batch → its losses by name, each a mean over the micro-batch. "loss" is minimised.
             With several processes, what `distributed` made of it.
         micro_batches: n → those of step n, of step n + 1, and so on (steps count from 0); this process's part of them.
         optimizers: All get the learning rate of the schedule.
-        clip: Largest norm of the gradient.
-        identity: What decides the weights. A resume point with another identity is refused.
+        recipe: Its clipping, precision, and steps between log lines and resume points.
+        identity: Everything that decides the weights, see `identity_of`. A resume point with another identity is refused.
         throughput: Steps a to b in so many seconds → what is logged about the work done in them.
         if_memory_is_full: What to try then, in words.
         about: Logged once, before the first step.
@@ -96,12 +205,9 @@ class Task(Generic[Model]):
     objective: nn.Module
     micro_batches: Callable[[int], Iterator[Sequence[MicroBatch]]]
     optimizers: Sequence[torch.optim.Optimizer]
+    recipe: Recipe
     schedule: Schedule
-    clip: float
-    precision: Precision
     limits: LossLimits
-    log_every: int
-    save_every: int
     seed: int
     identity: Mapping[str, Any]
     throughput: Callable[[int, int, float], Mapping[str, float | None]]
@@ -145,7 +251,10 @@ def fit(
     is_due: Callable[[int], bool] = lambda every: every > 0 and (step % every == 0 or step == n_steps)
     monitor = LossMonitor(task.limits, resume_point(folder))
     point = ResumePoint(resume_point(folder), task.model, task.optimizers, task.identity, group)
-    step = point.restore(monitor) if resume else 0
+    step = 0
+    if resume:
+        step, monitored = point.restore()
+        monitor.restore(monitored)
     if group.writes:
         take_back(folder, run, step if resume else -1)
     if not resume:
@@ -153,13 +262,14 @@ def fit(
             log(0, **task.about)
         _measure(task, monitor, 0, group)
     task.objective.train()
-    with stop_on_sigterm() as stop, _explaining_full_memory(task, folder, group), _shown(group, n_steps) as tracker:
+    shown = track("training", n_steps) if group.writes else nullcontext()  # rank 0 shows the progress of all
+    with stop_on_sigterm() as stop, _explaining_full_memory(task, folder, group), shown as tracker:
         since, logged, text = time.perf_counter(), step, ""
         for micro_batches in islice(task.micro_batches(step), last - step):
             step += 1
             rate = task.schedule.learning_rate(step - 1)
             monitor.saw(step, train_step(task, micro_batches, rate, group, step, stop.is_set))
-            if is_due(task.log_every):
+            if is_due(task.recipe.log_every):
                 means = monitor.means()  # reads the last step's numbers, so the device has finished it
                 work = task.throughput(logged, step, time.perf_counter() - since)
                 log(step, **means, lr=rate, **work)
@@ -167,8 +277,8 @@ def fit(
                 since, logged = time.perf_counter(), step
             since += _measure(task, monitor, step, group)  # the clock stands still meanwhile
             stopping = monitor.stop and step < last
-            if stopping or is_due(task.save_every) or step == last:
-                point.save(step, monitor)
+            if stopping or is_due(task.recipe.save_every) or step == last:
+                point.save(step, monitor.state())
             if stopping:
                 raise SystemExit(128 + signal.SIGTERM)
             if tracker is not None:
@@ -186,16 +296,16 @@ def train_step(
             parameters["lr"] = rate
     means: Tensor | None = None
     losses: dict[str, Tensor] = {}
-    for number, one in enumerate(micro_batches, start=1):
+    for number, micro_batch in enumerate(micro_batches, start=1):
         with synchronising(task.objective, last=number == len(micro_batches)):
-            with autocast(task.precision, group):
-                losses = task.objective(*one.arguments)
-                loss = losses["loss"] * one.share
+            with autocast(task.recipe.precision, group):
+                losses = task.objective(*micro_batch.arguments)
+                loss = losses["loss"] * micro_batch.share
             loss.backward()
-        shares = torch.stack([value.detach() for value in losses.values()]) * one.share
+        shares = torch.stack([value.detach() for value in losses.values()]) * micro_batch.share
         means = shares if means is None else means + shares
     assert means is not None, "a step has at least one micro-batch"
-    norm = whole(nn.utils.clip_grad_norm_([p for p in task.model.parameters() if p.requires_grad], task.clip))
+    norm = whole(nn.utils.clip_grad_norm_([p for p in task.model.parameters() if p.requires_grad], task.recipe.clip))
     for optimizer in task.optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -211,9 +321,9 @@ def autocast(precision: Precision, group: ProcessGroup) -> AbstractContextManage
 
 
 def _measure(task: Task[Model], monitor: LossMonitor, step: int, group: ProcessGroup) -> float:
-    """Take the measurements that are due at `step`; the seconds that took."""
-    due = [one for one in task.measurements if one.is_due(step, task.schedule.n_steps)]
-    if not due:
+    """Make the measurements that are due at `step`. Returns the seconds they took."""
+    measurements = [m for m in task.measurements if m.is_due(step, task.schedule.n_steps)]
+    if not measurements:
         return 0.0
     began = time.perf_counter()
     monitor.settle()
@@ -221,8 +331,8 @@ def _measure(task: Task[Model], monitor: LossMonitor, step: int, group: ProcessG
     if group.writes:
         model.eval()
         with torch.random.fork_rng(group.gpus):
-            for one in due:
-                one.take(model, step)
+            for measurement in measurements:
+                measurement.measure(model, step)
         task.objective.train()
     return time.perf_counter() - began
 
@@ -238,11 +348,6 @@ def _explaining_full_memory(task: Task[Model], folder: Path, group: ProcessGroup
         ) from error
 
 
-def _shown(group: ProcessGroup, n_steps: int) -> AbstractContextManager[Tracker | None]:
-    """Rank 0 shows the progress of all."""
-    return track("training", n_steps) if group.writes else nullcontext()
-
-
 def _in_words(means: Mapping[str, float], work: Mapping[str, float | None]) -> str:
     losses = [f"{name} {value:.3f}" for name, value in means.items() if name != "grad_norm"]
     speeds = [
@@ -253,31 +358,52 @@ def _in_words(means: Mapping[str, float], work: Mapping[str, float | None]) -> s
     return " ".join(losses + speeds)
 
 
+@dataclass
+class StopFlag:
+    """Set when SIGTERM arrives."""
+
+    is_set: bool = False
+
+
+@contextmanager
+def stop_on_sigterm() -> Generator[StopFlag]:
+    """Inside, SIGTERM only sets the flag. Outside the main thread, where signals never arrive, it stays unset."""
+    flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def set_flag(number: int, frame: object) -> None:
+        flag.is_set = True
+
+    before = signal.signal(signal.SIGTERM, set_flag)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 # ── optimizers ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def adamw_and_muon(
     decayed: Sequence[nn.Parameter],
     rest: Sequence[nn.Parameter],
-    matrices: Iterable[nn.Parameter] = (),
-    *,
-    learning_rate: float,
-    weight_decay: float,
-    betas: tuple[float, float],
+    matrices: Iterable[nn.Parameter],
+    recipe: Recipe,
 ) -> list[torch.optim.Optimizer]:
-    """AdamW on `decayed` and `rest` (not decayed); Muon on those of them that are also in `matrices`, which it decays too.
+    """Make AdamW for `decayed` and `rest` (not decayed), or with the recipe's Muon for those that are also in `matrices`.
 
-    Muon's update is scaled to the size of AdamW's, so that one learning rate serves both.
+    Muon decays all of its matrices. Its update is scaled to the size of AdamW's, so that one learning rate serves both.
     """
-    chosen = {id(p): p for p in matrices}
+    chosen = {id(p): p for p in matrices} if recipe.optimizer == "muon" else {}
+    rate, decay = recipe.learning_rate, recipe.weight_decay
     groups = [
-        {"params": [p for p in decayed if id(p) not in chosen], "weight_decay": weight_decay},
+        {"params": [p for p in decayed if id(p) not in chosen], "weight_decay": decay},
         {"params": [p for p in rest if id(p) not in chosen], "weight_decay": 0.0},
     ]
-    adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=betas, fused=True)
+    adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, betas=recipe.betas, fused=True)
     if not chosen:
         return [adamw]
-    muon = torch.optim.Muon(
-        chosen.values(), lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = torch.optim.Muon(chosen.values(), lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
     return [adamw, muon]

@@ -10,16 +10,16 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workings.arithmetic.problems import Problem
-from workings.models.causal import PaddedRows, left_padded
+from workings.models.causal import PaddedRows, left_padded, right_padded
 from workings.models.codi import CODI
 from workings.models.thinking import ThoughtState
+from workings.training.recipes import DistilConfig
 
 IGNORED = -100
 
@@ -40,17 +40,12 @@ class Example:
 
 def examples_of(problems: Iterable[Problem], model: CODI) -> Iterator[Example]:
     """Problems → token ids, some thousands at a time, so that the tokenizer can work in parallel."""
-    for some in batched(problems, 4096):
+    source = iter(problems)
+    while some := list(islice(source, 4096)):
         chains = model.tokenizer([model.chain_text(p) for p in some], add_special_tokens=False)["input_ids"]
         questions = model.question_ids([p.question for p in some])
         for question, chain, (answer, before) in zip(questions, chains, model.answer_ids(some), strict=True):
             yield Example(array("i", question), array("i", chain), array("i", answer), before)
-
-
-def batched(items: Iterable[Problem], n: int) -> Iterator[list[Problem]]:
-    source = iter(items)
-    while some := list(islice(source, n)):
-        yield some
 
 
 @dataclass(frozen=True)
@@ -76,40 +71,36 @@ def pad(examples: Sequence[Example], model: CODI) -> Padded:
     labels = [[IGNORED] * (len(q) - 1) + w[len(q) :] + [IGNORED] for q, w in zip(questions, whole, strict=True)]
     return Padded(
         prompt=left_padded([e.question for e in examples], model.pad_id, device),
-        answer=_right([e.answer for e in examples], model.pad_id, device),
-        answer_labels=_right([e.answer for e in examples], IGNORED, device),
+        answer=right_padded([e.answer for e in examples], model.pad_id, device),
+        answer_labels=right_padded([e.answer for e in examples], IGNORED, device),
         before=torch.tensor([e.before for e in examples], device=device),
-        teacher=_right(whole, model.pad_id, device),
-        teacher_labels=_right(labels, IGNORED, device),
+        teacher=right_padded(whole, model.pad_id, device),
+        teacher_labels=right_padded(labels, IGNORED, device),
         question_length=torch.tensor([len(q) for q in questions], device=device),
         answer_start=torch.tensor([len(h) for h in heads], device=device),
     )
 
 
-def _right(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([[*r, *[fill] * (width - len(r))] for r in rows], device=device)
+class SelfDistillation(nn.Module):
+    """CODI's loss of a batch, weighted by the recipe; gradients flow through every thought.
 
+    The three terms are means: "student" and "teacher" in nats, "distil" in standard deviations of the teacher. "loss" is their
+    weighted sum.
+    """
 
-@dataclass(frozen=True)
-class Losses:
-    """The parts of one batch's loss, each a mean in nats (CE) or in standard deviations of the teacher (distil)."""
+    def __init__(self, model: CODI, config: DistilConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
 
-    student: Tensor
-    teacher: Tensor
-    distil: Tensor
-
-    def total(self, teacher_weight: float, distil_weight: float) -> Tensor:
-        return self.student + teacher_weight * self.teacher + distil_weight * self.distil
-
-
-def codi_losses(
-    model: CODI, batch: Padded, kind: Literal["smooth_l1", "l2"] = "smooth_l1", normalise: bool = True
-) -> Losses:
-    """Student CE, teacher CE and distillation for one batch; gradients flow through every thought."""
-    student_ce, student_H = student_pass(model, batch)
-    teacher_ce, teacher_H = teacher_pass(model, batch)
-    return Losses(student_ce, teacher_ce, distance(student_H, [h.detach() for h in teacher_H], kind, normalise))
+    def forward(self, batch: Padded) -> dict[str, Tensor]:
+        """Map a batch to its losses by name."""
+        config = self.config
+        student, student_H = student_pass(self.model, batch)
+        teacher, teacher_H = teacher_pass(self.model, batch)
+        constant = [h.detach() for h in teacher_H]
+        distil = distance(student_H, constant, config.distil_loss, config.distil_normalise)
+        loss = student + config.teacher_weight * teacher + config.distil_weight * distil
+        return {"loss": loss, "student": student, "teacher": teacher, "distil": distil}
 
 
 def student_pass(model: CODI, batch: Padded) -> tuple[Tensor, list[Tensor]]:
@@ -153,7 +144,7 @@ def distance(student: Sequence[Tensor], teacher: Sequence[Tensor], kind: str, no
         s, t = s.float(), t.float()
         gap = F.smooth_l1_loss(s, t) if kind == "smooth_l1" else F.mse_loss(s, t)
         spread = t.std().clamp(min=1e-6) if normalise else 1.0
-        parts.append(gap / (spread if kind == "smooth_l1" else spread**2 if normalise else 1.0))
+        parts.append(gap / (spread if kind == "smooth_l1" else spread**2))
     return torch.stack(parts).mean()
 
 

@@ -184,14 +184,13 @@ def lead(run: Run, device: str, message: str = "") -> Generator[Session | None]:
         folder = run.folder("checkpoint")
         resume = resume_point(folder).exists()
         done = (folder / "model").exists() and not resume
-        told = None if done else (str(folder), resume, message)
-        group.agreed(told)
-        yield None if told is None else Session(group, folder, resume, message)
+        group.agreed(None if done else (str(folder), resume, message))
+        yield None if done else Session(group, folder, resume, message)
 
 
 @contextmanager
 def join(device: str) -> Generator[Session | None]:
     """Take part in the training that rank 0 `lead`s; None where it is done already."""
     with process_group(device) as group:
-        told: tuple[str, bool, str] | None = group.agreed(None)
-        yield None if told is None else Session(group, Path(told[0]), *told[1:])
+        begun: tuple[str, bool, str] | None = group.agreed(None)
+        yield None if begun is None else Session(group, Path(begun[0]), *begun[1:])

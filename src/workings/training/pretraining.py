@@ -8,33 +8,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
 
 from workings import seeds
-from workings.config import leaves
 from workings.errors import BadInput
 from workings.files import sha256_of
 from workings.models.anatomy import device_of
 from workings.models.checkpoint import save_gpt2
 from workings.models.gpt2 import GPT2
 from workings.models.language import GPT2LanguageModel
-from workings.models.scoring import bits_per_byte
+from workings.models.scoring import bits_per_byte, total_bits_per_byte
 from workings.run import Run
-from workings.training.budget import Budget, budget_of, peak_flops
-from workings.training.loop import Log, Measurement, MicroBatch, Task, adamw_and_muon, autocast, fit, no_log
-from workings.training.monitor import LossLimits
+from workings.training.budget import Budget, peak_flops, planned
+from workings.training.loop import Log, LossLimits, Measurement, MicroBatch, Task, adamw_and_muon, autocast, fit, no_log
 from workings.training.parallel import ProcessGroup, distributed
 from workings.training.recipes import PretrainConfig, Rows, rows_of, shape_of
-from workings.training.resuming import append_sample, cleared
+from workings.training.resuming import append_sample, cleared, identity_of
 
 if TYPE_CHECKING:
     from workings.models.language import LanguageModel
@@ -48,7 +44,7 @@ def pretrain(
     config: PretrainConfig,
     corpus: Corpus,
     folder: Path,
-    log: Log = no_log,
+    log: Log | None = None,
     *,
     seed: int = 0,
     start: GPT2 | None = None,
@@ -64,12 +60,12 @@ def pretrain(
         config: The recipe.
         corpus: What is read.
         folder: Gets the resume point (`state`) and the models that are kept (`step_002000`, …).
-        log: Receives every measurement, as `log(step, **metrics)`.
+        log: Receives every measurement, as `log(step, **metrics)`; by default the run's, if there is a run.
         seed: Of initial weights and order.
         start: Go on from these weights instead of new ones.
         evaluations: Asked of the model every `evaluate_every` steps and after the last; what they return is logged.
         group: The processes that take part; by default this one alone.
-        run: Gets samples and what was spent.
+        run: Gets samples and what was spent, and logs.
         resume: Go on exactly where the resume point stands.
         max_steps: End early without changing the schedule.
 
@@ -78,24 +74,22 @@ def pretrain(
         Failed, SystemExit: See `fit`.
     """
     group = group or ProcessGroup(0, 1, device_of("auto"))
+    log = log or (run.log if run else no_log)
     model = _model(config, corpus.tokenizer, start, seed).to(group.device)
     rows = rows_of(config, corpus, model.config.block, group.size)
-    budget = budget_of(model, rows, corpus.train, config)
+    guessing = math.log(sum(map(len, corpus.tokenizer.live)))  # nats, for a model that only knows which ids are live
     objective = LanguageModelling(model, live_bias(corpus.tokenizer, model.config.vocab).to(group.device))
     task = Task(
         model=model,
         objective=prepared(objective, config, group),
         optimizers=optimizers_of(model, config),
         micro_batches=lambda step: passes(corpus, rows, group, seed, config.document_mask, step),
+        recipe=config,
         schedule=config.schedule,
-        clip=config.clip,
-        precision=config.precision,
-        limits=LossLimits(_guessing(corpus.tokenizer) + config.loss_margin, config.loss_jump, config.warmup_steps),
-        log_every=config.log_every,
-        save_every=config.save_every,
+        limits=LossLimits(guessing + config.loss_margin, config.loss_jump, config.warmup_steps),
         seed=seed,
-        identity=_identity(config, corpus, model, seed),
-        throughput=_throughput(config, rows, budget, group, run),
+        identity=identity_of(config, model.config, seed=seed, corpus=sha256_of(corpus.folder / "manifest.json")),
+        throughput=_throughput(config, rows, planned(config, corpus, group.size, model.config), group, run),
         if_memory_is_full=f"fewer than {rows.pass_rows} rows a pass (pass_rows; more passes then make a step)",
         measurements=_measurements(config, corpus, folder, log, evaluations, group, run),
         whole_model=lambda: gathered(model, group),
@@ -144,10 +138,8 @@ def optimizers_of(model: GPT2, config: PretrainConfig) -> list[torch.optim.Optim
     return adamw_and_muon(
         list(model.decayed().values()),
         list(model.not_decayed().values()),
-        matrices if config.optimizer == "muon" else (),
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        betas=config.betas,
+        matrices,
+        config,
     )
 
 
@@ -197,18 +189,6 @@ def _model(config: PretrainConfig, tokenizer: Tokenizer, start: GPT2 | None, see
     return model
 
 
-def _guessing(tokenizer: Tokenizer) -> float:
-    """The loss, in nats, of who knows only which ids are live."""
-    return math.log(sum(map(len, tokenizer.live)))
-
-
-def _identity(config: PretrainConfig, corpus: Corpus, model: GPT2, seed: int) -> dict[str, Any]:
-    """What decides the weights: recipe, text, shape, seed. Not how many processes share the work, nor how."""
-    about = {name: value for name, value in leaves(config).items() if name != "parallel"} | {"seed": seed}
-    about |= {f"model.{name}": value for name, value in leaves(model.config).items()}
-    return about | {"corpus": sha256_of(corpus.folder / "manifest.json")}
-
-
 # ── what is measured ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -241,53 +221,51 @@ def _measurements(
     group: ProcessGroup,
     run: Run | None,
 ) -> list[Measurement[GPT2]]:
-    """What the recipe asks for on the way: validation, evaluations, samples, kept models."""
+    """The measurements of the recipe: validation, evaluations, samples, kept models."""
 
-    def validate(model: GPT2, step: int) -> None:
-        with autocast(config.precision, group):
-            log(step, **validation(GPT2LanguageModel.of(model, corpus.tokenizer), corpus, config.validation_documents))
+    def of_language(measure: Callable[[LanguageModel, int], None]) -> Callable[[GPT2, int], None]:
+        def measured(model: GPT2, step: int) -> None:
+            with autocast(config.precision, group):
+                measure(GPT2LanguageModel.of(model, corpus.tokenizer), step)
 
-    def evaluate(model: GPT2, step: int) -> None:
-        with autocast(config.precision, group):
-            for evaluation in evaluations:
-                log(step, **evaluation(GPT2LanguageModel.of(model, corpus.tokenizer), step))
+        return measured
 
-    def sample(model: GPT2, step: int) -> None:
-        if run is None:
-            return
-        with autocast(config.precision, group):
-            found = samples(GPT2LanguageModel.of(model, corpus.tokenizer), config.sample_prompts, config.sample_tokens)
-        for one in found:
-            append_sample(run, step, **one)
+    def validate(language: LanguageModel, step: int) -> None:
+        log(step, **validation(language, corpus, config.validation_documents))
+
+    def evaluate(language: LanguageModel, step: int) -> None:
+        for evaluation in evaluations:
+            log(step, **evaluation(language, step))
+
+    def sample(language: LanguageModel, step: int) -> None:
+        if run is not None:
+            for text in samples(language, config.sample_prompts, config.sample_tokens):
+                append_sample(run, step, **text)
 
     def keep(model: GPT2, step: int) -> None:
-        keep_model(model, corpus.tokenizer, folder / f"step_{step:06d}")
+        save_gpt2(model, corpus.tokenizer, cleared(folder / f"step_{step:06d}"))
 
     return [
-        Measurement(validate, config.validate_every, at_start=True, at_end=config.validate_every > 0),
-        Measurement(evaluate, config.evaluate_every, at_start=True),
-        Measurement(sample, config.sample_every, at_start=True, at_end=config.sample_every > 0),
+        Measurement(of_language(validate), config.validate_every, at_start=True, at_end=config.validate_every > 0),
+        Measurement(of_language(evaluate), config.evaluate_every, at_start=True),
+        Measurement(of_language(sample), config.sample_every, at_start=True, at_end=config.sample_every > 0),
         Measurement(keep, config.keep_every, at_end=False),
     ]
 
 
 def validation(language: LanguageModel, corpus: Corpus, limit: int) -> dict[str, float]:
     """Bits per byte of the first `limit` validation documents of each source, and of all; `validation_loss` in nats a token."""
-    documents = [one for source in corpus.sources for one in islice(corpus.validation(source), limit)]
+    documents = corpus.first_validation(limit)
     if not documents:
         return {}
     read = bits_per_byte(language, documents)
-    by_source = {f"bits_per_byte.{name}": _bits(part) for (name,), part in read.group_by("source", maintain_order=True)}
+    by_source = read.group_by("source", maintain_order=True)
     return {
-        "bits_per_byte": _bits(read),
-        **by_source,
+        "bits_per_byte": total_bits_per_byte(read),
+        **{f"bits_per_byte.{name}": total_bits_per_byte(part) for (name,), part in by_source},
         "validation_loss": float(read["nats"].sum()) / int(read["tokens"].sum()),
         "n_validation": len(read),
     }
-
-
-def _bits(read: pl.DataFrame) -> float:
-    return float(read["nats"].sum()) / (math.log(2) * int(read["bytes"].sum()))
 
 
 def samples(language: LanguageModel, prompts: Sequence[str], n_tokens: int) -> list[dict[str, Any]]:
@@ -295,11 +273,6 @@ def samples(language: LanguageModel, prompts: Sequence[str], n_tokens: int) -> l
     ids = [language.encode(language.prepare(prompt)) for prompt in prompts]
     written = language.generate(ids, min(n_tokens, max(1, language.context_length // 2)))
     return [{"prompt": p, "text": g.text, "ended": g.ended} for p, g in zip(prompts, written, strict=True)]
-
-
-def keep_model(model: GPT2, tokenizer: Tokenizer, folder: Path) -> Path:
-    """A checkpoint folder that appears whole; what a training that was killed had kept there gives way."""
-    return save_gpt2(model, tokenizer, cleared(folder))
 
 
 def gathered(model: GPT2, group: ProcessGroup) -> GPT2:

@@ -45,13 +45,13 @@ class Schedule:
 # ── what a recipe may say ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _at_least(config: PretrainConfig | DistilConfig, least: int, *names: str) -> None:
+def _at_least(config: Recipe, least: int, *names: str) -> None:
     for name in names:
         if not getattr(config, name) >= least:  # so written, NaN is refused
             raise ValueError(f"{name} is {getattr(config, name)}, and must be at least {least}")
 
 
-def _above_0(config: PretrainConfig | DistilConfig, *names: str) -> None:
+def _above_0(config: Recipe, *names: str) -> None:
     for name in names:
         if getattr(config, name) is not None and not getattr(config, name) > 0:
             raise ValueError(f"{name} is {getattr(config, name)}, and must be above 0")
@@ -230,6 +230,8 @@ class DistilConfig:
         n_steps = max(1, round(self.epochs * (n_examples // self.batch_size)))
         return Schedule(self.learning_rate, 0.0, max(1, round(self.warmup_fraction * n_steps)), n_steps)
 
+
+Recipe = PretrainConfig | DistilConfig
 
 DISTIL_PRESETS = {
     "small": DistilConfig(),

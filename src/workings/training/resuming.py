@@ -22,18 +22,29 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from workings.config import leaves
 from workings.errors import BadInput
 from workings.files import explained, plain, write_atomic, write_with
+from workings.models.configs import CodiConfig, GPT2Config
 from workings.run import Run
-from workings.training.monitor import LossMonitor
 from workings.training.parallel import ProcessGroup, resume_point
+from workings.training.recipes import Recipe
 
 SAMPLES = "samples.jsonl"
 
 
+def identity_of(recipe: Recipe, shape: GPT2Config | CodiConfig, **others: str | int) -> dict[str, Any]:
+    """Everything that decides the weights: recipe, shape of the model, and others such as a digest of what is read.
+
+    The number of processes is not part of it, nor how they share the work.
+    """
+    settings = {name: value for name, value in leaves(recipe).items() if name != "parallel"}
+    return settings | {f"model.{name}": value for name, value in leaves(shape).items()} | others
+
+
 @dataclass(frozen=True)
 class ResumePoint:
-    """The file at `path`, and the training whose state it holds. `identity` is what decides the weights."""
+    """The file at `path`, and the training whose state it holds. `identity` is that of `identity_of`."""
 
     path: Path
     model: nn.Module
@@ -41,9 +52,11 @@ class ResumePoint:
     identity: Mapping[str, Any]
     group: ProcessGroup
 
-    def save(self, step: int, monitor: LossMonitor) -> None:
-        """Write it, once the numbers of every step up to here were found sound. Every process calls this."""
-        monitor.settle()
+    def save(self, step: int, monitored: Mapping[str, Any]) -> None:
+        """Write the file, with the state of the loss monitor, which has found every step so far sound.
+
+        Every process calls this; rank 0 writes.
+        """
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights, moments = get_state_dict(self.model, list(self.optimizers), options=options)
         if not self.group.writes:
@@ -52,7 +65,7 @@ class ResumePoint:
         state = {
             "step": step,
             "identity": dict(self.identity),
-            "watch": monitor.state(),
+            "watch": dict(monitored),
             "model": weights,
             "optimizers": moments,
             "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if on_gpu else None},
@@ -63,8 +76,15 @@ class ResumePoint:
         except OSError as error:
             raise explained(error, self.path.parent) from error
 
-    def restore(self, monitor: LossMonitor) -> int:
-        """Become what was saved; the number of updates made by then. BadInput if it belongs to another training."""
+    def restore(self) -> tuple[int, dict[str, Any]]:
+        """Load the file into model, optimizers and random state.
+
+        Returns:
+            The number of updates made, and the state of the loss monitor.
+
+        Raises:
+            BadInput: There is no file, or it belongs to another training.
+        """
         state = self.group.agreed(_header(self.path, self.identity) if self.group.writes else {})
         full: dict[str, Any] = {"model": {}, "optimizers": {}}
         if self.group.writes:
@@ -76,8 +96,7 @@ class ResumePoint:
         torch.set_rng_state(state["random"]["cpu"])
         if self.group.kind == "cuda" and state["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(state["random"]["cuda"])
-        monitor.restore(state["watch"])
-        return state["step"]
+        return state["step"], state["watch"]
 
 
 def drop_resume_point(folder: Path) -> None:
@@ -142,8 +161,8 @@ def _header(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     names = [name for name in identity if theirs.get(name) != identity[name]]
     differ = names + [name for name in theirs if name not in identity]
     if differ:
-        said = "; ".join(f"{name}: {theirs.get(name)} then, {identity.get(name)} now" for name in differ)
+        changes = "; ".join(f"{name}: {theirs.get(name)} then, {identity.get(name)} now" for name in differ)
         raise BadInput(
-            f"{path} belongs to another training ({said}); resume it with its own config, or start a new run"
+            f"{path} belongs to another training ({changes}); resume it with its own config, or start a new run"
         )
     return small

@@ -25,24 +25,26 @@ def check_installed(trackers: Sequence[Tracker]) -> None:
 
 @contextmanager
 def opened(
-    trackers: Sequence[Tracker], project: str, name: str, folder: Path, config: Any
+    log: Callable[..., None], trackers: Sequence[Tracker], project: str, folder: Path, config: Any
 ) -> Generator[Callable[..., None]]:
-    """A `log(step, **metrics)` that sends the numbers among the metrics to each tracker, and ends their runs at the end.
+    """Extend `log(step, **metrics)`, so that each tracker also gets the numbers among the metrics; close them at the end.
 
-    `config` is a mapping for their tables. A resumed run goes on under the same name. BadInput if a package is missing.
+    `config` is a mapping for their tables. A run is named as its folder, so a resumed one goes on under the same name.
+    BadInput if a package is missing.
     """
     check_installed(trackers)
-    opened = [_OPEN[tracker](project, name, folder, config) for tracker in dict.fromkeys(trackers)]
+    runs = [_OPEN[tracker](project, folder.name, folder, config) for tracker in dict.fromkeys(trackers)]
 
-    def log(step: int, **metrics: Any) -> None:
+    def log_and_send(step: int, **metrics: Any) -> None:
+        log(step, **metrics)
         numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, Real)}
-        for send, _ in opened:
+        for send, _ in runs:
             send(step, numbers)
 
     try:
-        yield log
+        yield log_and_send
     finally:
-        for _, close in opened:
+        for _, close in runs:
             close()
 
 
@@ -52,7 +54,7 @@ def _tensorboard(project: str, name: str, folder: Path, config: Any) -> tuple[Se
     writers: list[SummaryWriter] = []
 
     def send(step: int, numbers: Mapping[str, float]) -> None:
-        # Hidden, because a run vouches for every other file; what a killed run had told from here on goes.
+        # Hidden, because a run's manifest lists every other file. Steps that a killed run sent from here on are purged.
         if not writers:
             writers.append(SummaryWriter(str(folder / ".tensorboard"), purge_step=step))
         for key, value in numbers.items():
