@@ -26,7 +26,7 @@ from workings.text import Corpus, CorpusConfig, SourceConfig, build_corpus
 from workings.text.manifest import Split
 from workings.training import loop, trackers
 from workings.training.budget import peak_flops, planned
-from workings.training.loop import LossLimits, LossMonitor, StepNumbers
+from workings.training.loop import LossLimits, LossMonitor, StepNumbers, no_log
 from workings.training.parallel import ProcessGroup
 from workings.training.pretraining import live_bias, pretrain
 from workings.training.recipes import PRETRAIN_PRESETS, ModelShape, PretrainConfig, rows_of, shape_of
@@ -331,7 +331,7 @@ def test_speed_is_stated_as_a_share_of_a_given_peak_and_not_of_an_unknown_one(co
 def test_a_missing_tracker_is_named(tmp_path):
     with (
         pytest.raises(BadInput, match=r"no_such_tracker is not installed: pip install 'workings\[track\]'"),
-        trackers.opened(["no_such_tracker"], "p", "n", tmp_path, {}),  # ty: ignore[invalid-argument-type]
+        trackers.opened(no_log, ["no_such_tracker"], "p", tmp_path, {}),  # ty: ignore[invalid-argument-type]
     ):
         pass
 

@@ -62,7 +62,8 @@ def distil(
         Failed, SystemExit: See `fit`.
     """
     group = group or ProcessGroup(0, 1, str(model.device))
-    log = log or (run.log if run else no_log)
+    if log is None:
+        log = no_log if run is None else run.log
     examples, n_too_long = _examples(train, model, config)
     part = _part_of(config, group)
     order = BatchOrder(examples, config.batch_size, config.seed)

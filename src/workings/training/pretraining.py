@@ -74,7 +74,8 @@ def pretrain(
         Failed, SystemExit: See `fit`.
     """
     group = group or ProcessGroup(0, 1, device_of("auto"))
-    log = log or (run.log if run else no_log)
+    if log is None:
+        log = no_log if run is None else run.log
     model = _model(config, corpus.tokenizer, start, seed).to(group.device)
     rows = rows_of(config, corpus, model.config.block, group.size)
     guessing = math.log(sum(map(len, corpus.tokenizer.live)))  # nats, for a model that only knows which ids are live
