@@ -55,7 +55,17 @@ _REPORT = ("report.html", "report.md", "figures/")  # made from the record after
 
 
 class Run:
-    """The write side of one run directory; use it in a `with`. Start one with `Run.start`, go on with `Run.resume`."""
+    """The write side of one run directory; use it in a `with`. Start one with `Run.start`, go on with `Run.resume`.
+
+    Example:
+        >>> from workings.experiments.example import Config
+        >>> with Run.start("runs", "sums", "recurrent", 0, Config()) as run:
+        ...     run.log(1, loss=0.5)
+        ...     path = run.results("headline", {"accuracy": 0.75})
+        >>> record = RunRecord(run.path)
+        >>> record.status, record.headline, record.verify()
+        ('finished', {'accuracy': 0.75}, [])
+    """
 
     def __init__(self, path: Path, manifest: Manifest, held: IO[str]) -> None:
         self.path = path
