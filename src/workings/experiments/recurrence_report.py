@@ -12,6 +12,7 @@ from workings.experiments.recurrence import ARMS, Config
 from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
 from workings.judging.arms import Arms
 from workings.judging.paired import PairedDifference, with_holm
+from workings.judging.statistics import ONE_SEED
 from workings.report import Axis, Column, Conclusion, Properties, Row, Section, Table
 from workings.run import RunRecord
 
@@ -88,7 +89,7 @@ def _conclusion(found: dict[int, PairedDifference]) -> Conclusion:
         f"With {n_steps} steps the model that carries its state is {one.in_points} better than the one that is fed a constant "
         f"(n = {one.n_items:,} problems)"
     )
-    items_only = " One training seed: items only." if one.n_seeds == 1 else ""
+    items_only = f" {ONE_SEED}" if one.n_seeds == 1 else ""
     if one.interval.low >= PREDICTED:
         return Conclusion(f"{says}: more than the 15 points that were predicted.{items_only}", "holds")
     if one.interval.high < PREDICTED:
