@@ -12,7 +12,7 @@ from workings import evals
 from workings.arithmetic.facts import GPT2_MUL
 from workings.errors import BadInput
 from workings.evals.evaluation import TaskResult
-from workings.experiments.default_report import comparison_sections, provenance
+from workings.experiments.default_report import comparison_sections, estimate_of, provenance
 from workings.experiments.evaluate_model import Config
 from workings.judging.comparison import Comparison, compare, shared_outcomes
 from workings.judging.statistics import ALPHA, Measure
@@ -21,7 +21,6 @@ from workings.report import (
     Column,
     Conclusion,
     Curves,
-    Estimate,
     Properties,
     Report,
     Row,
@@ -167,15 +166,13 @@ def _last_results(judged: dict[str, Judged]) -> Iterator[tuple[str, TaskResult]]
 # ---- tables and curves -------------------------------------------------------------------------------------------
 
 
-def _estimate(measure: Measure) -> Estimate:
-    return Estimate(measure.value, measure.low, measure.high)
-
-
 def _rows(judged: dict[str, Judged], titles: dict[str, str]) -> list[Row]:
     """A row for each measure titled and model that has it, beside chance; models are named where there are several."""
     return [
         Row(
-            f"{title}: {name}" if len(judged) > 1 else title, [_estimate(one.measures[m]), chance(m)], one.measures[m].n
+            f"{title}: {name}" if len(judged) > 1 else title,
+            [estimate_of(one.measures[m]), chance(m)],
+            one.measures[m].n,
         )
         for m, title in titles.items()
         for name, one in judged.items()
@@ -202,7 +199,7 @@ def _kinds(judged: dict[str, Judged]) -> list[str]:
 def _other_measures(judged: dict[str, Judged]) -> Iterator[Section]:
     """Measures that are no shares: tokens and facts a response; probability and rank of the right answer."""
     rows = [
-        Row(f"{result.task} {measure}: {name}", [_estimate(value)], value.n)
+        Row(f"{result.task} {measure}: {name}", [estimate_of(value)], value.n)
         for name, result in _last_results(judged)
         for measure, value in result.measures.items()
         if measure.split(".")[-1] in NOT_SHARES
@@ -279,7 +276,7 @@ def _headline(judged: dict[str, Judged]) -> list[Stat]:
     """At most four numbers of the first model."""
     name, one = next(iter(judged.items()))
     return [
-        Stat(_title(m), _estimate(one.measures[m]), "share", f"{name}, n = {one.measures[m].n:,}")
+        Stat(_title(m), estimate_of(one.measures[m]), "share", f"{name}, n = {one.measures[m].n:,}")
         for m in HEADLINES
         if m in one.measures
     ][:4]
