@@ -51,6 +51,13 @@ FORMATS = {
 }
 
 
+def test_a_structure_is_what_the_chain_computes_and_nothing_of_how_it_is_told() -> None:
+    told_otherwise = Problem("6 nests, 9 eggs each, 1 more.", (Step("6 * 9", "54.0"), Step("54 +1", "55")), "55.0", "b:2")
+    assert EGGS.structure == told_otherwise.structure == "6*9;54+1"
+    assert Problem(EGGS.question, EGGS.steps[:1], "54").structure != EGGS.structure
+    assert NONE.structure == NONE.id  # no chain is no reason to be counted together
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_the_same_problems_with_the_same_ids(name: str, tmp_path: Path) -> None:
     path = tmp_path / "problems.anything"

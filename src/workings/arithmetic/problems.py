@@ -39,6 +39,19 @@ class Problem:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
+    def structure(self) -> str:
+        """The numbers and operations of the chain, without its results and the words around it: `6*9;54+1`.
+
+        Many stories tell one structure, so where structures are few they are what a test counts. A problem without a chain
+        shares its structure with no other: it is the id.
+
+        Example:
+            >>> Problem("Six boxes of nine, and one. How many?", (Step("6 * 9", "54"), Step("54+1", "55")), "55").structure
+            '6*9;54+1'
+        """
+        return ";".join("".join(step.expression.split()) for step in self.steps) or self.id
+
+    @property
     def value(self) -> Fraction:
         """The answer as an exact number; raises ValueError where the answer holds none."""
         value = answer_in(self.answer)
