@@ -52,7 +52,9 @@ FORMATS = {
 
 
 def test_a_structure_is_what_the_chain_computes_and_nothing_of_how_it_is_told() -> None:
-    told_otherwise = Problem("6 nests, 9 eggs each, 1 more.", (Step("6 * 9", "54.0"), Step("54 +1", "55")), "55.0", "b:2")
+    told_otherwise = Problem(
+        "6 nests, 9 eggs each, 1 more.", (Step("6 * 9", "54.0"), Step("54 +1", "55")), "55.0", "b:2"
+    )
     assert EGGS.structure == told_otherwise.structure == "6*9;54+1"
     assert Problem(EGGS.question, EGGS.steps[:1], "54").structure != EGGS.structure
     assert NONE.structure == NONE.id  # no chain is no reason to be counted together
