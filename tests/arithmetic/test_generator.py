@@ -12,7 +12,15 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from workings.arithmetic.chain import write_chain
-from workings.arithmetic.generator import MOST_STEPS, PRESETS, ProblemSpec, generate, split_pieces, vocabulary
+from workings.arithmetic.generator import (
+    MOST_STEPS,
+    PRESETS,
+    ProblemSpec,
+    generate,
+    part_of,
+    split_pieces,
+    vocabulary,
+)
 from workings.arithmetic.problems import Problem
 from workings.arithmetic.stories import NUMBER_WORDS, RINGS, RUNNING, STRUCTURED, THEMES
 from workings.errors import BadInput
@@ -142,6 +150,51 @@ def test_problems_already_used_are_left_out() -> None:
     assert not set(train) & set(fresh)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(sorted(PRESETS)), st.sampled_from(sorted(PRESETS)), st.integers(), st.integers())
+def test_what_is_held_out_shares_no_question_and_no_structure_with_training(
+    a: str, b: str, seed: int, other: int
+) -> None:
+    """Whatever the specifications and the seeds, equal ones included: the text of the structure alone decides."""
+    drawn = {
+        part: list(generate(60, replace(PRESETS[name], structures=part), at))
+        for part, name, at in [
+            ("training", a, seed),
+            ("held out", b, other),
+            ("validation", a, other),
+            ("test", b, seed),
+        ]
+    }
+    for key in ("id", "question", "structure"):
+        found = {part: {getattr(p, key) for p in problems} for part, problems in drawn.items()}
+        assert found["training"].isdisjoint(found["held out"] | found["validation"] | found["test"])
+        assert found["validation"].isdisjoint(found["test"])
+    assert {part_of(p.structure) for p in drawn["held out"]} <= {"validation", "test"}
+
+
+def test_a_structure_stays_in_its_part_on_every_machine() -> None:
+    parts = [part_of(structure) for structure in ("6*9", "6*9;54-4", "18+5-20;3*2", "7*8;56-6")]
+    assert parts == ["training", "test", "training", "test"]
+
+
+def test_the_parts_have_their_shares_of_the_structures_whatever_the_number_of_steps() -> None:
+    for n_steps in range(1, 6):
+        problems = generate(20_000, replace(PRESETS["bundled"], n_steps=(n_steps,)), seed=12)
+        parts = Counter(part_of(structure) for structure in {p.structure for p in problems})
+        assert 0.70 < parts["training"] / parts.total() < 0.80
+        assert 0.15 < parts["test"] / parts.total() < 0.25 and parts["validation"] >= 5
+
+
+def test_training_on_three_quarters_of_the_short_chains_still_shows_every_number_and_operation() -> None:
+    for n_steps in (1, 2):
+        spec = replace(PRESETS["bundled"], n_steps=(n_steps,))
+        told, seen = (
+            {piece for p in generate(5000, replace(spec, structures=part), 13) for piece in split_pieces(p.structure)}
+            for part in ("held out", "training")
+        )
+        assert told <= seen
+
+
 def test_a_spec_with_nothing_left_to_give_says_so() -> None:
     sums_to_nine = ProblemSpec(n_steps=(1,), high=9, operations=("+",), style="plain")
     with pytest.raises(BadInput, match=r"made 21 of 1000 problems"):
@@ -251,6 +304,7 @@ BROKEN = [
     ({"divisors": ()}, "none of () lies in 0..99 for the operation /"),
     ({"addends": (0, 5)}, "addends are (0, 5); give 1 <= least"),
     ({"addends": (5, 100)}, "addends are (5, 100)"),
+    ({"structures": "some"}, "structures are 'some'; give 'all', 'training', 'held out', 'validation' or 'test'"),
     ({"distractor_rate": 1.5}, "distractor_rate is 1.5"),
     ({"style": "poem"}, "style is 'poem'"),
     ({"templates": ("zoo",)}, "no theme 'zoo'; there are collection, "),

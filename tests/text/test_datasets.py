@@ -17,6 +17,12 @@ def test_generated_problems_come_by_preset_and_seed():
     assert [p.id for p in load_problems("generated:ring11", limit=20, seed=4).problems] != [p.id for p in a.problems]
 
 
+def test_generated_problems_to_train_on_share_no_structure_with_those_to_be_asked():
+    parts = {split: load_problems("generated", split=split, limit=500).problems for split in ("train", "test", "valid")}
+    structures = {split: {p.structure for p in problems} for split, problems in parts.items()}
+    assert structures["train"].isdisjoint(structures["test"]) and parts["test"] == parts["valid"]
+
+
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(BadInput, match=r"no preset 'rings'.*ring11"):
         load_problems("generated:rings")

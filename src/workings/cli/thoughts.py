@@ -98,7 +98,7 @@ class Collect(WithModel):
 
     problems: str = option(help="problems to think about: generated[:preset], a file, or a hub id")
     out: str = option(help="folder of the store; the same command resumes an interrupted collection")
-    split: str = option("test", "dataset split, for hub data sets")
+    split: str = option("test", "dataset split, for hub data sets; of generated problems, train or those held out")
     limit: int | None = option(None, "maximum number of problems")
     n_thoughts: int | None = option(None, "number of thoughts; by default as many as the model was trained with")
     dtype: Literal["float32", "bfloat16"] = option("float32", "floating-point format of the stored states")

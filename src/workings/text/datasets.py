@@ -1,6 +1,6 @@
 """A reference to data → its rows, or its problems. What a reference means is said here and nowhere else:
 
-    generated[:PRESET]               problems drawn from our own generator
+    generated[:PRESET]               problems drawn from our own generator; the split train has other structures than the rest
     a path                           a file, or a folder with one JSON-lines file for each split
     owner/name[:config][@revision]   a data set on the hub, streamed; none of its code is run
 
@@ -14,6 +14,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,7 +158,8 @@ def load_problems(
 
     Args:
         reference: `generated[:PRESET]`, a file in any format of `read_problems`, or a hub data set.
-        split: The split of the hub data set.
+        split: The split of the hub data set. Of generated problems, `train` gives the structures that models learn from, any
+            other the held-out ones (`ProblemSpec.structures`), which the bundled models have not seen.
         limit: At most so many problems (generated) or rows (hub); by default 1,000 generated ones, or all.
         seed: Seed of the generator.
         strict: Raise at the first malformed row instead of listing it.
@@ -167,10 +169,11 @@ def load_problems(
 
     Example:
         >>> [len(problem.steps) for problem in load_problems("generated", limit=3).problems]
-        [5, 4, 2]
+        [2, 5, 2]
     """
     spec = generator_preset(str(reference))
     if spec is not None:
+        spec = replace(spec, structures="training" if split == "train" else "held out")
         return ProblemFile(list(generate(1000 if limit is None else limit, spec, seed)))
     path = Path(reference).expanduser()
     if path.exists():
