@@ -56,8 +56,8 @@ def ablate(
         written: Answer by the chain in words, too.
 
     Returns:
-        One row per problem and condition: problem, n_steps, condition, answer, correct, follows (gives the donor's answer;
-        null for `written`).
+        One row per problem and condition: problem, structure, n_steps, condition, answer, correct, follows (gives the donor's
+        answer; null for `written`).
 
     Raises:
         BadInput: Where no problem has a donor.
@@ -108,6 +108,7 @@ def _outcomes(condition: str, answers: Sequence[Answer], problems: Sequence[Prob
     return pl.DataFrame(
         {
             "problem": [p.id for p in problems],
+            "structure": [p.structure for p in problems],
             "n_steps": [p.n_steps for p in problems],
             "condition": condition,
             "answer": [None if a.value is None else str(a.value) for a in answers],
@@ -127,11 +128,13 @@ class Accuracy:
 
 
 def accuracy(outcomes: pl.DataFrame) -> dict[tuple[int, str], Accuracy]:
-    """{(number of steps, condition): accuracy} of `ablate`'s outcomes, with Wilson intervals."""
+    """{(number of steps, condition): accuracy} of `ablate`'s outcomes, with Wilson intervals clustered by structure."""
     found = {}
+    if "structure" not in outcomes.columns:  # a run of before it was recorded
+        outcomes = outcomes.with_columns(structure="problem")
     for (n_steps, condition), rows in outcomes.sort("n_steps").group_by("n_steps", "condition", maintain_order=True):
-        follows = None if condition == "written" else Measure.share(rows["follows"])
-        found[n_steps, condition] = Accuracy(Measure.share(rows["correct"]), follows)
+        follows = None if condition == "written" else Measure.share(rows["follows"], rows["structure"])
+        found[n_steps, condition] = Accuracy(Measure.share(rows["correct"], rows["structure"]), follows)
     return found
 
 

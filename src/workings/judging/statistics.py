@@ -316,6 +316,7 @@ class Measure:
         value, low, high: The estimate and the ends of its interval, in the unit of the values.
         n: Items.
         k: For a share, how many of the items.
+        n_clusters: Clusters, where the interval draws those anew and not the items.
     """
 
     value: float
@@ -323,14 +324,29 @@ class Measure:
     high: float
     n: int
     k: int | None = None
+    n_clusters: int | None = None
 
     @classmethod
-    def share(cls, flags: ArrayLike) -> Measure:
-        """The share of true flags [items] with Wilson's interval. BadInput where there are no items."""
+    def share(cls, flags: ArrayLike, clusters: ArrayLike | None = None) -> Measure:
+        """The share of true flags [items] with Wilson's interval. BadInput where there are no items.
+
+        Args:
+            flags: Right or wrong (0, 1) [items].
+            clusters: A label for each item, where several belong together (problems of one structure) [items]; the interval is
+                then that of `clustered_wilson`.
+
+        >>> shown = Measure.share([1, 1, 0, 0, 1, 1], clusters=["6*9", "6*9", "7+5", "7+5", "8-2", "8-2"])
+        >>> shown.n, shown.n_clusters, shown.low < Measure.share([1, 1, 0, 0, 1, 1]).low
+        (6, 3, True)
+        """
         flags = _some(flags)
         n, k = len(flags), int(flags.sum())
-        interval = wilson(k, n)
-        return cls(k / n, interval.low, interval.high, n, k)
+        if clusters is None:
+            interval = wilson(k, n)
+            return cls(k / n, interval.low, interval.high, n, k)
+        sums = ProblemSums.of(flags, clusters)
+        interval = clustered_wilson(sums).only()
+        return cls(k / n, interval.low, interval.high, n, k, int(sums.n_problems[0]))
 
     @classmethod
     def mean(cls, values: ArrayLike, seed: int = 0) -> Measure:
