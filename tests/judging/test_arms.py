@@ -11,7 +11,7 @@ import pytest
 from tests.judging.test_comparison import outcomes, run
 from workings.errors import BadInput
 from workings.judging.arms import Arms, between_conditions
-from workings.judging.paired import seeds_and_items
+from workings.judging.paired import paired_difference, seeds_and_items
 from workings.judging.statistics import mcnemar
 
 
@@ -30,6 +30,23 @@ def test_arms_are_paired_by_example_and_by_the_seeds_that_both_have(tmp_path: Pa
     expected = seeds_and_items(facts.astype(float) - digits)
     assert found.interval.covers == "seeds and items"
     assert (found.difference, found.interval.low) == pytest.approx((facts.mean() - digits.mean(), expected.low))
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_problems_of_one_structure_count_once(tmp_path: Path, seeds: tuple[int, ...]):
+    """Forty problems that tell ten structures, four times each, are as much evidence as the ten."""
+    generator = np.random.default_rng(4)
+    of_structure = {(arm, seed): generator.random(10) < 0.6 for arm in ("digits", "facts") for seed in seeds}
+    records = [
+        run(tmp_path, arm, outcomes(np.repeat(correct, 4)).with_columns(structure=pl.Series(range(40)) // 4), seed)
+        for (arm, seed), correct in of_structure.items()
+    ]
+    found = Arms(records).difference("facts", "digits", "gsm8k")
+    once = [[of_structure[arm, seed].astype(float) for seed in seeds] for arm in ("facts", "digits")]
+    expected = paired_difference(*once, clusters=range(10))
+    assert found.n_items == 10 and found.difference == pytest.approx(expected.difference)
+    assert (found.interval.low, found.interval.high) == pytest.approx((expected.interval.low, expected.interval.high))
+    assert found.p is None if len(seeds) > 1 else found.test == "sign flips"
 
 
 def test_a_condition_a_subset_and_another_column_are_selected(tmp_path: Path):

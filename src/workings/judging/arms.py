@@ -1,7 +1,7 @@
 """Outcomes of runs, arm by arm → paired differences (`paired.paired_difference`); unmatched runs are refused.
 
-Runs are paired by example and by training seed. Where they record what they cost, they must have the same parameters and steps
-and have read the same raw text.
+Runs are paired by example and by training seed, and examples of one structure are drawn anew together. Where they record what
+they cost, they must have the same parameters and steps and have read the same raw text.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from workings.judging.paired import PairedDifference, paired_difference
 from workings.run import RunRecord
 
 ID_COLUMNS = ("problem", "example", "id")
+CLUSTER = "structure"  # examples that share it are drawn anew together, where a frame of outcomes has it
 CONDITION = "condition"  # several judgements of one example are told apart by it, and paired one by one
 
 # ---- runs, arm by arm --------------------------------------------------------------------------------------------
@@ -108,22 +109,24 @@ def difference_over_seeds(paired: Sequence[pl.DataFrame]) -> PairedDifference:
     ordered = [each.sort("example", CONDITION) for each in paired]
     keys = [each.select("example", CONDITION) for each in ordered]
     a, b = ([each[name].to_numpy() for each in ordered] for name in ("a", "b"))
-    return paired_difference(a, b, same_items=all(each.equals(keys[0]) for each in keys))
+    clusters = ordered[0][CLUSTER].to_numpy() if all(CLUSTER in each.columns for each in ordered) else None
+    return paired_difference(a, b, clusters, same_items=all(each.equals(keys[0]) for each in keys))
 
 
 def paired_runs(
     name: str, a: RunRecord, b: RunRecord, column: str = "correct", where: pl.Expr | None = None
 ) -> pl.DataFrame:
-    """Columns example, condition, a, b (values) of two runs; BadInput unless both have the same examples."""
+    """Columns example, condition, a, b (values), and structure where both have it; BadInput unless of the same examples."""
     one, other = ((_values(name, record, column, where), str(record.path)) for record in (a, b))
     return _paired(name, one, other)
 
 
 def _paired(name: str, a: tuple[pl.DataFrame, str], b: tuple[pl.DataFrame, str]) -> pl.DataFrame:
-    """Columns example, condition, a, b (values); BadInput unless both have the same examples."""
+    """Columns of `paired_runs`; BadInput unless both have the same examples."""
     (one, one_is), (other, other_is) = a, b
+    key = ["example", CONDITION, *([CLUSTER] * (CLUSTER in one.columns and CLUSTER in other.columns))]
     both = one.rename({"value": "a"}).join(
-        other.rename({"value": "b"}), on=["example", CONDITION], how="inner", maintain_order="left"
+        other.rename({"value": "b"}).select(*key, "b"), on=key, how="inner", maintain_order="left"
     )
     if not len(both) == len(one) == len(other):
         raise BadInput(
@@ -134,7 +137,7 @@ def _paired(name: str, a: tuple[pl.DataFrame, str], b: tuple[pl.DataFrame, str])
 
 
 def _values(name: str, record: RunRecord, column: str = "correct", where: pl.Expr | None = None) -> pl.DataFrame:
-    """Columns example, condition, value of one run's outcomes, one row each; BadInput where they cannot be paired."""
+    """Columns example, condition, value (and structure) of one run's outcomes; BadInput where they cannot be paired."""
     frame = record.outcomes(name)
     found = _id_column(frame)
     if found is None or column not in frame.columns:
@@ -143,6 +146,7 @@ def _values(name: str, record: RunRecord, column: str = "correct", where: pl.Exp
     rows = (frame if where is None else frame.filter(where)).select(
         pl.col(found).cast(pl.String).alias("example"),
         condition.alias(CONDITION),
+        *([CLUSTER] * (CLUSTER in frame.columns)),
         value=pl.col(column).cast(pl.Float64),
     )
     if rows.is_empty() or rows["value"].null_count():
