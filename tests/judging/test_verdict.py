@@ -13,7 +13,7 @@ import pytest
 from tests.judging.test_scores import LAYERS, both_splits, readings
 from workings.judging.controls import ControlInputs, read_controls
 from workings.judging.scores import score, skill
-from workings.judging.verdict import verdict
+from workings.judging.former_verdict import verdict
 
 V, N = 40, 900
 

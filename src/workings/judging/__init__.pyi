@@ -14,4 +14,4 @@ from .scores import skill as skill
 from .statistics import Measure as Measure
 from .statistics import ProblemSums as ProblemSums
 from .statistics import percentile_intervals as percentile_intervals
-from .verdict import verdict as verdict
+from .former_verdict import verdict as verdict

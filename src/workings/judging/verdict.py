@@ -1,194 +1,398 @@
-"""Skill over the controls, with its intervals → one of four answers, and the sentence that says it.
+"""The table of `conditional.judged` → five answers for each target, each *yes*, *no* or *undecided*; a pure function of the table.
 
-*Read* needs an interval that excludes no skill, over the best control and over the control without recurrence. *Explained* needs
-one that excludes a skill worth having (`MARGIN`). An interval that excludes neither leaves it undecided.
+| answer | the paired differences it rests on |
+|---|---|
+| before: was it there before the first thought? | S+B − S |
+| read: do the thoughts add it to the question? | S+T − S, and S+T − each question reader, − S+untrained, − S+shuffled |
+| of this step: and not of its neighbours? | S+N+T − (S+N) |
+| in the thoughts: rather than before them? | S+B+T − (S+B) |
+| needs the recurrence? | S+T of the model − S+T of the matched control |
+
+S is the stack of question readers up to a rung; T, B and N are a thought, the states before the first thought and the true results of the
+neighbouring steps. Of each difference, in bits and in points (percentage points of problems whose value is named):
+
+* **yes**: the lower 95 % bound lies above `WORTH_BITS`, after Holm over the targets judged together, and the points are above 0. Where an
+  answer rests on several differences, all of them (an intersection–union test, Berger 1982: no control is chosen as the best).
+  The last three are yes only if *read* is.
+* **no**: the upper one-sided 95 % bounds of one of these differences lie below `MARGIN` points and `MARGIN_BITS` (shared out, where there are several: Bonferroni), the reader on the right
+  still misses at least `ROOM` of the problems, and at most `MOST_UNKNOWN` of the values are unknown to every reader.
+* **undecided**: otherwise; `why` says what stands in the way.
+
+n counts structures (the numbers and operations of a chain), which problems may share. The intervals hold the fitted readers fixed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+import numpy as np
 import polars as pl
+from scipy import stats
 
-from workings.judging.scores import CONTROLS, at_one_layer, choose_layer, score, skill
-from workings.judging.statistics import ONE_SEED
-from workings.report.wording import interval, number
+from workings.errors import BadInput
+from workings.judging.paired import seeds_and_items, t_interval
+from workings.judging.questions import RUNGS
+from workings.judging.statistics import Array, ProblemSums, holm
+from workings.report.wording import number
 
-Kind = Literal["read", "explained by a control", "nothing read", "undecided"]
-MARGIN = 0.05  # the smallest skill worth having: 5 points
-WITHOUT_RECURRENCE = "control model"
+Says = Literal["yes", "no", "undecided", "not asked"]
+MARGIN = 0.05  # 5 points: the smallest gain worth having
+MARGIN_BITS = 0.25
+WORTH_BITS = 0.05  # what pure noise gains now and then by the luck of selection: with 0 instead, 3 to 9 % false yes
+ROOM = 0.10
+MOST_UNKNOWN = 0.40
+LUCK_OF_FIT = (
+    1.4  # two readers of different states each have their own luck of fitting; their difference varies so much more
+)
+LEVEL = 0.05
+_TWO_SIDED, _ONE_SIDED = (float(stats.norm.ppf(1 - tail)) for tail in (LEVEL / 2, LEVEL))
 
-_DOES_AS_WELL = {
-    "majority": "always naming each position's commonest token",
-    "structure only": "knowing the position and the length of the chain, and no thought,",
-    "copy from question": "copying numbers out of the question",
-    "shuffled targets": "the same lens fitted on shuffled targets",
-    "untrained model": "the same lens on an untrained model",
-    WITHOUT_RECURRENCE: "a matched model without recurrence",
+QUESTIONS = ("before", "read", "of_this_step", "in_the_thoughts", "needs_the_recurrence")
+IN_WORDS = {
+    "before": "there before the first thought",
+    "read": "read from the thoughts",
+    "of_this_step": "of this step and not of its neighbours",
+    "in_the_thoughts": "in the thoughts rather than before them",
+    "needs_the_recurrence": "needs the recurrence",
 }
 
 
 @dataclass(frozen=True)
-class Skill:
-    """The lens's difference to one control at one measure, with its 95 % interval (fractions, or bits)."""
+class Answer:
+    """What was found of one question.
 
-    control: str
-    value: float
-    low: float
-    high: float
-    control_value: float
+    Attributes:
+        answer: "not asked" where the table lacks what it takes: no control, no state before the first thought.
+        points, low, high: The gain in named problems, a fraction, with its 95 % interval; of several differences the one that decides.
+        bits, bits_low, bits_high: The gain in bits.
+        n: Structures among the tested problems.
+        n_problems: Tested problems.
+        p: One-sided p of a gain of no more than `WORTH_BITS`, adjusted by Holm over the targets judged together.
+        over: The right side of the difference that decides, as "reader (features)".
+        why: Why it is undecided, or how small a yes is.
+    """
 
-    @classmethod
-    def of(cls, readings: pl.DataFrame, lens: str, controls: list[str] | None, measure: str) -> Skill:
-        """The skill over the best of some controls, by default of all; readings are at one layer."""
-        row = skill(readings, lens, controls=controls).row(by_predicate=pl.col("measure") == measure, named=True)
-        return cls(row["control"], row["skill"], row["low"], row["high"], row["control_value"])
-
-    def in_points(self) -> str:
-        return f"{number(self.value, 'points')} points {interval(self.low, self.high, 'share')}"
-
-    def in_bits(self) -> str:
-        return f"{number(self.value, 'bits', signed=True)} bits {interval(self.low, self.high, 'bits')}"
+    answer: Says
+    points: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
+    bits: float = float("nan")
+    bits_low: float = float("nan")
+    bits_high: float = float("nan")
+    n: int = 0
+    n_problems: int = 0
+    p: float = 1.0
+    over: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer (`kind`), the sentence for the top of a report, and what both rest on: the lens at one layer, and its skill.
+    """The five answers about one target.
 
     Attributes:
-        n_seeds: Training runs that the readings stand for.
-        score: The lens's row of `score`.
-        points, bits: Skill over the best control, at top-1 and in bits.
-        majority: Skill over the majority token.
-        recurrence: Skill over the matched control without recurrence, where there is one.
-        others: Skill over the best of the other controls, where there is one without recurrence.
+        rule: The target.
+        declared: The rung of question readers that was named beforehand; all answers are given beside it.
+        rung: The strongest rung beyond which the target is read; None if there is none.
+        by_rung: The answer *read* for every rung up to the declared one.
+        layer, position: The place at which the thoughts were read, where all folds chose the same; else "".
+        named: Shares of the tested problems that a predictor names: "question" (the stack), "thoughts" (the stack and the state), "state" (the state alone).
+        unknown: Share of the tested problems whose value training did not show.
+        n_seeds: Training seeds that the table stands for.
     """
 
-    lens: str
+    rule: str
+    declared: str
+    rung: str | None
+    before: Answer
+    read: Answer
+    of_this_step: Answer
+    in_the_thoughts: Answer
+    needs_the_recurrence: Answer
+    by_rung: Mapping[str, Answer]
     layer: str
+    position: str
+    named: Mapping[str, float]
+    unknown: float
     n_seeds: int
-    score: Mapping[str, float]
-    points: Skill
-    bits: Skill
-    majority: Skill | None
-    recurrence: Skill | None
-    others: Skill | None
-
-    @property
-    def decisive(self) -> Skill:
-        """The less certain one, of the skill over the best control and over the control without recurrence."""
-        return min((each for each in (self.points, self.recurrence) if each), key=lambda each: each.low)
-
-    @property
-    def kind(self) -> Kind:
-        if self.decisive.low > 0:
-            return "read"
-        if self.majority and self.majority.high < 0:
-            return "nothing read"
-        if self.bits.low > 0 or self.decisive.high > MARGIN:
-            return "undecided"
-        return "explained by a control"
 
     @property
     def sentence(self) -> str:
-        return " ".join(filter(None, (_headline(self), _on_recurrence(self), ONE_SEED if self.n_seeds == 1 else "")))
+        """What was found, in at most 30 words and two numbers."""
+        read = self.read
+        gain, bits = number(read.points, "points"), number(read.bits, "bits", signed=True)
+        if read.answer == "yes":
+            beyond = f"beyond {_WHAT_IT_KNOWS[self.declared]} ({gain} points, {bits} bits)"
+            return f"The thoughts hold {_target(self.rule)} {beyond}."
+        if self.rung is not None:
+            weaker, gained = _WHAT_IT_KNOWS[self.rung], number(self.by_rung[self.rung].points, "points")
+            return f"The thoughts hold {_target(self.rule)} beyond {weaker} ({gained} points), but not shown beyond {_WHAT_IT_KNOWS[self.declared]}."
+        if read.answer == "no":
+            return f"The thoughts add nothing worth having about {_target(self.rule)} to {_WHAT_IT_KNOWS[self.declared]} ({gain} points, {bits} bits)."
+        return f"Whether the thoughts hold {_target(self.rule)} is undecided ({gain} points, {bits} bits): {read.why}."
 
-    @property
-    def numbers(self) -> dict[str, str | float]:
-        """Every number of the sentence by name, ready for JSON; a skill has its ends, its control and the control's value."""
-        of_score = {name: self.score[name] for name in ("n_problems", "n_rows", "ce", "top1", "top1_low", "top1_high")}
-        found: dict[str, str | float] = {"lens": self.lens, "layer": self.layer, "n_seeds": self.n_seeds}
-        found |= {"margin": MARGIN, **of_score}
-        skills = {"skill": self.points, "bits": self.bits, "over_majority": self.majority}
-        skills |= {"over_no_recurrence": self.recurrence, "over_the_others": self.others}
-        for name, one in skills.items():
-            if one:
-                found |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
-                found |= {f"{name}_control": one.control, f"{name}_control_value": one.control_value}
-        return found
+    def to_json(self) -> dict[str, object]:
+        """The answers by question, each with its numbers; `read` has its rung and the answers of the others."""
+        found: dict[str, object] = {question: asdict(getattr(self, question)) for question in QUESTIONS}
+        read = asdict(self.read) | {
+            "rung": self.rung,
+            "by_rung": {rung: asdict(one) for rung, one in self.by_rung.items()},
+        }
+        about = {"target": self.rule, "declared": self.declared, "layer": self.layer, "position": self.position}
+        return (
+            about | found | {"read": read, "named": dict(self.named), "unknown": self.unknown, "n_seeds": self.n_seeds}
+        )
 
 
-def verdict(
-    readings: pl.DataFrame,
-    lens: str = "tuned lens",
-    *,
-    n_seeds: int = 1,
-) -> Verdict:
-    """Judge a lens on the test rows: did it read the thoughts, or does a control explain it?
+_WHAT_IT_KNOWS = {
+    "surface": "the words of the question",
+    "first order": "its numbers one by one",
+    "computing": "every reader of the question",
+}
 
-    The lens is taken at the layer chosen on validation, each control at the layer where it does best on validation.
+
+def _target(rule: str) -> str:
+    return "the answer" if rule == "answer" else f"the result of step {rule.removeprefix('step')}"
+
+
+def verdicts(tables: Mapping[str, pl.DataFrame | Sequence[pl.DataFrame]], rung: str = RUNGS[-1]) -> dict[str, Verdict]:
+    """Answer the five questions about some targets, which form one family.
 
     Args:
-        readings: READINGS rows of the lens and its controls, on validation and test.
-        lens: The reader that is judged.
-        n_seeds: Training runs that the readings stand for; the intervals cover problems, not runs.
+        tables: By target, the table of `conditional.judged`; several where several training seeds were judged on the same problems.
+        rung: The rung of question readers that was named beforehand.
+
+    Raises:
+        BadInput: A table lacks the stack of that rung.
     """
-    layer = choose_layer(readings, lens)
-    readers = set(readings["reader"].unique())
-    at_top1, at_bits = (at_one_layer(readings, lens, layer, metric) for metric in ("top1", "bits"))
+    found = {rule: _Evidence.of(rule, table, rung) for rule, table in tables.items()}
+    asked: dict[str, dict[str, list[_Gain]]] = {
+        question: {rule: gains for rule, one in found.items() if (gains := one.gains[question])}
+        for question in QUESTIONS
+    }
+    for lower in RUNGS[: RUNGS.index(rung)]:
+        asked[lower] = {rule: one.read_beyond(lower) for rule, one in found.items() if one.has(lower)}
+    answers = {question: _family(by_rule) for question, by_rule in asked.items()}
+    return {
+        rule: _verdict(rule, one, rung, {q: by.get(rule) for q, by in answers.items()}) for rule, one in found.items()
+    }
 
-    def over(*controls: str) -> Skill | None:
-        present = [control for control in controls if control in readers]
-        return Skill.of(at_top1, lens, present, "top1") if present else None
 
-    recurrence = over(WITHOUT_RECURRENCE)
+def _verdict(rule: str, evidence: _Evidence, rung: str, answers: Mapping[str, Answer | None]) -> Verdict:
+    given = {question: answers[question] or Answer("not asked") for question in QUESTIONS}
+    if given["read"].answer != "yes":
+        for question in QUESTIONS[2:]:
+            if given[question].answer == "yes":
+                given[question] = replace(given[question], answer="undecided", why="it is not shown to be read")
+    by_rung = {lower: one for lower in RUNGS if (one := given["read"] if lower == rung else answers.get(lower))}
+    beaten = [lower for lower, one in by_rung.items() if one.answer == "yes"]
     return Verdict(
-        lens,
-        layer,
-        n_seeds,
-        score=score(at_top1.filter(reader=lens)).row(0, named=True),
-        points=Skill.of(at_top1, lens, None, "top1"),
-        bits=Skill.of(at_bits, lens, None, "bits"),
-        majority=over("majority"),
-        recurrence=recurrence,
-        others=over(*(control for control in CONTROLS if control != WITHOUT_RECURRENCE)) if recurrence else None,
+        rule=rule,
+        declared=rung,
+        rung=beaten[-1] if beaten else None,
+        by_rung=by_rung,
+        layer=evidence.place("layer"),
+        position=evidence.place("position"),
+        named=evidence.named(),
+        unknown=evidence.unknown,
+        n_seeds=len(evidence.tables),
+        **given,
     )
 
 
-def _headline(found: Verdict) -> str:
-    share, best = found.score, found.points
-    named = lambda control: "a matched model without recurrence" if control == WITHOUT_RECURRENCE else control
-    at = f" at {found.layer}" if found.layer else ""
-    over = f" over {named(found.bits.control)}" if found.bits.control != best.control else ""
-    return (
-        f"The {found.lens} names the target {number(share['top1'], 'share')} % "
-        f"{interval(share['top1_low'], share['top1_high'], 'share')} of the time{at} "
-        f"(n = {share['n_problems']:,} problems); the best control ({named(best.control)}) "
-        f"{number(best.control_value, 'share')} %; skill {best.in_points()}, {found.bits.in_bits()}{over}: "
-        f"{_conclusion(found)}."
-    )
+def _family(by_rule: Mapping[str, list[_Gain]]) -> dict[str, Answer]:
+    """One question about all targets that have it: yes after Holm."""
+    worst = {rule: max(gain.p_nothing for gain in gains) for rule, gains in by_rule.items()}
+    adjusted = dict(zip(worst, holm(list(worst.values())), strict=True))
+    return {rule: _answer(gains, adjusted[rule]) for rule, gains in by_rule.items()}
 
 
-def _conclusion(found: Verdict) -> str:
-    best = found.points
-    if found.kind == "read":
-        return "the thoughts hold more than the controls explain"
-    if found.kind == "nothing read" and found.majority:
-        commonest = number(found.majority.control_value, "share")
-        return f"always naming each position's commonest token does better ({commonest} %), so nothing was read"
-    if found.decisive is not best:
-        return "this control is beaten" if best.low > 0 else "this control is not clearly beaten"
-    if found.kind == "explained by a control":
-        return f"{_DOES_AS_WELL.get(best.control, best.control)} does {'better' if best.high < 0 else 'as well'}"
-    if best.high <= MARGIN:
-        return "the lens names no more targets than the control and yet finds them likelier, so this stays undecided"
-    worth_having = number(MARGIN, "share", 0)
-    return f"the interval excludes neither no skill nor {worth_having} points of it, so more problems are needed"
-
-
-def _on_recurrence(found: Verdict) -> str:
-    over_it, others = found.recurrence, found.others
-    if over_it is None or found.kind == "nothing read":
-        return ""
-    is_best = found.points.control == WITHOUT_RECURRENCE
-    reads = f"{number(over_it.control_value, 'share')} % (difference {over_it.in_points()})"
-    if over_it.low > 0:
-        return "" if is_best else f"A matched model without recurrence reads {reads}."
-    over = f"Over the best other control ({others.control}) the skill is {others.in_points()}. " if others else ""
-    if over_it.high > MARGIN:
-        says = f"Whether this needs recurrence stays open: a matched model without it reads {reads}."
+def _answer(gains: list[_Gain], p: float) -> Answer:
+    """The decision table above, for one target and question; `p` is Holm's."""
+    least = min(gains, key=lambda gain: gain.bits - gain.bits_reach)
+    small = [gain for gain in gains if gain.is_small(len(gains))]
+    shown = least
+    if p <= LEVEL / 2 and least.points > 0:
+        says: Says = "yes"
+        why = "below the margin" if least.is_small(1) else ""
+    elif small:
+        says, shown = "no", min(small, key=lambda gain: gain.bits)
+        why = ""
     else:
-        says = f"A matched model without recurrence reads as well, {reads}: what is read needs no recurrence."
-    return (over if is_best else "") + says
+        says, why = "undecided", least.obstacle()
+    return Answer(
+        says,
+        points=shown.points,
+        low=max(shown.points - shown.points_reach, -1.0),
+        high=min(shown.points + shown.points_reach, 1.0),
+        bits=shown.bits,
+        bits_low=shown.bits - shown.bits_reach,
+        bits_high=shown.bits + shown.bits_reach,
+        n=shown.n,
+        n_problems=shown.n_problems,
+        p=p,
+        over=shown.over,
+        why=why,
+    )
+
+
+# ---- differences between two predictors --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Gain:
+    """How much better one predictor does than another on the same problems; a reach is half of a 95 % interval."""
+
+    points: float
+    points_reach: float
+    bits: float
+    bits_reach: float
+    n: int
+    n_problems: int
+    missed: float  # share that the right side misses
+    unknown: float
+    over: str
+
+    @property
+    def p_nothing(self) -> float:
+        """One-sided p of a gain of no more than `WORTH_BITS`; below .025 where the interval lies above it."""
+        if not np.isfinite(self.bits_reach):
+            return 1.0
+        return float(stats.norm.sf(_TWO_SIDED * (self.bits - WORTH_BITS) / max(self.bits_reach, 1e-12)))
+
+    def is_small(self, n_gains: int) -> bool:
+        """Whether it is shown to be below the margin, with room for more."""
+        share = float(stats.norm.ppf(1 - LEVEL / n_gains)) / _TWO_SIDED
+        below = self.points + share * self.points_reach < MARGIN and self.bits + share * self.bits_reach < MARGIN_BITS
+        return below and self.missed >= ROOM and self.unknown <= MOST_UNKNOWN
+
+    def obstacle(self) -> str:
+        """Why nothing was decided."""
+        if self.unknown > MOST_UNKNOWN:
+            return "too many values are unknown to every reader"
+        if self.missed < ROOM:
+            return "the question alone leaves too little to gain"
+        if (self.points > 0) != (self.bits > 0) and self.bits - self.bits_reach > WORTH_BITS:
+            return "points and bits contradict each other"
+        return "more problems are needed"
+
+
+_Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """The tables of one target, one a training seed, by predictor."""
+
+    rule: str
+    rung: str
+    tables: list[dict[_Key, pl.DataFrame]]
+
+    @classmethod
+    def of(cls, rule: str, tables: pl.DataFrame | Sequence[pl.DataFrame], rung: str) -> _Evidence:
+        several = [tables] if isinstance(tables, pl.DataFrame) else list(tables)
+        keys = ["reader", "subject", "features", "targets"]
+        found = cls(rule, rung, [table.partition_by(keys, as_dict=True, maintain_order=True) for table in several])
+        if not several or not found.has(rung):
+            raise BadInput(
+                f"the table of '{rule}' has no stack of question readers up to '{rung}'; judge the states again with it"
+            )
+        first = found.tables[0][rung, "", "S", "real"]["problem"]
+        for table in found.tables:
+            if any(not rows["problem"].equals(first) for rows in table.values()):
+                raise BadInput(f"the readers of '{rule}' were tested on different problems, so they cannot be paired")
+        return found
+
+    def has(self, rung: str) -> bool:
+        return all(
+            (rung, "", "S", "real") in table and (rung, "model", "S+T", "real") in table for table in self.tables
+        )
+
+    @property
+    def gains(self) -> dict[str, list[_Gain]]:
+        """By question, the differences it rests on; none where the table lacks a side."""
+        rung = self.rung
+        pair = lambda left, right, **more: [one] if (one := self._gain(left, right, **more)) else []
+        thoughts = (rung, "model", "S+T", "real")
+        stretch = LUCK_OF_FIT if len(self.tables) == 1 else 1.0
+        return {
+            "before": pair((rung, "model", "S+B", "real"), (rung, "", "S", "real")),
+            "read": self.read_beyond(rung),
+            "of_this_step": pair((rung, "model", "S+N+T", "real"), (rung, "", "S+N", "real")),
+            "in_the_thoughts": pair((rung, "model", "S+B+T", "real"), (rung, "model", "S+B", "real")),
+            "needs_the_recurrence": pair(thoughts, (rung, "control", "S+T", "real"), stretch=stretch),
+        }
+
+    def read_beyond(self, rung: str) -> list[_Gain]:
+        """The stack up to a rung and the thoughts, against the stack, each of its readers, and the same with states that hold nothing."""
+        upto = RUNGS[: RUNGS.index(rung) + 1]
+        single = [key for key, rows in self.tables[0].items() if key[2] == "Q" and rows["rung"][0] in upto]
+        rivals = [
+            (rung, "", "S", "real"),
+            (rung, "untrained", "S+T", "real"),
+            (rung, "model", "S+T", "shuffled"),
+            *single,
+        ]
+        gains = [self._gain((rung, "model", "S+T", "real"), rival) for rival in rivals]
+        return [gain for gain in gains if gain]
+
+    def _gain(self, left: _Key, right: _Key, stretch: float = 1.0) -> _Gain | None:
+        pairs = [(table[left], table[right]) for table in self.tables if left in table and right in table]
+        if len(pairs) < len(self.tables):
+            return None
+        points, points_reach, n = _difference([_minus(a["hit"], b["hit"]) for a, b in pairs], self._structures, True)
+        bits, bits_reach, _ = _difference([_minus(a["bits"], b["bits"]) for a, b in pairs], self._structures, False)
+        missed = float(np.mean([1 - b["hit"].mean() for _, b in pairs]))
+        over = f"{right[0]} ({right[2]}{', ' + right[1] if right[1] not in ('', 'model') else ''}{', shuffled' if right[3] == 'shuffled' else ''})"
+        return _Gain(
+            points, stretch * points_reach, bits, stretch * bits_reach, n, len(pairs[0][0]), missed, self.unknown, over
+        )
+
+    @property
+    def _stack(self) -> pl.DataFrame:
+        return self.tables[0][self.rung, "", "S", "real"]
+
+    @property
+    def _structures(self) -> pl.Series:
+        return self._stack["structure"]
+
+    @property
+    def unknown(self) -> float:
+        """Share of the tested problems whose value no reader can name."""
+        return 1 - float(self._stack["known"].mean())
+
+    def named(self) -> dict[str, float]:
+        """Shares named by the stack, by the stack and the state, by the state alone; means over seeds."""
+        keys = {
+            "question": (self.rung, "", "S", "real"),
+            "thoughts": (self.rung, "model", "S+T", "real"),
+            "state": ("linear probe", "model", "T", "real"),
+        }
+        return {
+            name: float(np.mean([t[key]["hit"].mean() for t in self.tables]))
+            for name, key in keys.items()
+            if all(key in t for t in self.tables)
+        }
+
+    def place(self, column: str) -> str:
+        places = {value for table in self.tables for value in table[self.rung, "model", "S+T", "real"][column].unique()}
+        return places.pop() if len(places) == 1 else ""
+
+
+def _minus(left: pl.Series, right: pl.Series) -> Array:
+    """The difference for each problem; 0 where the value is unknown, for there neither side can be better."""
+    return (left.cast(pl.Float64) - right.cast(pl.Float64)).fill_null(0.0).to_numpy()
+
+
+def _difference(by_seed: list[Array], structures: pl.Series, are_shares: bool) -> tuple[float, float, int]:
+    """(mean, half of its 95 % interval, number of structures) of differences for each problem."""
+    sums = [ProblemSums.of(one, structures) for one in by_seed]
+    n = len(sums[0].sums)
+    values = np.array([one.linearised()[:, 0] for one in sums])
+    around = seeds_and_items(values) if len(values) > 1 else t_interval(values[0].tolist())
+    mean, reach = float(np.mean([one.means()[0] for one in sums])), (around.high - around.low) / 2
+    if are_shares and reach == 0:
+        reach = 3 / n  # the rule of three: what none of n showed may still have a probability of 3/n
+    return mean, reach, n

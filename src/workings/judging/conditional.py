@@ -1,0 +1,371 @@
+"""States × problems → the table that the judge decides on: what a state adds to what the question tells, reader by reader.
+
+A step result is a function of the question, so a strong enough reader of the question always names it. What is asked is therefore
+conditional (Hewitt, Ethayarajh, Liang and Manning 2021; V-information, Xu et al. 2020): how much better is a stack of declared
+question readers S together with a linear reader of the state T than S alone, for the same problems? Beside T stand the states
+before the first thought (B), the true results of the neighbouring steps (N), an untrained model, the matched control, and readers
+fitted to shuffled targets. `verdict` turns the table into answers.
+Shapes: n problems that have the target, C candidate values (those seen in training), d width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import polars as pl
+import torch
+
+from workings import seeds
+from workings.arithmetic.problems import Problem
+from workings.errors import BadInput
+from workings.judging.questions import RUNGS, question_readers
+from workings.judging.readers import Floats, Ints, discriminants, fit_linear, joined_nats, linear_path, pool
+from workings.reading.store import HiddenStates
+
+THOUGHT = re.compile(r"t\d+")
+N_FOLDS = 5
+ONE_SPLIT_FROM = 1000  # problems; fewer are tested once each, in five folds
+FEWEST_VALIDATED = 200
+SHARES = (0.5, 0.2, 0.3)
+FEWEST = 50
+N_BEFORE = 6  # places before the first thought whose readers are joined, the best ones
+N_REFINED = 3  # places at which logistic regression is tried as well
+MODEL, CONTROL, UNTRAINED = "model", "control", "untrained"
+REAL, SHUFFLED = "real", "shuffled"
+STATE_READER = "linear probe"
+
+JUDGED = {
+    "reader": pl.String,
+    "subject": pl.String,
+    "features": pl.String,
+    "targets": pl.String,
+    "rung": pl.String,
+    "layer": pl.String,
+    "position": pl.String,
+    "problem": pl.String,
+    "structure": pl.String,
+    "fold": pl.Int64,
+    "value": pl.String,
+    "known": pl.Boolean,
+    "hit": pl.Boolean,
+    "bits": pl.Float64,
+}
+"""Columns of the table: one row for each predictor (the first four columns) and tested problem. `rung` is that of a question
+reader, or up to which the question readers are in the stack. `layer` and `position` are the place that was chosen. `known` is whether training showed the value; where it did not, every reader misses and `bits` is null.
+`bits` is log₂ of the probability given to the true value."""
+
+
+def judged(
+    rule: str,
+    problems: Sequence[Problem],
+    splits: Sequence[str],
+    model: HiddenStates,
+    control: HiddenStates | None = None,
+    untrained: HiddenStates | None = None,
+    rung: str = RUNGS[-1],
+    seed: int = 0,
+) -> pl.DataFrame:
+    """Read one target from states, beside everything that the question tells, on problems that no reader was fitted on.
+
+    Of questions that stand there twice the first is kept. With 1,000 problems or more that have the target, 200 of them in "val",
+    readers are fitted on "train", selected and pooled on "val", and tested on "test"; with fewer, five folds test every problem once.
+
+    Args:
+        rule: `stepK`, the result of step K where the chain goes on after it (a last step is the answer); or `answer`.
+        problems: The problems of the states, in their order.
+        splits: "train", "val" or "test" for each; anything else is drawn, 50/20/30.
+        model: States of the model that is judged.
+        control, untrained: States of the matched control and of an untrained model on the same problems.
+        rung: The strongest question readers in the stack: surface, first order or computing. The place at which the
+            thoughts are read is chosen in view of this stack.
+        seed: Random seed of folds, shuffled targets and the question readers.
+
+    Returns:
+        A table with the columns of `JUDGED`.
+
+    Raises:
+        BadInput: States of other problems, no thought among the positions, or too few problems with this target.
+    """
+    for name, hidden in ((MODEL, model), (CONTROL, control), (UNTRAINED, untrained)):
+        if hidden is not None and list(hidden.ids) != [p.id for p in problems]:
+            raise BadInput(
+                f"the states of the {name} are of other problems, or in another order; collect both on the same ones"
+            )
+    if not any(THOUGHT.fullmatch(position) for position in model.positions):
+        raise BadInput(f"no position is a thought (t1, t2, …); there are {', '.join(model.positions)}")
+    asked = _Asked.of(rule, problems, splits)
+    subjects = {MODEL: model, CONTROL: control, UNTRAINED: untrained}
+    tables = [
+        _Fold(asked, number, train, val, test, seed).table(subjects, rung)
+        for number, (train, val, test) in enumerate(asked.folds(seed))
+    ]
+    return pl.concat(tables)
+
+
+# ---- which problems, and which of them are tested ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The problems that have the target, once each."""
+
+    rule: str
+    rows: Ints  # in the states [n]
+    problems: list[Problem]
+    splits: list[str]
+    values: list[str]
+
+    @classmethod
+    def of(cls, rule: str, problems: Sequence[Problem], splits: Sequence[str]) -> _Asked:
+        value_of = _value_of(rule)
+        seen: set[str] = set()
+        kept: list[tuple[int, str]] = []
+        for row, problem in enumerate(problems):
+            question = " ".join(problem.question.lower().split())
+            if question not in seen and (value := value_of(problem)) is not None:
+                kept.append((row, value))
+            seen.add(question)
+        if len(kept) < FEWEST:
+            raise BadInput(
+                f"only {len(kept)} problems have the target '{rule}'; at least {FEWEST} are needed. Give more problems or an earlier step."
+            )
+        rows = [row for row, _ in kept]
+        chosen = [problems[row] for row in rows]
+        return cls(rule, np.array(rows), chosen, [splits[row] for row in rows], [value for _, value in kept])
+
+    def folds(self, seed: int) -> list[tuple[Ints, Ints, Ints]]:
+        """(train, val, test): one split of many problems; of fewer, five in which each is tested once."""
+        n = len(self.rows)
+        order = seeds.numpy(f"folds of {self.rule}", seed).permutation(n)
+        if n >= ONE_SPLIT_FROM:
+            given = tuple(np.flatnonzero(np.array(self.splits) == split) for split in ("train", "val", "test"))
+            if min(len(given[0]), len(given[1]), len(given[2])) >= FEWEST_VALIDATED:
+                return [given]
+            ends = np.cumsum(SHARES)[:2] * n
+            train, val, test = np.split(order, ends.astype(int))
+            return [(train, val, test)]
+        parts = np.array_split(order, N_FOLDS)
+        return [
+            (
+                np.concatenate([part for i, part in enumerate(parts) if i not in (f, (f + 1) % N_FOLDS)]),
+                parts[(f + 1) % N_FOLDS],
+                parts[f],
+            )
+            for f in range(N_FOLDS)
+        ]
+
+
+def _value_of(rule: str) -> Callable[[Problem], str | None]:
+    """The value that a rule asks of a problem, as text; None where the problem has none."""
+    if rule == "answer":
+        return lambda problem: _written(problem.value)
+    if rule.startswith("step") and rule[4:].isdigit() and int(rule[4:]) >= 1:
+        k = int(rule[4:])
+        return lambda problem: _written(problem.steps[k - 1].value) if problem.n_steps > k else None
+    raise BadInput(f"the target '{rule}' cannot be judged; give step1, step2, … or answer")
+
+
+def _written(value: Fraction) -> str:
+    return str(value)
+
+
+def _neighbours(rule: str, problem: Problem) -> list[float]:
+    """The true results next to the one asked for: of the step before, of the step after and of the last; NaN where there is none."""
+    results = [float(step.value) for step in problem.steps]
+    if rule == "answer":
+        return [results[-2] if len(results) > 1 else np.nan, np.nan, np.nan]
+    k = int(rule[4:])
+    return [results[k - 2] if k > 1 else np.nan, results[k], results[-1]]
+
+
+# ---- one fold --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Found:
+    """What a search over places found best beside one base: log-probabilities [n, C], and where."""
+
+    loss: float = float("inf")
+    log_p: Floats | None = None
+    layer: str = ""
+    position: str = ""
+
+
+class _Fold:
+    """Readers fitted on `train`, selected and pooled on `val`, and what they say of `test`."""
+
+    def __init__(self, asked: _Asked, number: int, train: Ints, val: Ints, test: Ints, seed: int) -> None:
+        self.asked, self.number, self.seed = asked, number, seed
+        self.train, self.val, self.test = train, val, test
+        self.classes = sorted({asked.values[i] for i in train}, key=Fraction)
+        class_of = {value: i for i, value in enumerate(self.classes)}
+        self.y = np.array([class_of.get(value, -1) for value in asked.values])
+
+    def table(self, subjects: Mapping[str, HiddenStates | None], rung: str) -> pl.DataFrame:
+        """The rows of all predictors on this fold's test problems."""
+        rungs = RUNGS[: RUNGS.index(rung) + 1]
+        readers = question_readers(
+            self.asked.problems, self.asked.rule, self.classes, self.y, self.train, self.val, rungs, self.seed
+        )
+        rows = [self._rows(reader.name, "", "Q", self._pool([reader.log_p]), rung=reader.rung) for reader in readers]
+        stacks = {
+            name: [each.log_p for each in readers if RUNGS.index(each.rung) <= RUNGS.index(name)] for name in rungs
+        }
+        for name, stack in stacks.items():
+            rows.append(self._rows(name, "", "S", self._pool(stack)))
+        question = stacks[rung]
+        neighbours = [*question, self._neighbours()]
+        rows.append(self._rows(rung, "", "S+N", self._pool(neighbours)))
+
+        model = subjects[MODEL]
+        assert model is not None
+        before = self._before(model, question)
+        asked_of = {"S": question, "S+N": neighbours}
+        if before:
+            asked_of["S+B"] = [*question, *before]
+            rows.append(self._rows(rung, MODEL, "S+B", self._pool(asked_of["S+B"])))
+        found = self._search(model, asked_of)
+        for name, stack in stacks.items():
+            rows.append(self._rows(name, MODEL, "S+T", self._pool([*stack, found["S"].log_p]), found["S"]))
+        rows.append(self._rows(STATE_READER, MODEL, "T", self._pool([found["S"].log_p]), found["S"]))
+        for features in ("S+N", "S+B"):
+            if features in found:
+                joined = self._pool([*asked_of[features], found[features].log_p])
+                rows.append(self._rows(rung, MODEL, f"{features}+T", joined, found[features]))
+        rivals = [(MODEL, SHUFFLED, self._shuffled()), (CONTROL, REAL, None), (UNTRAINED, REAL, None)]
+        for subject, targets, labels in rivals:
+            hidden = subjects[subject]
+            if hidden is not None:
+                other = self._search(hidden, {"S": question}, labels)["S"]
+                for name, stack in stacks.items():
+                    rows.append(self._rows(name, subject, "S+T", self._pool([*stack, other.log_p]), other, targets))
+        return pl.concat(rows)
+
+    def _pool(self, readers: Sequence[Floats | None]) -> Floats:
+        return pool([each for each in readers if each is not None], self.y, self.val).log_p
+
+    def _shuffled(self) -> Ints:
+        """Classes in which every training problem has that of another: what is fitted to them holds nothing of the target."""
+        labels = self.y.copy()
+        labels[self.train] = seeds.numpy(f"shuffled {self.asked.rule} {self.number}", self.seed).permutation(
+            labels[self.train]
+        )
+        return labels
+
+    def _neighbours(self) -> Floats:
+        """A linear reader of the true neighbouring results, as kinds and as magnitudes: linear, so that it cannot redo the step."""
+        values = np.array([_neighbours(self.asked.rule, problem) for problem in self.asked.problems], np.float64)
+        columns = []
+        for column in values.T:
+            seen = np.unique(column[self.train][~np.isnan(column[self.train])])
+            columns.append((column[:, None] == seen[None]).astype(np.float32))
+            filled = np.nan_to_num(column)
+            columns.append(np.stack([filled, np.sign(filled) * np.log1p(np.abs(filled)), np.isnan(column)], 1))
+        return fit_linear(
+            np.concatenate(columns, 1).astype(np.float32), self.y, len(self.classes), self.train, self.val
+        )
+
+    def _places(self, hidden: HiddenStates, thoughts: bool) -> Iterator[tuple[str, str, Floats]]:
+        """(layer, position, states [n, d]) of the thoughts and of all of them together, or of the places before them."""
+        at = [i for i, position in enumerate(hidden.positions) if bool(THOUGHT.fullmatch(position)) == thoughts]
+        rows = torch.from_numpy(self.asked.rows)
+        for layer in hidden.layers:
+            states = hidden.hidden(layer, rows)[:, at].float().numpy()  # [n, positions, d]
+            for i, place in enumerate(at):
+                yield layer, hidden.positions[place], np.ascontiguousarray(states[:, i])
+            if len(at) > 1:
+                yield layer, "all", states.reshape(len(states), -1)
+
+    def _search(
+        self, hidden: HiddenStates, stacks: Mapping[str, list[Floats]], labels: Ints | None = None
+    ) -> dict[str, _Found]:
+        """For each stack the place and the reader whose pool with it does best on validation: one pass over the states.
+
+        Chosen by its pool and not by itself: a state that parses the question cleanly reads best alone and adds nothing.
+        """
+        labels = self.y if labels is None else labels
+        bases = {name: self._pool(stack) for name, stack in stacks.items()}
+        found = {name: _Found() for name in stacks}
+        ranked: list[tuple[float, str, str]] = []
+        for layer, position, x in self._places(hidden, thoughts=True):
+            readers = list(discriminants(x, labels, len(self.classes), self.train))
+            losses = self._offer(readers, layer, position, bases, found)
+            ranked.append((losses, layer, position))
+        refined = {(layer, position) for _, layer, position in sorted(ranked)[:N_REFINED] if position != "all"}
+        for layer, position, x in self._places(hidden, thoughts=True):
+            if (layer, position) in refined:
+                readers = list(linear_path(x, labels, len(self.classes), self.train))
+                self._offer(readers, layer, position, bases, found)
+        return found
+
+    def _offer(
+        self, readers: list[Floats], layer: str, position: str, bases: Mapping[str, Floats], found: dict[str, _Found]
+    ) -> float:
+        """Keep a reader wherever it does better beside a base than what was found; the best loss beside the first base."""
+        first = float("inf")
+        for i, (name, base) in enumerate(bases.items()):
+            losses = joined_nats(base, readers, self.y, self.val)
+            best = int(np.argmin(losses))
+            if losses[best] < found[name].loss:
+                found[name] = _Found(losses[best], readers[best], layer, position)
+            first = losses[best] if i == 0 else first
+        return first
+
+    def _before(self, hidden: HiddenStates, question: list[Floats]) -> list[Floats]:
+        """Readers of the states before the first thought: those at the best places, and one of these places together.
+
+        All of them, and not the best alone: a thought that copies what stands there with noise of its own would otherwise
+        count as holding more.
+        """
+        base = self._pool(question)
+        best: list[tuple[float, Floats, Floats]] = []
+        for _, _, x in self._places(hidden, thoughts=False):
+            readers = list(discriminants(x, self.y, len(self.classes), self.train))
+            losses = joined_nats(base, readers, self.y, self.val)
+            at = int(np.argmin(losses))
+            best = sorted([*best, (losses[at], readers[at], x)], key=lambda each: each[0])[:N_BEFORE]
+        if not best:
+            return []
+        together = np.concatenate([x for _, _, x in best], 1)
+        readers = list(discriminants(together, self.y, len(self.classes), self.train))
+        losses = joined_nats(base, readers, self.y, self.val)
+        return [*(reader for _, reader, _ in best), readers[int(np.argmin(losses))]]
+
+    def _rows(
+        self,
+        reader: str,
+        subject: str,
+        features: str,
+        log_p: Floats,
+        at: _Found | None = None,
+        targets: str = REAL,
+        rung: str = "",
+    ) -> pl.DataFrame:
+        """One predictor's rows on the test problems."""
+        y, test = self.y[self.test], self.test
+        known = y >= 0
+        of_true = log_p[test, np.maximum(y, 0)]
+        n_as_high = (log_p[test] >= of_true[:, None]).sum(
+            1
+        )  # the true value among them: a tie counts against the reader
+        columns = {
+            "reader": reader,
+            "subject": subject,
+            "features": features,
+            "targets": targets,
+            "rung": rung or (reader if reader in RUNGS else ""),
+            "layer": at.layer if at else "",
+            "position": at.position if at else "",
+            "problem": [self.asked.problems[i].id for i in test],
+            "structure": [self.asked.problems[i].structure for i in test],
+            "fold": self.number,
+            "value": [self.asked.values[i] for i in test],
+            "known": known,
+            "hit": known & (n_as_high == 1),
+            "bits": pl.Series(np.where(known, of_true / np.log(2), np.nan)).fill_nan(None),
+        }
+        return pl.DataFrame(columns, schema_overrides=JUDGED).select(list(JUDGED))
