@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import os
 import signal
+from array import array
 from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tests.models.conftest import *  # noqa: F403  (the small models)
@@ -18,7 +21,15 @@ from workings.arithmetic.problems import Problem
 from workings.errors import BadInput, Failed
 from workings.models.codi import CODI
 from workings.training.distillation import BatchOrder, accuracies, add_lora, distil, merge_lora
-from workings.training.objectives import SelfDistillation, distance, examples_of, pad, student_pass, teacher_pass
+from workings.training.objectives import (
+    Example,
+    SelfDistillation,
+    distance,
+    examples_of,
+    pad,
+    student_pass,
+    teacher_pass,
+)
 from workings.training.recipes import DistilConfig
 
 PROBLEMS = [
@@ -266,7 +277,7 @@ def test_a_recipe_without_sense_is_refused(change, complaint):
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch(thinker, tmp_path):
     """CE over micro-batches of equal token counts equals CE over the batch: one step, same weights."""
-    config = replace(SMALL, distil_weight=0.0, epochs=1)
+    config = replace(SMALL, distil_weight=0.0, epochs=1, warmup_fraction=0.0)  # else the first rate is 0
     one = distil(thinker(), PROBLEMS, [], config, tmp_path / "a", max_steps=1)
     two = distil(thinker(), PROBLEMS, [], replace(config, micro_batch_size=4), tmp_path / "b", max_steps=1)
     assert (weights(one) - weights(two)).abs().max() < 1e-4
@@ -276,16 +287,44 @@ def test_micro_batches_of_unequal_size_weigh_by_their_examples(thinker, tmp_path
     """Six examples as four and two: the loss and the norm of its gradient against the sum written out."""
     config = replace(SMALL, batch_size=6, micro_batch_size=4)
     lines = []
-    distil(thinker(), PROBLEMS, [], config, tmp_path, lambda step, **m: lines.append(m), max_steps=1)
+    problems = PROBLEMS[:48]
+    distil(thinker(), problems, [], config, tmp_path, lambda step, **m: lines.append(m), max_steps=1)
     [line] = [one for one in lines if "loss" in one]
     model = thinker()
-    batch = BatchOrder(list(examples_of(PROBLEMS, model)), 6, config.seed).batch(0)
+    batch = BatchOrder(list(examples_of(problems, model)), 6, config.seed, config.length_window).batch(0)
     totals = [codi_losses(model, pad(part, model))["loss"] for part in (batch[:4], batch[4:])]
     weighted = (4 * totals[0] + 2 * totals[1]) / 6
     assert abs(weighted - (totals[0] + totals[1]) / 2) > 1e-2, "else the test tests nothing"
     gradients = torch.autograd.grad(weighted, list(model.parameters()))
     assert line["loss"] == pytest.approx(weighted.item(), rel=1e-5)
     assert line["grad_norm"] == pytest.approx(torch.cat([g.flatten() for g in gradients]).norm().item(), rel=1e-4)
+
+
+@given(st.integers(1, 80), st.integers(1, 9), st.integers(0, 3), st.integers(0, 2))
+def test_an_epoch_reads_every_example_once(n, batch_size, length_window, epoch):
+    """The last batch of an epoch may be short; none is empty, and a step is in the epoch that its number says."""
+    examples = [Example(array("i", range(i % 7)), array("i", [i]), array("i"), 0) for i in range(n)]
+    order = BatchOrder(examples, batch_size, 0, length_window)
+    n_batches = math.ceil(n / batch_size)
+    batches = [order.batch(epoch * n_batches + step) for step in range(n_batches)]
+    assert sorted(e.chain[0] for batch in batches for e in batch) == list(range(n))
+    assert sorted(map(len, batches))[1:] == [batch_size] * (n_batches - 1)
+    if not length_window and n > 20:
+        assert [e.n_tokens for batch in batches for e in batch] != sorted(e.n_tokens for e in examples)
+
+
+def test_a_released_recipe_reads_its_questions_as_written_and_leaves_other_answers_out(thinker, tmp_path):
+    """And the model still normalises the questions that it is asked, as the official test does."""
+    model, spaced = thinker(), PROBLEMS[3].question.replace(" has ", "  has  ")
+    [written], [asked] = model.question_ids([spaced], raw=True), model.question_ids([spaced])
+    problems = [replace(PROBLEMS[3], question=spaced), replace(PROBLEMS[4], answer="-3"), *PROBLEMS[10:17]]
+    config = replace(SMALL, digit_answers_only=True, raw_questions=True)
+    lines = []
+    distil(model, problems, [], config, tmp_path, lambda step, **m: lines.append(m), max_steps=1)
+    assert lines[0] == {"examples": 8, "left_out_too_long": 0, "left_out_other_answers": 1}
+    [example] = examples_of(problems[:1], model, raw_questions=True)
+    assert list(example.question) == written
+    assert list(next(examples_of(problems[:1], model)).question) == asked
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

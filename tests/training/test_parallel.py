@@ -86,7 +86,7 @@ with process_group("cpu") as group:
         base, tokenizer = embedded_base(0)
         model = CODI.wrap(base, tokenizer, n_thoughts=2)
         log = lambda step, **metrics: lines.append({"step": step} | metrics)
-        distil(model, problems[:48], problems[48:], config, out / name.split()[0], log, group=group, **options)
+        distil(model, problems[:49], problems[49:], config, out / name.split()[0], log, group=group, **options)
         if group.writes and "max_steps" not in options:
             model.save(out / name.split()[0] / "model")
 
@@ -203,14 +203,17 @@ def numbers(lines):
 
 
 def test_two_processes_distil_as_one_does(two, tmp_path):
-    """Each has half of every batch, as one micro-batch: what the one process has as two."""
+    """Each has half of every batch, as one micro-batch: what the one process has as two.
+
+    The last batch has a single example, so that one of the processes gets none of it.
+    """
     theirs, problems = Told(), list(generate(52, GENERATED["bundled"], 0))
     base, tokenizer = embedded_base(0)
     model = CODI.wrap(base, tokenizer, n_thoughts=2)
     group = ProcessGroup(0, 1, "cpu")
-    distil(model, problems[:48], problems[48:], DISTIL, tmp_path, theirs, group=group)
+    distil(model, problems[:49], problems[49:], DISTIL, tmp_path, theirs, group=group)
     ours = json.loads((two / "told.json").read_text())["distil"]
-    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs] and ours[-1]["step"] == 7
     for mine, other in zip(numbers(ours), numbers(theirs), strict=True):
         assert mine == pytest.approx(other, abs=1e-5)
     for (name, mine), other in zip(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import TrainingArguments, get_cosine_schedule_with_warmup
 
 from workings.errors import BadInput
-from workings.training.recipes import Rows, Schedule, rows_of_bytes, rows_of_tokens
+from workings.training.recipes import DISTIL_PRESETS, DistilConfig, Rows, Schedule, rows_of_bytes, rows_of_tokens
 
 TEN_BILLION = Schedule(6e-4, 6e-5, 715, 19_073)
 
@@ -30,6 +32,29 @@ def test_the_rate_rises_through_the_warm_up_and_falls_after_it():
 
 def test_without_a_warm_up_the_first_step_has_the_peak():
     assert Schedule(1e-3, 1e-4, 0, 10).learning_rate(0) == 1e-3
+    assert Schedule(1e-3, 0.0, 0, 10, from_zero=True).learning_rate(0) == 1e-3
+
+
+@given(st.integers(1, 300), st.integers(1, 16), st.sampled_from([0.5, 1, 1.1, 3]), st.sampled_from([0.0, 0.03, 0.1]))
+def test_a_distillation_has_the_rates_of_hugging_faces_trainer(n_examples, batch_size, epochs, warmup):
+    """Its scheduler and its rounding of warm-up steps, asked step by step; its first update has rate 0."""
+    schedule = DistilConfig(batch_size=batch_size, epochs=epochs, warmup_fraction=warmup).schedule(n_examples)
+    arguments = TrainingArguments("unused", warmup_steps=warmup, use_cpu=True, report_to=[])  # below 1 it is a share
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=schedule.peak)
+    theirs = get_cosine_schedule_with_warmup(optimizer, arguments.get_warmup_steps(schedule.n_steps), schedule.n_steps)
+    for step in range(schedule.n_steps):
+        assert schedule.learning_rate(step) == pytest.approx(theirs.get_last_lr()[0], rel=1e-12, abs=1e-18)
+        optimizer.step()
+        theirs.step()
+    assert schedule.learning_rate(0) == (schedule.peak if warmup == 0 else 0.0)
+
+
+@pytest.mark.parametrize(("recipe", "n_steps", "warmup"), [("gpt2", 120_520, 3616), ("llama-1b", 30_130, 904)])
+def test_the_released_recipes_take_the_official_number_of_steps(recipe, n_steps, warmup):
+    """On the 385,620 rows of GSM8k-Aug: 3,013 batches of 128 an epoch, the last one short."""
+    schedule = DISTIL_PRESETS[recipe].schedule(385_620)
+    assert (schedule.n_steps, schedule.warmup_steps) == (n_steps, warmup)
+    assert DISTIL_PRESETS[recipe].seed == 11
 
 
 @given(st.integers(1, 50), st.integers(1, 400), st.integers(1, 9), st.integers(1, 4))

@@ -71,7 +71,7 @@ class Config:
     seed: int = nuisance(0, "random seed for initial weights and order")
 
 
-ARMS = {name: Config(training=recipe) for name, recipe in DISTIL_PRESETS.items()}
+ARMS = {name: Config(training=recipe, seed=recipe.seed) for name, recipe in DISTIL_PRESETS.items()}
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {
         "base": EMBEDDED,

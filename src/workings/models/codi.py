@@ -101,11 +101,11 @@ class CODI(ThoughtModel):
 
     # What CODI alone knows -------------------------------------------------------------------------------------------
 
-    def question_ids(self, questions: Sequence[str]) -> list[list[int]]:
-        """Questions as the encoder sees them, opening token included."""
+    def question_ids(self, questions: Sequence[str], *, raw: bool = False) -> list[list[int]]:
+        """Questions as the encoder sees them, opening token included; `raw`: as written, whatever the model's config says."""
         if not questions:
             return []
-        normal = self.config.normalise_question
+        normal = self.config.normalise_question and not raw
         texts = [q.strip().replace("  ", " ") if normal else q for q in questions]
         # Special tokens as the tokenizer adds them: a BOS for Llama, none for GPT-2; an EOS is ours to add.
         # What a question merely spells is text: it does not end the question.

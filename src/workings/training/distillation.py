@@ -64,9 +64,9 @@ def distil(
     group = group or ProcessGroup(0, 1, str(model.device))
     if log is None:
         log = no_log if run is None else run.log
-    examples, n_too_long = _examples(train, model, config)
-    part = _part_of(config, group)
-    order = BatchOrder(examples, config.batch_size, config.seed)
+    examples, left_out = _examples(train, model, config)
+    _refuse_unequal_parts(config, group)
+    order = BatchOrder(examples, config.batch_size, config.seed, config.length_window)
     schedule = config.schedule(len(examples))
     torch.manual_seed(seeds.derive("training", config.seed))
     if config.lora_rank:
@@ -80,7 +80,7 @@ def distil(
         model=model,
         objective=distributed(SelfDistillation(model, config), (), "ddp", group),
         optimizers=_optimizers(model, config),
-        micro_batches=lambda step: _micro_batches(order, part, config.micro_batch_size, model, step),
+        micro_batches=lambda step: _micro_batches(order, group, config.micro_batch_size, model, step),
         recipe=config,
         schedule=schedule,
         # The student's cross-entropy, for it has weight 1 in every recipe and a level of guessing.
@@ -90,7 +90,7 @@ def distil(
         throughput=_throughput(order, run),
         if_memory_is_full=f"a micro_batch_size below {config.micro_batch_size}",
         measurements=[Measurement(validate, config.validate_every)] if validation else [],
-        about={"examples": len(examples), "left_out_too_long": n_too_long},
+        about={"examples": len(examples)} | left_out,
     )
     fit(task, folder, log, group, run=run, resume=resume, max_steps=max_steps)
     merge_lora(model)
@@ -176,63 +176,84 @@ def reinitialised(base: PreTrainedModel, seed: int) -> PreTrainedModel:
 class BatchOrder:
     """Step → the examples of its batch: a pure function of seed and step, so that a resumed run sees what it would have seen.
 
-    An epoch is shuffled, cut into windows of 16 batches, sorted by length inside a window, so that little is padding, and
-    its batches are shuffled again.
+    An epoch is a permutation of the examples, cut into batches, of which the last is short where they do not divide. With a
+    `length_window` of w, examples are sorted by length within w batches, so that little is padding, and the batches are
+    shuffled again.
     """
 
-    def __init__(self, examples: Sequence[Example], batch_size: int, seed: int) -> None:
+    def __init__(self, examples: Sequence[Example], batch_size: int, seed: int, length_window: int) -> None:
         self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.length_window = length_window
         self._epoch = lru_cache(2)(self._batches_of)  # two, for the log looks back
 
     def batch(self, step: int) -> list[Example]:
         """The examples of the global batch of `step`, counted from 0."""
-        epoch, at = divmod(step, len(self.examples) // self.batch_size)
+        epoch, at = divmod(step, math.ceil(len(self.examples) / self.batch_size))
         return [self.examples[i] for i in self._epoch(epoch)[at]]
 
     def _batches_of(self, epoch: int) -> list[list[int]]:
         random = seeds.python(f"order/{epoch}", self.seed)
         order = list(range(len(self.examples)))
         random.shuffle(order)
-        size, window = self.batch_size, 16 * self.batch_size
-        batches = []
-        for i in range(0, len(order), window):
-            part = sorted(order[i : i + window], key=lambda j: self.examples[j].n_tokens)
-            batches += [part[j : j + size] for j in range(0, len(part) - size + 1, size)]
-        random.shuffle(batches)
+        size, window = self.batch_size, self.length_window * self.batch_size
+        for i in range(0, len(order), window) if window else ():
+            order[i : i + window] = sorted(order[i : i + window], key=lambda j: self.examples[j].n_tokens)
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
+        if window:
+            random.shuffle(batches)
         return batches
 
 
-def _examples(train: Iterable[Problem], model: CODI, config: DistilConfig) -> tuple[list[Example], int]:
-    """The examples that fit, and how many were too long. BadInput where there are fewer than one batch."""
+def _examples(train: Iterable[Problem], model: CODI, config: DistilConfig) -> tuple[list[Example], dict[str, int]]:
+    """The examples to train on, and how many were left out for each reason. BadInput where there are fewer than one batch."""
     limit = min(config.max_tokens, model.context_length - model.n_thoughts - len(model.closing()))
-    made, kept = 0, []
-    for example in examples_of(train, model):
-        made += 1
+    left_out = {"left_out_too_long": 0, "left_out_other_answers": 0}
+    kept = []
+
+    def answerable() -> Iterator[Problem]:
+        for problem in train:
+            if config.digit_answers_only and not problem.answer[:1].isdigit():
+                left_out["left_out_other_answers"] += 1
+            else:
+                yield problem
+
+    for example in examples_of(answerable(), model, raw_questions=config.raw_questions):
         if example.n_tokens <= limit:
             kept.append(example)
+        else:
+            left_out["left_out_too_long"] += 1
     if len(kept) < config.batch_size:
         raise BadInput(
             f"{len(kept)} training examples of at most {limit} tokens are fewer than one batch of {config.batch_size}; "
             "give more problems, a smaller batch_size or a larger max_tokens"
         )
-    return kept, made - len(kept)
+    return kept, left_out
 
 
-def _part_of(config: DistilConfig, group: ProcessGroup) -> slice:
-    """This process's part of a batch. BadInput where the parts would not be equal."""
-    size, remainder = divmod(config.batch_size, group.size)
-    if remainder:
+def _refuse_unequal_parts(config: DistilConfig, group: ProcessGroup) -> None:
+    if config.batch_size % group.size:
         raise BadInput(
             f"batch_size = {config.batch_size} cannot be shared equally by {group.size} processes; take a multiple of {group.size}"
         )
-    return slice(group.rank * size, (group.rank + 1) * size)
 
 
-def _micro_batches(order: BatchOrder, part: slice, size: int, model: CODI, step: int) -> Iterator[list[MicroBatch]]:
+def _micro_batches(
+    order: BatchOrder, group: ProcessGroup, size: int, model: CODI, step: int
+) -> Iterator[list[MicroBatch]]:
+    """This process's part of the batches from `step` on; each example weighs the same, on whichever process it is.
+
+    Parts are equal except in the short batch at an epoch's end. A process that gets nothing of it computes an example of
+    weight 0, because the others wait for its gradients.
+    """
     while True:
-        examples = order.batch(step)[part]
-        cut = [examples[i : i + size] for i in range(0, len(examples), size)]
-        yield [MicroBatch((pad(some, model),), len(some) / len(examples)) for some in cut]
+        batch = order.batch(step)
+        part = batch[group.rank * len(batch) // group.size : (group.rank + 1) * len(batch) // group.size]
+        cut = [part[i : i + size] for i in range(0, len(part), size)]
+        # Gradients become means over the processes, so that the shares of all together sum to their number.
+        shares = [len(some) * group.size / len(batch) for some in cut]
+        if not part:
+            cut, shares = [batch[:1]], [0.0]
+        yield [MicroBatch((pad(some, model),), share) for some, share in zip(cut, shares, strict=True)]
         step += 1
 
 
@@ -251,9 +272,10 @@ def _throughput(order: BatchOrder, run: Run | None) -> Callable[[int, int, float
     """Steps and seconds → examples a second; the run counts the tokens that were read."""
 
     def throughput(first: int, last: int, seconds: float) -> dict[str, float | None]:
+        batches = [order.batch(step) for step in range(first, last)]
         if run is not None:
-            run.spend(tokens=sum(e.n_tokens for step in range(first, last) for e in order.batch(step)))
-        return {"examples_per_second": (last - first) * order.batch_size / seconds}
+            run.spend(tokens=sum(e.n_tokens for batch in batches for e in batch))
+        return {"examples_per_second": sum(map(len, batches)) / seconds}
 
     return throughput
 

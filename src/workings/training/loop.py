@@ -49,7 +49,10 @@ def no_log(step: int, **metrics: Any) -> None:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What goes through the objective at once: its arguments, and its share of the step. Shares of a step sum to 1."""
+    """What goes through the objective at once: its arguments, and its share of the step.
+
+    Shares of a step sum to 1 in the mean over the processes.
+    """
 
     arguments: tuple[Any, ...]
     share: float

@@ -38,12 +38,15 @@ class Example:
         return len(self.question) + len(self.chain) + len(self.answer)
 
 
-def examples_of(problems: Iterable[Problem], model: CODI) -> Iterator[Example]:
-    """Problems → token ids, some thousands at a time, so that the tokenizer can work in parallel."""
+def examples_of(problems: Iterable[Problem], model: CODI, *, raw_questions: bool = False) -> Iterator[Example]:
+    """Problems → token ids, some thousands at a time, so that the tokenizer can work in parallel.
+
+    With `raw_questions` questions stay as written, also where the model normalises those that it is asked.
+    """
     source = iter(problems)
     while some := list(islice(source, 4096)):
         chains = model.tokenizer([model.chain_text(p) for p in some], add_special_tokens=False)["input_ids"]
-        questions = model.question_ids([p.question for p in some])
+        questions = model.question_ids([p.question for p in some], raw=raw_questions)
         for question, chain, (answer, before) in zip(questions, chains, model.answer_ids(some), strict=True):
             yield Example(array("i", question), array("i", chain), array("i", answer), before)
 

@@ -27,17 +27,22 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up to `peak`, then half a cosine down to `floor`; steps count from 0."""
+    """Linear warm-up to `peak`, then half a cosine down to `floor`; steps count from 0.
+
+    The first rate of the warm-up is `peak / warmup_steps`, as in build-nanogpt, or 0 with `from_zero`, as in Hugging Face's
+    `get_cosine_schedule_with_warmup`.
+    """
 
     peak: float
     floor: float
     warmup_steps: int
     n_steps: int
+    from_zero: bool = False
 
     def learning_rate(self, step: int) -> float:
         """The rate of the update that turns the weights of `step` into those of `step + 1`."""
         if step < self.warmup_steps:
-            return self.peak * (step + 1) / self.warmup_steps
+            return self.peak * (step + (not self.from_zero)) / self.warmup_steps
         done = min(1.0, (step - self.warmup_steps) / max(1, self.n_steps - self.warmup_steps))
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
 
@@ -188,7 +193,9 @@ class DistilConfig:
     micro_batch_size: int = fixed(
         256, "number of examples per forward pass; gradients are accumulated up to batch_size"
     )
-    warmup_fraction: float = fixed(0.03, "share of the steps during which the learning rate rises")
+    warmup_fraction: float = fixed(
+        0.03, "share of the steps during which the learning rate rises from 0, rounded up to whole steps"
+    )
     weight_decay: float = fixed(0.1, "weight decay")
     betas: tuple[float, float] = fixed((0.9, 0.999), "AdamW's decay rates of the gradient's first and second moment")
     clip: float = fixed(2.0, "largest norm of the gradient; a longer one is scaled down")
@@ -207,6 +214,15 @@ class DistilConfig:
         "bf16", "floating-point format of the training; bf16 is autocast with fp32 master weights"
     )
     max_tokens: int = fixed(256, "maximum number of tokens per example; longer examples are left out and counted")
+    digit_answers_only: bool = fixed(
+        False, "leave out problems whose answer does not begin with a digit, such as -3 and .5; they are counted"
+    )
+    raw_questions: bool = fixed(
+        False, "train on questions as written, also where the model normalises those that it is asked"
+    )
+    length_window: int = fixed(
+        16, "number of batches within which examples are sorted by length, so that little is padding; 0: never sorted"
+    )
     log_every: int = fixed(50, "number of steps between two log lines")
     validate_every: int = fixed(500, "number of steps between two validations; the last step is always validated")
     validation_problems: int = fixed(500, "number of validation problems answered at each validation")
@@ -219,39 +235,43 @@ class DistilConfig:
 
     def __post_init__(self) -> None:
         never_negative = [name for name in self.__dataclass_fields__ if name.endswith("_every")]
-        never_negative += ["warmup_fraction", "weight_decay", "lora_rank", "validation_problems"]
+        never_negative += ["warmup_fraction", "weight_decay", "lora_rank", "validation_problems", "length_window"]
         _at_least(self, 1, "batch_size", "micro_batch_size", "max_tokens")
         _at_least(self, 0, *never_negative, "distil_weight", "teacher_weight")
         _above_0(self, "learning_rate", "epochs", "clip", "loss_margin", "loss_jump")
         _are_betas(self.betas)
 
     def schedule(self, n_examples: int) -> Schedule:
-        """The learning rate of every step: warm-up, then a cosine to 0. An epoch is as many whole batches as there are."""
-        n_steps = max(1, round(self.epochs * (n_examples // self.batch_size)))
-        return Schedule(self.learning_rate, 0.0, max(1, round(self.warmup_fraction * n_steps)), n_steps)
+        """The learning rate of every step: warm-up from 0, then a cosine to 0. The last batch of an epoch may be short.
+
+        Steps are counted and rounded as Hugging Face's trainer does, with which the released models were trained.
+        """
+        n_steps = math.ceil(self.epochs * math.ceil(n_examples / self.batch_size))
+        return Schedule(self.learning_rate, 0.0, math.ceil(self.warmup_fraction * n_steps), n_steps, from_zero=True)
 
 
 Recipe = PretrainConfig | DistilConfig
 
+# The released recipe for GPT-2; what still differs from the official code is listed in docs/decisions/0003.
+_RELEASED_GPT2 = DistilConfig(
+    learning_rate=3e-3,
+    epochs=40,
+    batch_size=128,
+    micro_batch_size=64,
+    lora_rank=128,
+    distil_weight=1.0,
+    max_tokens=1000,
+    digit_answers_only=True,
+    raw_questions=True,
+    length_window=0,
+    seed=11,
+)
+
 DISTIL_PRESETS = {
     "small": DistilConfig(),
-    "gpt2": DistilConfig(
-        learning_rate=3e-3,
-        epochs=40,
-        batch_size=128,
-        micro_batch_size=64,
-        lora_rank=128,
-        distil_weight=1.0,
-        max_tokens=1000,
-    ),
-    "llama-1b": DistilConfig(
-        learning_rate=8e-4,
-        epochs=10,
-        batch_size=128,
-        micro_batch_size=32,
-        lora_rank=128,
-        distil_weight=20.0,
-        max_tokens=200,
+    "gpt2": _RELEASED_GPT2,
+    "llama-1b": replace(
+        _RELEASED_GPT2, learning_rate=8e-4, epochs=10, micro_batch_size=32, distil_weight=20.0, max_tokens=200
     ),
 }
 
