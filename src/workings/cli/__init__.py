@@ -25,6 +25,7 @@ VERBS = {
     "thoughts collect": Verb("thoughts:Collect", "Think about problems and store every hidden state."),
     "lens fit": Verb("thoughts:LensFit", "Fit a tuned lens on a store's training problems."),
     "lens score": Verb("thoughts:LensScore", "Judge a lens on a store's test problems, beside controls."),
+    "judge": Verb("judge:Judge", "Say what stored thoughts hold about the results of steps."),
     "facts table": Verb("corpora:FactsTable", "List the facts of a vocabulary with their token ids."),
     "facts rewrite": Verb("corpora:FactsRewrite", "Write equations as fact tokens."),
     "facts expand": Verb("corpora:FactsExpand", "Write fact tokens as equations: `$<MUL_6_9_54>` is `6*9=$54`."),

@@ -18,9 +18,9 @@ from workings.experiments.read_thoughts import (
 )
 from workings.files import write_with
 from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
+from workings.judging.former_verdict import Skill, Verdict, verdict
 from workings.judging.scores import LENSES, at_one_layer, new_values, score, skill
 from workings.judging.statistics import wilson
-from workings.judging.former_verdict import Skill, Verdict, verdict
 from workings.reading import SampleGrid
 from workings.report import (
     Axis,

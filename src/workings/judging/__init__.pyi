@@ -5,6 +5,7 @@ from .arms import Arms as Arms
 from .arms import between_conditions as between_conditions
 from .comparison import compare as compare
 from .controls import readings_beside_controls as readings_beside_controls
+from .former_verdict import verdict as verdict
 from .paired import PairedDifference as PairedDifference
 from .paired import paired_difference as paired_difference
 from .paired import with_holm as with_holm
@@ -14,4 +15,3 @@ from .scores import skill as skill
 from .statistics import Measure as Measure
 from .statistics import ProblemSums as ProblemSums
 from .statistics import percentile_intervals as percentile_intervals
-from .former_verdict import verdict as verdict

@@ -55,8 +55,9 @@ JUDGED = {
     "bits": pl.Float64,
 }
 """Columns of the table: one row for each predictor (the first four columns) and tested problem. `rung` is that of a question
-reader, or up to which the question readers are in the stack. `layer` and `position` are the place that was chosen. `known` is whether training showed the value; where it did not, every reader misses and `bits` is null.
-`bits` is log₂ of the probability given to the true value."""
+reader, or up to which the question readers are in the stack. `layer` and `position` are the place that was chosen. `known` is
+whether training showed the value; where it did not, every reader misses and `bits` is null. `bits` is log₂ of the probability
+given to the true value."""
 
 
 def judged(
@@ -72,7 +73,7 @@ def judged(
     """Read one target from states, beside everything that the question tells, on problems that no reader was fitted on.
 
     Of questions that stand there twice the first is kept. With 1,000 problems or more that have the target, 200 of them in "val",
-    readers are fitted on "train", selected and pooled on "val", and tested on "test"; with fewer, five folds test every problem once.
+    readers are fitted on "train", selected and pooled on "val", tested on "test"; with fewer, five folds test every problem once.
 
     Args:
         rule: `stepK`, the result of step K where the chain goes on after it (a last step is the answer); or `answer`.
@@ -131,7 +132,7 @@ class _Asked:
             seen.add(question)
         if len(kept) < FEWEST:
             raise BadInput(
-                f"only {len(kept)} problems have the target '{rule}'; at least {FEWEST} are needed. Give more problems or an earlier step."
+                f"only {len(kept)} problems have the target '{rule}', {FEWEST} are needed; give more problems or an earlier step"
             )
         rows = [row for row, _ in kept]
         chosen = [problems[row] for row in rows]
@@ -174,7 +175,7 @@ def _written(value: Fraction) -> str:
 
 
 def _neighbours(rule: str, problem: Problem) -> list[float]:
-    """The true results next to the one asked for: of the step before, of the step after and of the last; NaN where there is none."""
+    """The true results of the step before, of the step after and of the last step; NaN where there is none."""
     results = [float(step.value) for step in problem.steps]
     if rule == "answer":
         return [results[-2] if len(results) > 1 else np.nan, np.nan, np.nan]

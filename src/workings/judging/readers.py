@@ -2,8 +2,9 @@
 
 A *reader* here is its log-probabilities [n, C] for all problems, whoever computed them. Two ways to join what the question tells
 and what a state tells were tried and left: one linear reader on both (under one penalty, noise in the state costs the question's
-reader 14 points; a state that merely parses the question is "read" in 47 % of the draws), and a second reader fitted to what the first leaves over
-(27 %). In a log-linear pool, p ∝ Π pᵢ^wᵢ with wᵢ ≥ 0 (Genest and Zidek 1986), a reader that adds nothing gets no weight.
+reader 14 points; a state that merely parses the question is "read" in 47 % of the draws), and a second reader fitted to what the
+first leaves over (27 %). In a log-linear pool, p ∝ Π pᵢ^wᵢ with wᵢ ≥ 0 (Genest and Zidek 1986), a reader that adds nothing gets
+no weight.
 Shapes: n problems, f features, C candidate values, R readers.
 """
 
@@ -32,7 +33,7 @@ def fit_linear(x: Features, y: Ints, n_classes: int, train: Ints, val: Ints, l2s
     """Log-probabilities [n, C] of multinomial logistic regression, with the penalty that does best on validation.
 
     Args:
-        x: Features [n, f], dense or sparse. Dense ones are centred and scaled to unit variance on `train`; sparse ones are used as they are.
+        x: Features [n, f]. Dense ones are centred and scaled to unit variance on `train`; sparse ones are used as they are.
         y: The class of each problem [n]; −1, which is nowhere fitted or scored, where it is not among the C.
         n_classes: C.
         train, val: Problems to fit on, and to choose the penalty on.
@@ -114,10 +115,10 @@ def discriminants(
 ) -> Iterator[Floats]:
     """Log-probabilities [n, C] of linear discriminants, one for each shrinkage of the covariance, the strongest first.
 
-    Classes are Gaussians with one covariance, shrunk towards a multiple of the identity (Friedman 1989). On states, which vary
-    most in directions that hold nothing, this sees far more than logistic regression from as many problems: 100 tokens
-    planted at two standard deviations are named in 97 % against 24 % of the test problems, and what trained models hold equally well. It is closed
-    form, and the decomposition is shared by the shrinkages.
+    Classes are Gaussians with one covariance, shrunk towards a multiple of the identity (Friedman 1989). Of states, which vary most
+    in directions that hold nothing, this sees far more than logistic regression does: of 100 tokens planted into 1,000 training
+    problems, 97 % of the test problems' are named, against 24 %; of what trained models hold, as much. It is in closed form, and
+    the decomposition is shared by the shrinkages.
 
     Args:
         x: Features [n, f], dense.

@@ -8,14 +8,15 @@
 | in the thoughts: rather than before them? | S+B+T − (S+B) |
 | needs the recurrence? | S+T of the model − S+T of the matched control |
 
-S is the stack of question readers up to a rung; T, B and N are a thought, the states before the first thought and the true results of the
-neighbouring steps. Of each difference, in bits and in points (percentage points of problems whose value is named):
+S is the stack of question readers up to a rung; T, B and N are a thought, the states before the first thought and the true results
+of the neighbouring steps. Of each difference, in bits and in points (percentage points of problems whose value is named):
 
-* **yes**: the lower 95 % bound lies above `WORTH_BITS`, after Holm over the targets judged together, and the points are above 0. Where an
-  answer rests on several differences, all of them (an intersection–union test, Berger 1982: no control is chosen as the best).
-  The last three are yes only if *read* is.
-* **no**: the upper one-sided 95 % bounds of one of these differences lie below `MARGIN` points and `MARGIN_BITS` (shared out, where there are several: Bonferroni), the reader on the right
-  still misses at least `ROOM` of the problems, and at most `MOST_UNKNOWN` of the values are unknown to every reader.
+* **yes**: the lower 95 % bound lies above `WORTH_BITS`, after Holm over the targets judged together, and the points are above 0.
+  Where an answer rests on several differences, all of them (an intersection–union test, Berger 1982: no control is chosen as the
+  best). The last three are yes only if *read* is.
+* **no**: the upper one-sided 95 % bounds of one of these differences lie below `MARGIN` points and `MARGIN_BITS` (of several, with
+  Bonferroni), the reader on the right still misses at least `ROOM` of the problems, and at most `MOST_UNKNOWN` of the values are
+  unknown to every reader.
 * **undecided**: otherwise; `why` says what stands in the way.
 
 n counts structures (the numbers and operations of a chain), which problems may share. The intervals hold the fitted readers fixed.
@@ -65,12 +66,12 @@ class Answer:
 
     Attributes:
         answer: "not asked" where the table lacks what it takes: no control, no state before the first thought.
-        points, low, high: The gain in named problems, a fraction, with its 95 % interval; of several differences the one that decides.
+        points, low, high: The gain in named problems, a fraction, with its 95 % interval; of several, the one that decides.
         bits, bits_low, bits_high: The gain in bits.
         n: Structures among the tested problems.
         n_problems: Tested problems.
         p: One-sided p of a gain of no more than `WORTH_BITS`, adjusted by Holm over the targets judged together.
-        over: The right side of the difference that decides, as "reader (features)".
+        over: The right side of the difference that decides, in words.
         why: Why it is undecided, or how small a yes is.
     """
 
@@ -98,7 +99,8 @@ class Verdict:
         rung: The strongest rung beyond which the target is read; None if there is none.
         by_rung: The answer *read* for every rung up to the declared one.
         layer, position: The place at which the thoughts were read, where all folds chose the same; else "".
-        named: Shares of the tested problems that a predictor names: "question" (the stack), "thoughts" (the stack and the state), "state" (the state alone).
+        named: Shares of the tested problems that a predictor names: "question" (the stack), "thoughts" (the stack and the state),
+            "state" (the state alone).
         unknown: Share of the tested problems whose value training did not show.
         n_seeds: Training seeds that the table stands for.
     """
@@ -128,22 +130,34 @@ class Verdict:
             return f"The thoughts hold {_target(self.rule)} {beyond}."
         if self.rung is not None:
             weaker, gained = _WHAT_IT_KNOWS[self.rung], number(self.by_rung[self.rung].points, "points")
-            return f"The thoughts hold {_target(self.rule)} beyond {weaker} ({gained} points), but not shown beyond {_WHAT_IT_KNOWS[self.declared]}."
+            all_of_it = _WHAT_IT_KNOWS[self.declared]
+            return f"The thoughts hold {_target(self.rule)} beyond {weaker} ({gained} points); beyond {all_of_it} it is not shown."
         if read.answer == "no":
-            return f"The thoughts add nothing worth having about {_target(self.rule)} to {_WHAT_IT_KNOWS[self.declared]} ({gain} points, {bits} bits)."
+            known = _WHAT_IT_KNOWS[self.declared]
+            return f"About {_target(self.rule)} the thoughts add nothing to {known} ({gain} points, {bits} bits)."
         return f"Whether the thoughts hold {_target(self.rule)} is undecided ({gain} points, {bits} bits): {read.why}."
 
     def to_json(self) -> dict[str, object]:
-        """The answers by question, each with its numbers; `read` has its rung and the answers of the others."""
-        found: dict[str, object] = {question: asdict(getattr(self, question)) for question in QUESTIONS}
-        read = asdict(self.read) | {
-            "rung": self.rung,
-            "by_rung": {rung: asdict(one) for rung, one in self.by_rung.items()},
-        }
+        """The answers by question with their numbers, null where there is none; `read` has its rung, and the answer for each."""
+        found: dict[str, object] = {question: _plain(getattr(self, question)) for question in QUESTIONS}
+        by_rung = {rung: _plain(one) for rung, one in self.by_rung.items()}
         about = {"target": self.rule, "declared": self.declared, "layer": self.layer, "position": self.position}
-        return (
-            about | found | {"read": read, "named": dict(self.named), "unknown": self.unknown, "n_seeds": self.n_seeds}
-        )
+        read = _plain(self.read) | {"rung": self.rung, "by_rung": by_rung}
+        return {
+            **found,
+            "read": read,
+            **about,
+            "named": dict(self.named),
+            "unknown": self.unknown,
+            "n_seeds": self.n_seeds,
+        }
+
+
+def _plain(answer: Answer) -> dict[str, object]:
+    return {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value
+        for name, value in asdict(answer).items()
+    }
 
 
 _WHAT_IT_KNOWS = {
@@ -161,7 +175,8 @@ def verdicts(tables: Mapping[str, pl.DataFrame | Sequence[pl.DataFrame]], rung: 
     """Answer the five questions about some targets, which form one family.
 
     Args:
-        tables: By target, the table of `conditional.judged`; several where several training seeds were judged on the same problems.
+        tables: By target, the table of `conditional.judged`; a sequence of them where several training seeds were judged on the
+            same problems.
         rung: The rung of question readers that was named beforehand.
 
     Raises:
@@ -212,7 +227,9 @@ def _family(by_rule: Mapping[str, list[_Gain]]) -> dict[str, Answer]:
 def _answer(gains: list[_Gain], p: float) -> Answer:
     """The decision table above, for one target and question; `p` is Holm's."""
     least = min(gains, key=lambda gain: gain.bits - gain.bits_reach)
-    small = [gain for gain in gains if gain.is_small(len(gains))]
+    # A single reader of the stack can only do worse than the stack: it takes no part in a no.
+    rivals = [gain for gain in gains if not gain.of_one_reader]
+    small = [gain for gain in rivals if gain.is_small(len(rivals))]
     shown = least
     if p <= LEVEL / 2 and least.points > 0:
         says: Says = "yes"
@@ -254,6 +271,7 @@ class _Gain:
     missed: float  # share that the right side misses
     unknown: float
     over: str
+    of_one_reader: bool = False
 
     @property
     def p_nothing(self) -> float:
@@ -280,6 +298,19 @@ class _Gain:
 
 
 _Key = tuple[str, str, str, str]
+"""A predictor: reader, subject, features, targets."""
+
+
+def _in_words(key: _Key) -> str:
+    """What the right side of a difference is."""
+    reader, subject, features, targets = key
+    if targets == "shuffled":
+        return "shuffled targets"
+    if features == "S+T":
+        return {"control": "the matched control", "untrained": "an untrained model"}[subject]
+    if features in ("S", "Q"):
+        return f"question readers up to {reader}" if features == "S" else reader
+    return {"S+B": "the states before the first thought", "S+N": "the neighbouring results"}[features]
 
 
 @dataclass(frozen=True)
@@ -326,7 +357,7 @@ class _Evidence:
         }
 
     def read_beyond(self, rung: str) -> list[_Gain]:
-        """The stack up to a rung and the thoughts, against the stack, each of its readers, and the same with states that hold nothing."""
+        """The stack up to a rung and the thoughts against the stack, its readers, and the stack with states that hold nothing."""
         upto = RUNGS[: RUNGS.index(rung) + 1]
         single = [key for key, rows in self.tables[0].items() if key[2] == "Q" and rows["rung"][0] in upto]
         rivals = [
@@ -344,10 +375,17 @@ class _Evidence:
             return None
         points, points_reach, n = _difference([_minus(a["hit"], b["hit"]) for a, b in pairs], self._structures, True)
         bits, bits_reach, _ = _difference([_minus(a["bits"], b["bits"]) for a, b in pairs], self._structures, False)
-        missed = float(np.mean([1 - b["hit"].mean() for _, b in pairs]))
-        over = f"{right[0]} ({right[2]}{', ' + right[1] if right[1] not in ('', 'model') else ''}{', shuffled' if right[3] == 'shuffled' else ''})"
         return _Gain(
-            points, stretch * points_reach, bits, stretch * bits_reach, n, len(pairs[0][0]), missed, self.unknown, over
+            points,
+            stretch * points_reach,
+            bits,
+            stretch * bits_reach,
+            n,
+            len(pairs[0][0]),
+            missed=float(np.mean([1 - b["hit"].mean() for _, b in pairs])),
+            unknown=self.unknown,
+            over=_in_words(right),
+            of_one_reader=right[2] == "Q",
         )
 
     @property
