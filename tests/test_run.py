@@ -268,6 +268,19 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
     assert record.verify() == []
 
 
+def test_what_is_declared_stands_in_the_manifest_at_once_and_is_not_changed_by_a_resume(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), start(tmp_path) as run:
+        run.declare(headline="step4", family=("step1", "step4"))
+        said = RunRecord(run.path).manifest.declared
+        raise RuntimeError
+    with Run.resume(run.path) as again:
+        again.declare(headline="step4", family=("step1", "step4"))
+        assert RunRecord(run.path).manifest.declared == said == again.manifest.declared
+        with pytest.raises(BadInput, match="declaration"):
+            again.declare(headline="step1", family=("step1", "step4"))
+    assert said["headline"] == "step4" and said["family"] == ["step1", "step4"] and said["at"] >= run.manifest.started
+
+
 def test_budget_and_time_go_on_counting_after_a_resume(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), start(tmp_path) as run:
         run.spend(tokens=5)

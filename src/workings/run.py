@@ -166,6 +166,21 @@ class Run:
         """
         return write_atomic(self._inside("results", f"{name}.json"), to_json(result))
 
+    def declare(self, **claims: Any) -> None:
+        """Write into the manifest, with the time, what will be tested and how, before the data that test it are looked at.
+
+        A resumed run may declare the same again, and keeps the first time.
+
+        Raises:
+            BadInput: The run has declared something else before.
+        """
+        said, claims = self.manifest.declared, plain(claims)
+        if said and claims != {name: value for name, value in said.items() if name != "at"}:
+            raise BadInput(f"{self.path} has declared {said}, and a declaration is not changed; start a new run")
+        if not said:
+            self.manifest.declared = {"at": now(), **claims}
+            self._save()
+
     def folder(self, name: Folder) -> Path:
         """A folder of the run for a self-describing artifact; its files are hashed when the run finishes."""
         path = self.path / name
