@@ -56,7 +56,9 @@ class Manifest:
     inputs: dict[str, str] = field(default_factory=dict)  # name → digest
     input_places: dict[str, str] = field(default_factory=dict)  # name → path, hub id or text
     started: str = ""
-    declared: dict[str, Any] = field(default_factory=dict)  # what was to be tested, said before the test: see Run.declare
+    declared: dict[str, Any] = field(
+        default_factory=dict
+    )  # what was to be tested, said before the test: see Run.declare
     spent: Spent = field(default_factory=Spent)
     earlier: list[dict[str, Any]] = field(default_factory=list)
     pid: int = 0

@@ -1,254 +1,231 @@
-"""Readings in which the truth is known: planted, absent, explained, too few to say; and one that was published."""
+"""The decision table: from gains that are known exactly to the answers that they must have."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.judging.test_scores import LAYERS, both_splits, readings
-from workings.judging.controls import ControlInputs, read_controls
-from workings.judging.scores import score, skill
-from workings.judging.former_verdict import verdict
+from workings.errors import BadInput
+from workings.judging.verdict import JUDGED, MARGIN, QUESTIONS, WORTH_BITS, Verdict, verdicts
 
-V, N = 40, 900
-
-
-def ranks_with(seed: int, n: int, hit: float, n_layers: int = 1, like: np.ndarray | None = None) -> np.ndarray:
-    """Hits in a share `hit` of the slots; with `like`, three in four slots are decided as there."""
-    generator = np.random.default_rng(seed)
-    chance = generator.random((n, n_layers, 3))
-    if like is not None:
-        agreed = generator.random(chance.shape) < 0.75
-        return np.where(agreed, like, np.where(chance < hit, 0, 7))
-    return np.where(chance < hit, 0, 7)
-
-
-def judged(hits: dict[str, float], n: int = 400, nats: dict[str, float] | None = None, **options):
-    """The verdict on readers that hit these shares of slots; every reader but the first agrees mostly with it."""
-    parts = []
-    for split in ("val", "test"):
-        like = None
-        for seed, (reader, hit) in enumerate(hits.items()):
-            ranks = ranks_with(seed + 100 * (split == "val"), n, hit, like=like if hit == 0.3 else None)
-            like = ranks if like is None else like
-            parts.append(readings(reader, ranks, ("",), split, (nats or {}).get(reader, 2.0)))
-    return verdict(pl.concat(parts), **options)
+N = 400
+RUNG = "computing"
+SIDES = {
+    "S": (RUNG, "", "S", "real"),
+    "S+N": (RUNG, "", "S+N", "real"),
+    "S+B": (RUNG, "model", "S+B", "real"),
+    "S+T": (RUNG, "model", "S+T", "real"),
+    "S+N+T": (RUNG, "model", "S+N+T", "real"),
+    "S+B+T": (RUNG, "model", "S+B+T", "real"),
+    "control": (RUNG, "control", "S+T", "real"),
+    "untrained": (RUNG, "untrained", "S+T", "real"),
+    "shuffled": (RUNG, "model", "S+T", "shuffled"),
+    "bag of words": ("bag of words", "", "Q", "real"),
+}
 
 
-# ---- planted truths ----------------------------------------------------------------------------------------------
+def table(
+    gains: dict[str, tuple[float, float]],
+    n: int = N,
+    seed: int = 0,
+    named: float = 0.4,
+    unknown: float = 0.0,
+    **more: object,
+) -> pl.DataFrame:
+    """A table in which each side names `named` and a share more, and gives so many bits more, than the stack alone; noise in the bits."""
+    random = np.random.default_rng(seed)
+    known = np.arange(n) >= round(unknown * n)
+    order, bits = random.permutation(n), random.normal(-2.5, 1.0, n)
+    frames = []
+    for side, (points, more_bits) in {"S": (0.0, 0.0), **gains}.items():
+        reader, subject, features, targets = SIDES[side]
+        hit = (order < round((named + points) * n)) & known
+        of_side = bits + more_bits + random.normal(0, 0.3, n)
+        columns = {"reader": reader, "subject": subject, "features": features, "targets": targets, "rung": RUNG}
+        columns |= {"layer": "block1", "position": "t2", "problem": [f"p{i}" for i in range(n)], "fold": 0}
+        columns |= {"structure": [f"s{i}" for i in range(n)], "value": "7", "known": known, "hit": hit}
+        columns |= {"bits": pl.Series(np.where(known, of_side, np.nan)).fill_nan(None)}
+        frames.append(pl.DataFrame(columns | more, schema_overrides=JUDGED).select(list(JUDGED)))
+    return pl.concat(frames)
 
 
-@pytest.fixture(scope="module")
-def planted() -> tuple[ControlInputs, dict[str, np.ndarray]]:
-    """States that hold a token each at block1 in known directions, and noise at embed."""
-    generator = np.random.default_rng(0)
-    held = generator.integers(0, V, (N, 3))
-    inputs = ControlInputs(
-        problems=[f"p{i}" for i in range(N)],
-        splits=["train", "val", "test"] * (N // 3),
-        positions=("bot", "t1", "t2"),
-        targets=held,
-        mask=np.ones((N, 3), bool),
-        new_values=np.zeros((N, 3), bool),
-        chain_lengths=generator.integers(3, 6, N),
-        questions=[generator.integers(0, V, 9).tolist() for _ in range(N)],
-        is_number=lambda token: token < V // 2,
-        n_tokens=V,
+HELD = {"S+T": (0.15, 0.8), "S+N": (0.0, 0.1), "S+N+T": (0.15, 0.9), "S+B": (0.0, 0.0), "S+B+T": (0.15, 0.8)}
+NOTHING = dict.fromkeys((*HELD, "control", "untrained", "shuffled", "bag of words"), (0.0, 0.0))
+RIVALS = {"untrained": (0.0, 0.0), "shuffled": (0.0, 0.0), "control": (0.0, 0.0), "bag of words": (-0.2, -0.5)}
+
+
+def judge(gains: dict[str, tuple[float, float]], **settings: object) -> Verdict:
+    return verdicts({"step2": table(gains, **settings)})["step2"]
+
+
+def answers(found: Verdict) -> dict[str, str]:
+    return {question: getattr(found, question).answer for question in QUESTIONS}
+
+
+def test_a_thought_that_holds_the_result_has_all_its_answers() -> None:
+    found = judge(HELD | RIVALS)
+    assert answers(found) == dict.fromkeys(QUESTIONS, "yes") | {"before": "no"}
+    assert found.rung == RUNG and (found.layer, found.position) == ("block1", "t2")
+    assert found.read.points == pytest.approx(0.15) and found.read.low < 0.15 < found.read.high
+    assert found.read.n == found.read.n_problems == N
+
+
+def test_where_nothing_is_added_every_answer_is_no() -> None:
+    assert answers(judge(NOTHING)) == dict.fromkeys(QUESTIONS, "no")
+
+
+@pytest.mark.parametrize("rival", ["untrained", "shuffled", "bag of words"])
+def test_one_rival_that_does_as_well_is_enough_against_a_reading(rival: str) -> None:
+    found = judge(HELD | RIVALS | {rival: HELD["S+T"]})
+    assert found.read.answer != "yes" and found.rung is None
+    assert {getattr(found, question).answer for question in QUESTIONS[2:]} <= {"no", "undecided"}
+
+
+def test_what_the_states_before_the_thoughts_hold_is_there_before_and_not_in_the_thoughts() -> None:
+    found = judge(HELD | RIVALS | {"S+B": (0.15, 0.8)})
+    assert (found.before.answer, found.read.answer, found.in_the_thoughts.answer) == ("yes", "yes", "no")
+
+
+def test_points_without_bits_are_no_reading() -> None:
+    """A ridge probe once named 9 points more than its control at 5 bits less, and was called read."""
+    found = judge(HELD | RIVALS | {"S+T": (0.09, -5.0)})
+    assert found.read.answer == "undecided"
+
+
+def test_bits_without_points_are_no_reading() -> None:
+    found = judge(HELD | RIVALS | {"S+T": (-0.06, 0.8)})
+    assert found.read.answer == "undecided" and "contradict" in found.read.why
+
+
+def test_a_gain_below_the_margin_is_said_to_be_one() -> None:
+    found = judge(HELD | RIVALS | {"S+T": (0.01, 0.15)})
+    assert (found.read.answer, found.read.why) == ("yes", "below the margin")
+
+
+def test_without_room_there_is_no_no() -> None:
+    assert judge(NOTHING, named=0.95).read.answer == "undecided"
+    assert "little to gain" in judge(NOTHING, named=0.95).read.why
+
+
+def test_with_too_many_unknown_values_there_is_no_no() -> None:
+    assert judge(NOTHING, unknown=0.3).read.answer == "no"
+    found = judge(NOTHING, unknown=0.5)
+    assert found.read.answer == "undecided" and "unknown" in found.read.why
+
+
+def test_what_the_table_lacks_is_not_asked() -> None:
+    found = judge({side: gain for side, gain in (HELD | RIVALS).items() if side not in ("control", "S+B", "S+B+T")})
+    assert [q for q, said in answers(found).items() if said == "not asked"] == [
+        "before",
+        "in_the_thoughts",
+        "needs_the_recurrence",
+    ]
+
+
+def test_a_family_is_corrected_by_holm() -> None:
+    """One gain that is just significant alone is not so beside four that are not significant at all."""
+    for size in np.linspace(0.06, 0.2, 60):
+        alone = judge(HELD | RIVALS | {"S+T": (0.02, size)}, n=60)
+        if 0.006 < alone.read.p <= 0.025:
+            break
+    tables = {f"step{k}": table(NOTHING, n=60, seed=k) for k in (1, 3, 4, 5)}
+    together = verdicts({"step2": table(HELD | RIVALS | {"S+T": (0.02, size)}, n=60)} | tables)
+    assert alone.read.answer == "yes" and together["step2"].read.answer != "yes"
+    assert together["step2"].read.p == pytest.approx(5 * alone.read.p)
+
+
+def test_n_counts_structures_and_intervals_widen_where_problems_share_them() -> None:
+    gains = HELD | RIVALS
+    shared = table(gains).with_columns(
+        structure=pl.lit("s") + (pl.col("problem").str.slice(1).cast(pl.Int64) // 8).cast(pl.String)
     )
-    states = {"embed": generator.normal(size=(N, 3, V)), "block1": 4 * np.eye(V)[held]}
-    return inputs, states
+    found, apart = verdicts({"step2": shared})["step2"].read, judge(gains).read
+    assert (found.n, found.n_problems, apart.n) == (N // 8, N, N)
 
 
-def read_states(inputs: ControlInputs, states: dict[str, np.ndarray], reader: str = "tuned lens") -> pl.DataFrame:
-    """READINGS rows of a lens whose logits are the states themselves."""
-    parts = []
-    for layer, logits in states.items():
-        own = np.take_along_axis(logits, inputs.targets[..., None], axis=2)
-        p = np.exp(own[..., 0]) / np.exp(logits).sum(2)
-        rows = inputs.readings(reader, ((logits >= own).sum(2) - 1).ravel(), p.ravel())
-        parts.append(rows.with_columns(layer=pl.lit(layer)))
-    return pl.concat(parts)
+def test_the_recurrence_allows_for_the_luck_of_two_fits() -> None:
+    found = judge(HELD | RIVALS)
+    widths = {q: getattr(found, q).bits_high - getattr(found, q).bits_low for q in ("read", "needs_the_recurrence")}
+    assert widths["needs_the_recurrence"] == pytest.approx(1.4 * widths["read"], rel=0.1)
 
 
-def test_a_planted_token_is_read_and_the_layer_found(planted):
-    inputs, states = planted
-    found = verdict(pl.concat([read_states(inputs, states), read_controls(inputs)]))
-    assert found.kind == "read"
-    assert found.numbers["layer"] == "block1"
-    assert found.numbers["n_problems"] == N // 3
-    assert found.sentence.startswith("The tuned lens names the target 100.0 % [")
-    assert "at block1 (n = 300 problems)" in found.sentence
-    assert "the thoughts hold more than the controls explain" in found.sentence
+def test_several_seeds_are_pooled_and_say_so() -> None:
+    several = [table(HELD | RIVALS, seed=seed) for seed in range(5)]
+    found = verdicts({"step2": several})["step2"]
+    assert found.n_seeds == 5 and found.read.answer == "yes"
+    # A gain that three seeds in five do not have is no property of the method.
+    mixed = [table((HELD if seed < 2 else NOTHING) | RIVALS, seed=seed) for seed in range(5)]
+    assert verdicts({"step2": mixed})["step2"].read.answer == "undecided"
 
 
-def test_a_planted_token_is_not_read_under_shuffled_targets(planted):
-    inputs, states = planted
-    shuffled = replace(inputs, targets=np.random.default_rng(1).permutation(inputs.targets))
-    found = verdict(pl.concat([read_states(shuffled, states), read_controls(shuffled)]))
-    assert found.kind != "read"
-    assert found.numbers["skill_low"] <= 0
+def test_readers_of_different_problems_are_refused() -> None:
+    damaged = table(NOTHING)
+    with pytest.raises(BadInput, match="different problems"):
+        verdicts({"step2": damaged.filter(~((pl.col("features") == "S+T") & (pl.col("problem") == "p3")))})
+    with pytest.raises(BadInput, match="no stack"):
+        verdicts({"step2": damaged.filter(pl.col("features") != "S")})
 
 
-def test_a_lens_like_its_control_is_called_read_no_more_than_one_time_in_twenty():
-    generator = np.random.default_rng(2)
-    n_read = 0
-    for _ in range(150):
-        parts = []
-        for split in ("val", "test"):
-            ease = generator.random((60, 1, 1))
-            for reader in ("tuned lens", "majority", "structure only"):
-                ranks = np.where(generator.random((60, 1, 3)) < ease, 0, 5)
-                parts.append(readings(reader, ranks, ("",), split))
-        n_read += skill(pl.concat(parts)).filter(measure="top1")["low"][0] > 0
-    assert n_read / 150 <= 0.05
-
-
-# ---- a published reading -----------------------------------------------------------------------------------------
-
-# Top-1 by position in %: a tuned lens on 200 test problems and 16 layers, and naming each position's commonest token.
-PUBLISHED_LENS = (10.00, 17.53, 22.47, 24.78, 16.72, 19.06)
-COMMONEST = (9.5, 17.0, 23.5, 29.5, 16.0, 14.5)
-
-
-def published(split: str) -> pl.DataFrame:
-    """Readings with exactly these shares of hits, the lens right mostly where the commonest token is."""
-    generator = np.random.default_rng(split == "val")
-    n, n_layers = 200, 16
-    problem, layer, position = (axis.ravel() for axis in np.indices((n, n_layers, 6)))
-    lens, commonest = np.ones((n, n_layers, 6), int), np.ones((n, 1, 6), int)
-    for at, (lens_share, share) in enumerate(zip(PUBLISHED_LENS, COMMONEST, strict=True)):
-        right = generator.permutation(n)[: round(n * share / 100)]
-        commonest[right, 0, at] = 0
-        per_layer = np.full(n_layers, round(n * n_layers * lens_share / 100) // n_layers)
-        per_layer[: round(n * n_layers * lens_share / 100) - per_layer.sum()] += 1
-        for of_layer, count in enumerate(generator.permutation(per_layer)):
-            likely = np.where(np.isin(np.arange(n), right), 8.0, 1.0)
-            lens[generator.choice(n, count, replace=False, p=likely / likely.sum()), of_layer, at] = 0
-
-    def frame(reader: str, ranks: np.ndarray, nats: float) -> pl.DataFrame:
-        has_layers = ranks.shape[1] > 1
-        kept = slice(None) if has_layers else layer == 0
-        return pl.DataFrame(
-            {
-                "reader": reader,
-                "problem": [f"{split}{i}" for i in problem[kept]],
-                "layer": [f"layer{i}" if has_layers else "" for i in layer[kept]],
-                "position": [f"position{i}" for i in position[kept]],
-                "target": np.zeros(ranks.size, np.int64),
-                "rank": ranks.ravel().astype(np.int32),
-                "nll": np.full(ranks.size, nats, np.float32),
-                "new_value": False,
-                "split": split,
-            }
+@settings(max_examples=40)
+@given(
+    points=st.floats(-0.3, 0.3),
+    bits=st.floats(-2, 2),
+    n=st.integers(5, 300),
+    rivals=st.floats(-1, 1),
+    seed=st.integers(0, 5),
+)
+def test_an_answer_agrees_with_its_numbers(points: float, bits: float, n: int, rivals: float, seed: int) -> None:
+    sides = NOTHING | dict.fromkeys(HELD, (points, bits)) | {"untrained": (0.0, rivals)}
+    found = judge(sides, n=n, seed=seed)
+    for question in QUESTIONS:
+        one = getattr(found, question)
+        assert one.low <= one.points <= one.high and one.bits_low <= one.bits <= one.bits_high
+        if one.answer == "yes":
+            assert one.bits_low > WORTH_BITS and one.points > 0 and one.p <= 0.025
+        if one.answer == "no":
+            assert one.points < MARGIN
+        assert (one.answer == "undecided") == bool(one.why and one.why != "below the margin")
+    assert (
+        len(found.sentence.split()) <= 30
+        and sum(
+            c.isdigit() and not p.isdigit() and p not in ".,"
+            for p, c in zip(" " + found.sentence, found.sentence, strict=False)
         )
-
-    return pl.concat([frame("tuned lens", lens, 3.90), frame("majority", commonest, 3.85)])
-
-
-def test_a_published_lens_at_18_43_percent_is_explained_by_the_commonest_token_at_18_33():
-    table = pl.concat([published("val"), published("test")])
-    overall = dict(score(table).select("reader", "top1").iter_rows())
-    assert overall["tuned lens"] == pytest.approx(0.1843, abs=5e-5)
-    assert overall["majority"] == pytest.approx(0.1833, abs=5e-5)
-    pooled = skill(table).row(by_predicate=pl.col("measure") == "top1", named=True)
-    assert pooled["skill"] == pytest.approx(0.0010, abs=1e-4)
-    assert pooled["low"] < 0 < pooled["high"] < 0.05
-    found = verdict(table)
-    assert found.kind == "explained by a control"
-    assert "always naming each position's commonest token does as well" in found.sentence
-    assert "(n = 200 problems)" in found.sentence
-
-
-# ---- the four answers --------------------------------------------------------------------------------------------
-
-
-def test_the_sentence_gives_share_interval_n_control_and_skill_in_points_and_bits():
-    found = judged(
-        {"tuned lens": 0.41, "structure only": 0.31, "majority": 0.2}, 1000, {"tuned lens": 1.5, "majority": 3.0}
+        <= 3
     )
-    shape = (
-        r"The tuned lens names the target \d\d\.\d % \[\d\d\.\d, \d\d\.\d\] of the time \(n = 1,000 problems\); "
-        r"the best control \(structure only\) \d\d\.\d %; skill \+\d+\.\d points \[\d+\.\d, \d+\.\d\], "
-        r"\+0\.72 bits \[0\.72, 0\.72\]: the thoughts hold more than the controls explain\. "
-        r"One training seed: the intervals are items only and say nothing about the method\."
-    )
-    assert re.fullmatch(shape, found.sentence), found.sentence
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["read"]["answer"] == found.read.answer
 
 
-def test_several_seeds_are_not_called_one():
-    assert "items only" not in judged({"tuned lens": 0.4, "majority": 0.2}, n_seeds=3).sentence
+def test_no_false_yes_where_a_rival_equals_the_reading_and_the_others_are_worse() -> None:
+    """Choosing the best control on validation and comparing with that one made 8 to 26 % false verdicts here."""
+    n_false = 0
+    for draw in range(200):
+        random = np.random.default_rng(draw)
+        shares = {"S+T": 0.4, "untrained": 0.4, "shuffled": 0.35, "bag of words": 0.3, "S": 0.37}
+        frame = table(dict.fromkeys(shares, (0.0, 0.0)), n=100, seed=draw)
+        hits = pl.concat([pl.Series(random.random(100) < share) for share in shares.values()])
+        by_side = {SIDES[side]: random.random(100) < share for side, share in shares.items()}
+        del hits
+        parts = []
+        for key, rows in frame.partition_by(
+            ["reader", "subject", "features", "targets"], as_dict=True, maintain_order=True
+        ).items():
+            hit = by_side[key]
+            parts.append(
+                rows.with_columns(
+                    hit=pl.Series(hit), bits=pl.Series(np.where(hit, -1.0, -3.0) + random.normal(0, 0.5, 100))
+                )
+            )
+        n_false += verdicts({"step2": pl.concat(parts)})["step2"].read.answer == "yes"
+    assert n_false <= 10
 
 
-def test_worse_than_the_commonest_token_is_nothing_read():
-    found = judged({"tuned lens": 0.05, "majority": 0.3, "structure only": 0.4})
-    assert found.kind == "nothing read"
-    assert "−" in found.sentence
-    assert "-" not in found.sentence
-
-
-def test_a_copying_control_that_does_better_explains_the_reading():
-    found = judged({"tuned lens": 0.3, "majority": 0.2, "copy from question": 0.5})
-    assert found.kind == "explained by a control"
-    assert "copying numbers out of the question does better" in found.sentence
-
-
-def test_few_problems_leave_it_undecided():
-    found = judged({"tuned lens": 0.3, "structure only": 0.3}, n=12)
-    assert found.kind == "undecided"
-    assert "more problems are needed" in found.sentence
-
-
-def test_likelier_targets_but_no_more_of_them_leave_it_undecided():
-    found = judged({"tuned lens": 0.3, "structure only": 0.3}, nats={"tuned lens": 1.0})
-    assert found.kind == "undecided"
-    assert "finds them likelier" in found.sentence
-
-
-def test_a_model_without_recurrence_that_reads_as_well_is_named():
-    found = judged({"tuned lens": 0.3, "control model": 0.3, "majority": 0.1})
-    assert found.kind == "explained by a control"
-    assert "a matched model without recurrence does as well" in found.sentence
-    assert "Over the best other control (majority) the skill is +2" in found.sentence
-    assert "what is read needs no recurrence" in found.sentence
-    assert found.numbers["over_the_others_low"] > 0.1
-
-
-def test_a_model_without_recurrence_counts_though_another_control_was_better_on_validation():
-    found = judged({"tuned lens": 0.3, "control model": 0.3})
-    parts = [both_splits("tuned lens", ("",), {"val": np.ones((300, 1, 3)), "test": np.zeros((300, 1, 3))})]
-    parts += [both_splits("control model", ("",), {"val": np.ones((300, 1, 3)), "test": np.zeros((300, 1, 3))})]
-    parts += [both_splits("majority", ("",), {"val": np.zeros((300, 1, 3)), "test": np.ones((300, 1, 3))})]
-    found = verdict(pl.concat(parts))
-    assert found.numbers["skill_control"] == "majority"
-    assert found.numbers["skill"] == 1.0
-    assert found.kind == "explained by a control"
-    assert "this control is beaten" in found.sentence
-    assert "what is read needs no recurrence" in found.sentence
-
-
-def test_a_model_without_recurrence_that_reads_less_is_named_too():
-    found = judged({"tuned lens": 0.6, "control model": 0.15, "structure only": 0.4})
-    assert found.kind == "read"
-    assert re.search(r"A matched model without recurrence reads \d\d\.\d % \(difference \+", found.sentence)
-
-
-def test_each_control_is_taken_at_its_own_best_layer():
-    lens, shuffled = np.full((90, 4, 3), 7), np.full((90, 4, 3), 7)
-    lens[:, 2], shuffled[:, 0] = 0, 0
-    table = pl.concat(
-        both_splits(reader, LAYERS, {"val": ranks, "test": ranks})
-        for reader, ranks in (("tuned lens", lens), ("shuffled targets", shuffled))
-    )
-    found = verdict(table)
-    assert found.numbers["layer"] == "block2"
-    assert found.kind == "explained by a control"
-
-
-def test_the_numbers_can_be_written_down():
-    found = judged({"tuned lens": 0.3, "control model": 0.2, "majority": 0.1})
-    assert json.loads(json.dumps(dict(found.numbers), allow_nan=False)) == found.numbers
+def test_verdicts_do_not_depend_on_the_order_of_the_rows() -> None:
+    frame = table(HELD | RIVALS)
+    assert verdicts({"step2": frame.reverse()})["step2"].read == replace(judge(HELD | RIVALS).read)

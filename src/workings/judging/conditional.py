@@ -22,8 +22,9 @@ import torch
 from workings import seeds
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.judging.questions import RUNGS, question_readers
+from workings.judging.questions import question_readers
 from workings.judging.readers import Floats, Ints, discriminants, fit_linear, joined_nats, linear_path, pool
+from workings.judging.verdict import JUDGED, RUNGS
 from workings.reading.store import HiddenStates
 
 THOUGHT = re.compile(r"t\d+")
@@ -37,27 +38,6 @@ N_REFINED = 3  # places at which logistic regression is tried as well
 MODEL, CONTROL, UNTRAINED = "model", "control", "untrained"
 REAL, SHUFFLED = "real", "shuffled"
 STATE_READER = "linear probe"
-
-JUDGED = {
-    "reader": pl.String,
-    "subject": pl.String,
-    "features": pl.String,
-    "targets": pl.String,
-    "rung": pl.String,
-    "layer": pl.String,
-    "position": pl.String,
-    "problem": pl.String,
-    "structure": pl.String,
-    "fold": pl.Int64,
-    "value": pl.String,
-    "known": pl.Boolean,
-    "hit": pl.Boolean,
-    "bits": pl.Float64,
-}
-"""Columns of the table: one row for each predictor (the first four columns) and tested problem. `rung` is that of a question
-reader, or up to which the question readers are in the stack. `layer` and `position` are the place that was chosen. `known` is
-whether training showed the value; where it did not, every reader misses and `bits` is null. `bits` is log₂ of the probability
-given to the true value."""
 
 
 def judged(
@@ -86,7 +66,7 @@ def judged(
         seed: Random seed of folds, shuffled targets and the question readers.
 
     Returns:
-        A table with the columns of `JUDGED`.
+        A table with the columns of `verdict.JUDGED`.
 
     Raises:
         BadInput: States of other problems, no thought among the positions, or too few problems with this target.

@@ -126,23 +126,24 @@ def discriminants(
         shrinkages: Shares of the identity in the covariance.
     """
     rows = train[y[train] >= 0]
-    centre = x[rows].mean(0, dtype=np.float64)
-    every = x.astype(np.float64) - centre
+    every = x.astype(np.float32) - x[rows].mean(0, dtype=np.float64).astype(np.float32)
     if (
         len(rows) < every.shape[1]
     ):  # all that was seen lies in the span of the training rows: go there, which loses nothing
         every = every @ np.linalg.svd(every[rows], full_matrices=False)[2].T
     some, labels = every[rows], y[rows]
     counts = np.bincount(labels, minlength=n_classes)
-    means = np.zeros((n_classes, every.shape[1]))
-    np.add.at(means, labels, some)
-    means /= (counts + 1)[:, None]  # one observation at the centre: a class seen once is not where that one state was
+    members = sparse.csr_array((np.ones(len(rows), np.float32), (labels, np.arange(len(rows)))), (n_classes, len(rows)))
+    means = (members @ some) / (counts + 1)[:, None].astype(np.float32)
+    # ^ one more observation, at the centre: a class seen once is not where that one state was
     within = some - means[labels]
     variances, axes = np.linalg.eigh(within.T @ within / len(rows))
-    prior = np.log((counts + 0.5) / (len(rows) + 0.5 * n_classes))
+    prior = np.log((counts + 0.5) / (len(rows) + 0.5 * n_classes)).astype(np.float32)
     every, means = every @ axes, means @ axes
     for shrinkage in sorted(shrinkages, reverse=True):
-        precise = means / ((1 - shrinkage) * variances + shrinkage * variances.mean() + 1e-12)
+        precise = means / (
+            (1 - shrinkage) * np.maximum(variances, 0) + shrinkage * variances.mean() + np.float32(1e-12)
+        )
         yield normalised(every @ precise.T - 0.5 * (precise * means).sum(1) + prior)
 
 

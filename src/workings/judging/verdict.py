@@ -34,9 +34,32 @@ from scipy import stats
 
 from workings.errors import BadInput
 from workings.judging.paired import seeds_and_items, t_interval
-from workings.judging.questions import RUNGS
 from workings.judging.statistics import Array, ProblemSums, holm
 from workings.report.wording import number
+
+RUNGS = ("surface", "first order", "computing")
+"""The ladder of question readers, the weakest first; `questions` has them."""
+
+JUDGED = {
+    "reader": pl.String,
+    "subject": pl.String,
+    "features": pl.String,
+    "targets": pl.String,
+    "rung": pl.String,
+    "layer": pl.String,
+    "position": pl.String,
+    "problem": pl.String,
+    "structure": pl.String,
+    "fold": pl.Int64,
+    "value": pl.String,
+    "known": pl.Boolean,
+    "hit": pl.Boolean,
+    "bits": pl.Float64,
+}
+"""Columns of the table: one row for each predictor (the first four columns) and tested problem. `rung` is that of a question
+reader, or up to which the question readers are in the stack. `layer` and `position` are the place that was chosen. `known` is
+whether training showed the value; where it did not, every reader misses and `bits` is null. `bits` is log₂ of the probability
+given to the true value."""
 
 Says = Literal["yes", "no", "undecided", "not asked"]
 MARGIN = 0.05  # 5 points: the smallest gain worth having
