@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -38,7 +39,7 @@ def table(
     unknown: float = 0.0,
     **more: object,
 ) -> pl.DataFrame:
-    """A table in which each side names `named` and a share more, and gives so many bits more, than the stack alone; noise in the bits."""
+    """A table in which each side names a share more, and gives so many bits more, than the stack alone does; noise in the bits."""
     random = np.random.default_rng(seed)
     known = np.arange(n) >= round(unknown * n)
     order, bits = random.permutation(n), random.normal(-2.5, 1.0, n)
@@ -191,39 +192,24 @@ def test_an_answer_agrees_with_its_numbers(points: float, bits: float, n: int, r
         if one.answer == "no":
             assert one.points < MARGIN
         assert (one.answer == "undecided") == bool(one.why and one.why != "below the margin")
-    assert (
-        len(found.sentence.split()) <= 30
-        and sum(
-            c.isdigit() and not p.isdigit() and p not in ".,"
-            for p, c in zip(" " + found.sentence, found.sentence, strict=False)
-        )
-        <= 3
-    )
+    assert len(found.sentence.split()) <= 30 and len(re.findall(r"\d+\.\d+", found.sentence)) <= 2
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["read"]["answer"] == found.read.answer
 
 
 def test_no_false_yes_where_a_rival_equals_the_reading_and_the_others_are_worse() -> None:
     """Choosing the best control on validation and comparing with that one made 8 to 26 % false verdicts here."""
+    shares = {"S+T": 0.4, "untrained": 0.4, "S": 0.37, "shuffled": 0.35, "bag of words": 0.3}
+    frames = {side: table({side: (0.0, 0.0)}, n=100).tail(100) if side != "S" else table({}, n=100) for side in shares}
     n_false = 0
-    for draw in range(200):
+    for draw in range(100):
         random = np.random.default_rng(draw)
-        shares = {"S+T": 0.4, "untrained": 0.4, "shuffled": 0.35, "bag of words": 0.3, "S": 0.37}
-        frame = table(dict.fromkeys(shares, (0.0, 0.0)), n=100, seed=draw)
-        hits = pl.concat([pl.Series(random.random(100) < share) for share in shares.values()])
-        by_side = {SIDES[side]: random.random(100) < share for side, share in shares.items()}
-        del hits
-        parts = []
-        for key, rows in frame.partition_by(
-            ["reader", "subject", "features", "targets"], as_dict=True, maintain_order=True
-        ).items():
-            hit = by_side[key]
-            parts.append(
-                rows.with_columns(
-                    hit=pl.Series(hit), bits=pl.Series(np.where(hit, -1.0, -3.0) + random.normal(0, 0.5, 100))
-                )
-            )
-        n_false += verdicts({"step2": pl.concat(parts)})["step2"].read.answer == "yes"
-    assert n_false <= 10
+        sides = []
+        for side, share in shares.items():
+            hit = random.random(100) < share
+            bits = np.where(hit, -1.0, -3.0) + random.normal(0, 0.5, 100)
+            sides.append(frames[side].with_columns(hit=pl.Series(hit), bits=pl.Series(bits)))
+        n_false += verdicts({"step2": pl.concat(sides)})["step2"].read.answer == "yes"
+    assert n_false <= 5
 
 
 def test_verdicts_do_not_depend_on_the_order_of_the_rows() -> None:

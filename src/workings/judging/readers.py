@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Features = Floats | sparse.csr_array
 
-L2S = (1.0, 0.1, 0.01, 0.001)
+L2S = (0.3, 0.03, 0.003, 0.0003)
 SHRINKAGES = (0.9, 0.6, 0.3, 0.1, 0.01)
 FLOOR = float(np.log(1e-6))  # what a reader's log-probability is at least: no reader may veto a value
 _STEPS = 60
