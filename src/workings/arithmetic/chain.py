@@ -94,6 +94,26 @@ def evaluate(expression: str) -> Fraction:
         >>> evaluate("(1/2)*30")
         Fraction(15, 1)
     """
+    pieces = pieces_of(expression)
+    if not pieces:
+        raise Unreadable(f"{expression!r} holds no number")
+    reader = _Reader(pieces, expression)
+    value = reader.sum()
+    if reader.at < len(pieces):
+        raise reader.unreadable()
+    return value
+
+
+def pieces_of(expression: str) -> list[str]:
+    """Cut an expression into numbers and symbols, as written but for spaces and the `$`, which are dropped.
+
+    Raises:
+        Unreadable: Something in it is neither.
+
+    Example:
+        >>> pieces_of("(1/2) * $1,230.50")
+        ['(', '1', '/', '2', ')', '*', '1,230.50']
+    """
     plain = expression.translate(_PLAIN)
     pieces, at, end = [], 0, len(plain.rstrip())
     while at < end:
@@ -103,13 +123,7 @@ def evaluate(expression: str) -> Fraction:
         at = match.end()
         if match["symbol"] != "$":
             pieces.append(match[0].strip())
-    if not pieces:
-        raise Unreadable(f"{expression!r} holds no number")
-    reader = _Reader(pieces, expression)
-    value = reader.sum()
-    if reader.at < len(pieces):
-        raise reader.unreadable()
-    return value
+    return pieces
 
 
 class _Reader:

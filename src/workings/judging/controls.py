@@ -264,7 +264,10 @@ class Level:
         return cls(contexts, counts, counts.sum(1), np.diff(counts.indptr).astype(np.float64))
 
     def smoothed(self, counts: Floats, contexts: Ints | int, coarser: Floats) -> Floats:
-        """Probability of tokens with these counts in known contexts, given their probability in the coarser one."""
+        """Probability of tokens with these counts in known contexts, given their probability in the coarser one.
+
+        `contexts` must broadcast against `counts`.
+        """
         handed_on = self.strength + self.discount * self.n_kinds[contexts]
         kept = np.maximum(counts - self.discount, 0.0)
         return (kept + handed_on * coarser) / (self.totals[contexts] + self.strength)
@@ -306,6 +309,20 @@ class Backoff:
             if (context := level.contexts[row]) >= 0:
                 p = level.smoothed(np.append(level.counts[[context]].toarray()[0], 0.0), context, p)
         return Distribution(inputs.seen, p[:n_seen], p[n_seen], inputs.n_tokens)
+
+    def distributions(self) -> Floats:
+        """The whole distributions of all rows [rows, vocabulary]: for a vocabulary that is small enough to be written out."""
+        inputs = self.inputs
+        n_seen = len(inputs.seen)
+        p = np.full((len(inputs.target), n_seen + 1), 1 / inputs.n_tokens)  # the last one stands for every unseen token
+        for level in self.levels:
+            rows = np.flatnonzero(level.contexts >= 0)
+            contexts = level.contexts[rows]
+            counts = np.pad(level.counts[contexts].toarray(), ((0, 0), (0, 1)))
+            p[rows] = level.smoothed(counts, contexts[:, None], p[rows])
+        whole = np.repeat(p[:, n_seen:], inputs.n_tokens, axis=1)
+        whole[:, inputs.seen] = p[:, :n_seen]
+        return whole
 
     def by_context(self) -> Iterator[tuple[Ints, Distribution]]:
         """All rows, grouped by those that have the same distribution."""
@@ -349,6 +366,14 @@ class Copying:
         """Probability of each row's target [rows]."""
         given = _given(self.base.inputs.target, self.sources, self.weights)
         return self.left * self.base.rank_and_p()[1] + given
+
+    def distributions(self) -> Floats:
+        """The whole distributions of all rows [rows, vocabulary]."""
+        whole = self.left[:, None] * self.base.distributions()
+        for named, weights in zip(self.sources.T, self.weights.T, strict=True):
+            rows = np.flatnonzero(named >= 0)
+            whole[rows, named[rows]] += weights[rows]
+        return whole
 
     def rank_and_p(self) -> tuple[Ints, Floats]:
         """Rank and probability of each row's target token."""

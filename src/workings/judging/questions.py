@@ -1,0 +1,259 @@
+"""Problems → what declared readers of the question say about a result: the ladder that a state has to climb.
+
+* surface: the majority, the number of steps, numbers copied out of the question, its words, pairs of words, and words by sentence;
+  linear.
+* first order: the numbers of the question in order with the words around them; operators and operands of the chain by place; both
+  as kinds and as magnitudes; linear, so that no number meets another.
+* computing: small perceptrons on operators and operands, and neighbouring operations looked up in training.
+
+A step result is a function of the question, so a reader that is strong enough always names it. Which readers are asked is therefore
+declared, and a verdict names the strongest rung that a state goes beyond. No reader sees a result: of a chain they see what
+`question_features.given_steps` leaves. All are fitted on training problems, and their penalties and smoothing chosen on validation.
+Boosted trees were tried and left out: they name less than the perceptrons do, and take longer than all other readers together.
+Shapes: n problems, C candidate values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from workings.arithmetic.problems import Problem
+from workings.judging.controls import ControlInputs, copy_from_question, majority, structure_only
+from workings.judging.perceptron import fit_perceptron
+from workings.judging.question_features import (
+    Features,
+    GivenStep,
+    Magnitudes,
+    Sentences,
+    bag_of_words,
+    columns,
+    given_steps,
+    numbers_by_place,
+    numbers_in_order,
+    sentences_of,
+    terms_of,
+    word_pairs,
+    words_by_sentence,
+)
+from workings.judging.readers import Floats, Ints, fit_linear, normalised
+
+RUNGS = ("surface", "first order", "computing")
+_MOST_INPUTS = 1024  # of a perceptron
+_LONGEST = 99  # more steps than any chain has
+_FARTHEST = 3  # operations back that are looked up together
+
+
+@dataclass(frozen=True)
+class QuestionReader:
+    """What one reader of the question says about all problems.
+
+    Attributes:
+        name: As it stands in tables.
+        rung: One of RUNGS.
+        log_p: Log-probabilities of the candidate values, natural logarithm, Float [n, C].
+    """
+
+    name: str
+    rung: str
+    log_p: Floats
+
+
+def question_readers(
+    problems: Sequence[Problem],
+    rule: str,
+    classes: Sequence[str],
+    y: Ints,
+    train: Ints,
+    val: Ints,
+    rungs: Sequence[str] = RUNGS,
+    seed: int = 0,
+) -> list[QuestionReader]:
+    """Fit the question readers of some rungs to one target, and let them read all problems.
+
+    Args:
+        problems: All n problems that have the target.
+        rule: `stepK` for the result of step K, or `answer`: which steps lead to the value.
+        classes: The C candidate values as text, for example "54" or "1/2".
+        y: The class of each problem [n]; −1 where its value is not among the candidates.
+        train, val: Problems to fit on, and to choose penalties and smoothing on.
+        rungs: Rungs whose readers are wanted.
+        seed: Random seed of the perceptrons.
+
+    Example:
+        >>> from workings.arithmetic.generator import PRESETS, generate
+        >>> problems = [p for p in generate(300, PRESETS["small"], seed=1) if p.n_steps > 1]
+        >>> classes = sorted({p.steps[0].result for p in problems}, key=int)
+        >>> y = np.array([classes.index(p.steps[0].result) for p in problems])
+        >>> rows = np.arange(len(problems))
+        >>> readers = question_readers(problems, "step1", classes, y, rows[:100], rows[100:150], rungs=["surface"])
+        >>> [reader.name for reader in readers]
+        ['majority', 'number of steps', 'copy', 'bag of words', 'word pairs', 'words by sentence']
+    """
+    asked = _Asked(problems, rule, tuple(classes), y, train, val, seed)
+    of_rung = {"surface": _surface, "first order": _first_order, "computing": _computing}
+    return [QuestionReader(name, rung, log_p) for rung in rungs for name, log_p in of_rung[rung](asked)]
+
+
+Named = Iterator[tuple[str, Floats]]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of which problems, and what the questions give in each of their forms."""
+
+    problems: Sequence[Problem]
+    rule: str
+    classes: tuple[str, ...]
+    y: Ints
+    train: Ints
+    val: Ints
+    seed: int
+
+    @property
+    def step(self) -> int | None:
+        """The step whose result is asked for, from 1; None for the answer, which the last step gives."""
+        return None if self.rule == "answer" else int(self.rule.removeprefix("step"))
+
+    @cached_property
+    def sentences(self) -> list[Sentences]:
+        return [sentences_of(problem.question) for problem in self.problems]
+
+    @cached_property
+    def numbers(self) -> list[list[tuple[float, str, str]]]:
+        """The numbers of each question, with the words around them."""
+        return [numbers_in_order(sentences) for sentences in self.sentences]
+
+    @cached_property
+    def steps(self) -> list[tuple[GivenStep, ...]]:
+        return [given_steps(problem) for problem in self.problems]
+
+    @cached_property
+    def places(self) -> list[Features]:
+        """The numbers of each question by place."""
+        magnitudes = Magnitudes.of(value for i in self.train for value, _, _ in self.numbers[i])
+        return [numbers_by_place(numbers, magnitudes) for numbers in self.numbers]
+
+    @cached_property
+    def magnitudes(self) -> Magnitudes:
+        """Of the operands in the training problems' chains."""
+        terms = (term for i in self.train for step in self.steps[i] for term in step.terms)
+        return Magnitudes.of(value for _, value in terms if value is not None)
+
+    def terms(self, n_steps: int) -> list[Features]:
+        """The operators and operands of the first steps; of an answer also of the last ones, counted from the end."""
+        features = [terms_of(steps, self.magnitudes, n_steps) for steps in self.steps]
+        if self.step is None:
+            backwards = [terms_of(steps[::-1], self.magnitudes, n_steps) for steps in self.steps]
+            features = [
+                a | {("from the end", name): x for name, x in b.items()}
+                for a, b in zip(features, backwards, strict=True)
+            ]
+        return features
+
+    def linear(self, features: Sequence[Features]) -> Floats:
+        return fit_linear(columns(features, self.train), self.y, len(self.classes), self.train, self.val)
+
+    def perceptron(self, features: Sequence[Features]) -> Floats:
+        x = columns(features, self.train, _MOST_INPUTS).toarray()
+        return fit_perceptron(x, self.y, len(self.classes), self.train, self.val, self.seed)
+
+    @cached_property
+    def slots(self) -> ControlInputs:
+        """The problems as the lens's data controls see them: one position, values for tokens, and the question's numbers."""
+        splits = np.full(len(self.y), "test", dtype=object)
+        splits[self.train], splits[self.val] = "train", "val"
+        splits[self.y < 0] = "test"  # neither fitted nor smoothed on
+        class_of = {float(Fraction(value)): i for i, value in enumerate(self.classes)}
+        return ControlInputs(
+            problems=[str(i) for i in range(len(self.y))],
+            splits=splits.tolist(),
+            positions=("value",),
+            targets=np.maximum(self.y, 0)[:, None],
+            mask=np.ones((len(self.y), 1), bool),
+            new_values=np.zeros((len(self.y), 1), bool),
+            chain_lengths=np.array([problem.n_steps for problem in self.problems]),
+            questions=[[class_of.get(value, -1) for value, _, _ in numbers] for numbers in self.numbers],
+            is_number=lambda token: True,
+            n_tokens=len(self.classes),
+        )
+
+
+# ---- surface -----------------------------------------------------------------------------------------------------
+
+
+def _surface(asked: _Asked) -> Named:
+    """What the words and the form of a question tell, and its numbers as they are."""
+    by_value = majority(asked.slots)
+    yield "majority", normalised(np.log(by_value.distributions()))
+    yield "number of steps", normalised(np.log(structure_only(asked.slots, by_value).distributions()))
+    yield "copy", normalised(np.log(copy_from_question(asked.slots, by_value).distributions()))
+    yield "bag of words", asked.linear([bag_of_words(each) for each in asked.sentences])
+    yield "word pairs", asked.linear([word_pairs(each) for each in asked.sentences])
+    yield "words by sentence", asked.linear([words_by_sentence(each) for each in asked.sentences])
+
+
+# ---- first order -------------------------------------------------------------------------------------------------
+
+
+def _first_order(asked: _Asked) -> Named:
+    """Numbers and operations one by one. What comes after the asked step tells too: it bounds the values that can go on."""
+    yield "numbers in order", asked.linear(asked.places)
+    if any(asked.steps):
+        yield "operands by place", asked.linear(asked.terms(_LONGEST))
+        if asked.step is not None:
+            yield "operands up to the next step", asked.linear(asked.terms(asked.step + 1))
+
+
+# ---- computing ---------------------------------------------------------------------------------------------------
+
+
+def _computing(asked: _Asked) -> Named:
+    """Numbers with numbers. Fewer inputs are learned better: up to the asked step, to the next one, and of all steps."""
+    if not any(asked.steps):
+        yield "perceptron, numbers in order", asked.perceptron(asked.places)
+        return
+    reaches = {"all steps": _LONGEST}
+    if asked.step is not None:
+        reaches = {"steps so far": asked.step, "up to the next step": asked.step + 1} | reaches
+    for name, n_steps in reaches.items():
+        yield f"perceptron, {name}", asked.perceptron(asked.terms(n_steps))
+    yield from _looked_up(asked)
+
+
+def _looked_up(asked: _Asked) -> Named:
+    """What training showed after the same operations: those that lead to the value, and neighbouring pairs before and after.
+
+    Counts back off to those of fewer operations. A first step is the start and one operation: a pair of them fixes its result.
+    """
+    links = [_links(steps) for steps in asked.steps]
+    last = [len(of) - 1 if asked.step is None else asked.step for of in links]
+    at = lambda i, offset: links[i][last[i] + offset] if 0 <= last[i] + offset < len(links[i]) else None
+    rows, by_value = range(len(links)), majority(asked.slots)
+    leading = by_value
+    for reach in range(min(max(last), _FARTHEST) + 1):
+        leading = leading.finer(_labels([tuple(at(i, -j) for j in range(reach + 1)) for i in rows]))
+    yield "operations looked up", normalised(np.log(leading.distributions()))
+    for offset in range(1 if asked.step is not None else -1, -min(max(last), _FARTHEST), -1):
+        if offset:  # the pair at 0 is the second level of the operations above
+            pairs = [(at(i, offset - 1), at(i, offset)) for i in rows]
+            found = by_value.finer(_labels([right for _, right in pairs])).finer(_labels(pairs))
+            yield f"pair looked up, {offset:+d}", normalised(np.log(found.distributions()))
+
+
+def _links(steps: Sequence[GivenStep]) -> list[object]:
+    """A chain as the start and what is done to it in each step."""
+    if not steps:
+        return []
+    first = steps[0].terms
+    return [first[:1], first[1:], *(step.terms for step in steps[1:])]
+
+
+def _labels(contexts: Sequence[object]) -> Ints:
+    """The same number for the same context [n]."""
+    number: dict[object, int] = {}
+    return np.array([number.setdefault(context, len(number)) for context in contexts])
