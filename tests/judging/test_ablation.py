@@ -12,7 +12,7 @@ from tests.models.conftest import *  # noqa: F403  (the small models)
 from workings.arithmetic.chain import Step
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.judging.ablation import CONDITIONS, ablate, accuracy, donors
+from workings.judging.ablation import CONDITIONS, ablate, accuracy, accuracy_over_seeds, donors
 from workings.judging.statistics import wilson
 from workings.models.codi import open_model
 from workings.text.datasets import load_problems
@@ -53,6 +53,18 @@ def test_accuracy_counts_by_chain_length_and_condition(outcomes):
         assert found.correct.n_clusters == rows["structure"].n_unique()
         assert found.correct.low <= wilson(right, len(rows)).low and wilson(right, len(rows)).high <= found.correct.high
         assert (found.follows is None) == (condition == "written")
+
+
+def test_several_seeds_are_pooled_on_the_problems_that_all_have_answered(outcomes):
+    worse = outcomes.with_columns(correct=pl.lit(False)).sample(fraction=1, shuffle=True, seed=1)
+    one, pooled = accuracy(outcomes), accuracy_over_seeds([outcomes, worse])
+    assert pooled.keys() == one.keys()
+    for key, found in pooled.items():
+        assert found.correct.value == one[key].correct.value / 2
+        assert found.correct.n_clusters == one[key].correct.n_clusters
+        assert (found.follows and found.follows.value) == (one[key].follows and one[key].follows.value)
+    with pytest.raises(BadInput, match="did not answer the same problems"):
+        accuracy_over_seeds([outcomes, worse.head(-1)])
 
 
 # ---- on small models ------------------------------------------------------------------------------------------------

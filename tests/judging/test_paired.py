@@ -12,8 +12,15 @@ from scipy import stats
 
 from tests.judging.test_statistics import N_EXPERIMENTS, close
 from workings.errors import BadInput
-from workings.judging.paired import paired_difference, seeds_and_items, sign_flip, t_interval, with_holm
-from workings.judging.statistics import Interval, cluster_bootstrap, holm, mcnemar
+from workings.judging.paired import (
+    paired_difference,
+    seeds_and_items,
+    share_over_seeds,
+    sign_flip,
+    t_interval,
+    with_holm,
+)
+from workings.judging.statistics import Interval, cluster_bootstrap, holm, mcnemar, wilson
 
 FACTS, DIGITS = (np.random.default_rng(21).random((2, 3, 90)) < [[[0.5]], [[0.3]]]).astype(float)
 
@@ -294,3 +301,51 @@ def test_equal_arms_are_told_apart_over_seeds_and_items_at_most_one_time_in_twen
         values = trained(generator, 6, 0.2, 0.3, 1.0)
         found.append((0.0 not in seeds_and_items(values), sign_flip(values.mean(1), np.zeros(6)) <= 0.05))
     assert (np.mean(found, axis=0) <= 0.05 + 0.014).all()  # two standard errors of 1000 experiments
+
+
+# ---- a share over seeds ------------------------------------------------------------------------------------------
+
+
+def drawn_shares(generator, n_seeds: int, n_structures: int, told: int, truth: float, seeds: float, structures: float):
+    """Right and wrong answers [seeds, problems], each structure told in `told` problems."""
+    chance = truth + generator.normal(0, seeds, (n_seeds, 1)) + generator.normal(0, structures, (1, n_structures))
+    chance = np.clip(chance, 0, 1).repeat(told, axis=1)
+    return generator.random(chance.shape) < chance, np.arange(n_structures).repeat(told)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        (5, 60, 16, 0.8, 0.02, 0.1),
+        (5, 60, 16, 0.8, 0.05, 0.0),
+        (5, 500, 2, 0.9, 0.01, 0.05),
+        (3, 60, 16, 0.7, 0.05, 0.1),
+    ],
+)
+def test_a_share_over_seeds_and_structures_is_covered_in_95_percent(setting: tuple):
+    generator = np.random.default_rng(31)
+    found = [share_over_seeds(*drawn_shares(generator, *setting)) for _ in range(N_EXPERIMENTS)]
+    assert np.mean([one.low <= setting[3] <= one.high for one in found]) > 0.925
+
+
+def test_problems_of_one_structure_are_no_more_evidence_than_one_of_them():
+    right, structures = drawn_shares(np.random.default_rng(32), 5, 40, 1, 0.8, 0.02, 0.1)
+    once, often = share_over_seeds(right, structures), share_over_seeds(right.repeat(25, 1), structures.repeat(25))
+    assert (once.low, once.high) == pytest.approx((often.low, often.high))
+    assert (once.n, once.n_clusters, often.n, often.n_clusters) == (40, 40, 1000, 40)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_seeds_that_are_always_right_may_yet_be_wrong_on_another_structure(value: int):
+    found = share_over_seeds(np.full((5, 100), value), np.arange(100) // 2)
+    expected = wilson(50 * value, 50)
+    assert (found.value, found.low, found.high) == (value, expected.low, expected.high)
+
+
+def test_a_share_stays_between_none_and_all_and_is_of_right_and_wrong():
+    one_seed_fails = np.vstack([np.ones((4, 50)), np.zeros(50)])
+    found = share_over_seeds(one_seed_fails)
+    assert 0 <= found.low < 0.5 and found.value == 0.8 and 0.8 < found.high <= 1
+    for flags in ([[0.5, 1.0]], [1, 0], [[]]):
+        with pytest.raises(BadInput, match="right and wrong"):
+            share_over_seeds(flags)

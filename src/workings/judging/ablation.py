@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import polars as pl
 import torch
 
@@ -20,6 +21,7 @@ from workings import seeds
 from workings.arithmetic.answers import same_answer
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
+from workings.judging.paired import share_over_seeds
 from workings.judging.statistics import Measure
 from workings.models.anatomy import Edit
 from workings.models.thinking import Answer, ThoughtModel
@@ -136,6 +138,30 @@ def accuracy(outcomes: pl.DataFrame) -> dict[tuple[int, str], Accuracy]:
         follows = None if condition == "written" else Measure.share(rows["follows"], rows["structure"])
         found[n_steps, condition] = Accuracy(Measure.share(rows["correct"], rows["structure"]), follows)
     return found
+
+
+def accuracy_over_seeds(outcomes: Sequence[pl.DataFrame]) -> dict[tuple[int, str], Accuracy]:
+    """`accuracy` of several training seeds, one frame of outcomes each, with intervals over seeds and structures.
+
+    Raises:
+        BadInput: Where the frames are not of the same problems.
+    """
+    ordered = [frame.sort("n_steps", "condition", "problem") for frame in outcomes]
+    keys = [frame.select("n_steps", "condition", "problem") for frame in ordered]
+    if not all(each.equals(keys[0]) for each in keys):
+        raise BadInput("the seeds did not answer the same problems, so their outcomes cannot be pooled")
+    stacked = ordered[0].with_columns(
+        pl.concat_list([frame[column] for frame in ordered]).alias(column) for column in ("correct", "follows")
+    )
+    found = {}
+    for (n_steps, condition), rows in stacked.group_by("n_steps", "condition", maintain_order=True):
+        follows = None if condition == "written" else _over_seeds(rows["follows"], rows["structure"])
+        found[n_steps, condition] = Accuracy(_over_seeds(rows["correct"], rows["structure"]), follows)
+    return found
+
+
+def _over_seeds(flags: pl.Series, structures: pl.Series) -> Measure:
+    return share_over_seeds(np.array(flags.to_list(), np.float64).T, structures.to_numpy())
 
 
 def self_check(model: ThoughtModel, questions: Sequence[str]) -> dict[str, float]:

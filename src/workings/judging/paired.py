@@ -15,7 +15,18 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from workings.errors import BadInput
-from workings.judging.statistics import CHUNK, UPPER, Array, Interval, ProblemSums, difference_intervals, holm, mcnemar
+from workings.judging.statistics import (
+    CHUNK,
+    UPPER,
+    Array,
+    Interval,
+    Measure,
+    ProblemSums,
+    difference_intervals,
+    holm,
+    mcnemar,
+    wilson,
+)
 from workings.report.wording import interval, number
 
 Values = Sequence[ArrayLike] | NDArray[Any]  # [items], or one array [items] a seed
@@ -234,6 +245,39 @@ def seeds_and_items(differences: ArrayLike) -> Interval:
     over_items = _reach_beyond_noise(values) if values.shape[1] > 1 or n_seeds == 1 else 0.0
     mean, reach = float(values.mean()), hypot(over_seeds, over_items)
     return Interval(max(mean - reach, -furthest), min(mean + reach, furthest), covers)
+
+
+def share_over_seeds(flags: ArrayLike, clusters: ArrayLike | None = None) -> Measure:
+    """A share of right answers over training seeds and items, both drawn anew: Wilson's interval at the effective sample size.
+
+    The variance is that of `seeds_and_items`. Unlike Student's, the interval is not empty at 0 % and 100 %, and stays within them.
+
+    Args:
+        flags: Right or wrong (0, 1) [seeds, items]; all seeds have the same items.
+        clusters: A label for each item, where several belong together [items].
+
+    Returns:
+        The share; `n` counts items, `n_clusters` clusters where there are labels.
+
+    >>> shown = share_over_seeds([[1, 1, 0, 1], [1, 0, 0, 1]])
+    >>> shown.value, shown.n, shown.low < 0.3, shown.high < 1
+    (0.625, 4, True, True)
+    """
+    right = np.asarray(flags, np.float64)
+    if right.ndim != 2 or not right.size or not np.isin(right, (0, 1)).all():
+        raise BadInput(
+            f"shares are of right and wrong (0, 1) [seeds, items], at least one; not of an array {right.shape}"
+        )
+    labels = np.arange(right.shape[1]) if clusters is None else np.asarray(clusters)
+    values = np.array([ProblemSums.of(each, labels).linearised()[:, 0] for each in right])
+    share, n = float(right.mean()), values.shape[1]
+    effective = float(n)  # where nothing varies: so many times it might have gone otherwise, and did not
+    if 0 < share < 1:
+        reach = hypot(_reach(values.mean(1)) if len(values) > 1 else 0.0, _reach_beyond_noise(values))
+        z = float(stats.norm.ppf(UPPER))
+        effective = min(right.size, max(share * (1 - share) * (z / reach) ** 2, 1e-3)) if reach > 0 else right.size
+    found = wilson(share * effective, effective)
+    return Measure(share, found.low, found.high, right.shape[1], n_clusters=None if clusters is None else n)
 
 
 def _reach_beyond_noise(values: Array) -> float:
