@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.setup-stamp
 OLDER  := "workings needs Python 3.11 or newer, and $(PYTHON) is not: install one and name it, as in 'make setup PYTHON=python3.12'."
 PYTHON ?= python3
 
-.PHONY: setup setup-real setup-eval demo test test-slow test-smoke mutants check
+.PHONY: setup setup-real setup-eval bundled demo test test-slow test-smoke mutants check
 
 setup: $(STAMP)
 
@@ -29,6 +29,10 @@ setup-real: setup
 # lm-eval, for the tests that compare the judges with it item by item; they skip without it.
 setup-eval: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt lm-eval
+
+# Ship finished runs of `recurrence`, both arms, one or more seeds: make bundled RUNS="runs/recurrence/*".
+bundled: setup
+	$(BIN)/python -c 'import sys; from workings.experiments.recurrence import bundle; bundle(sys.argv[1:])' $(RUNS)
 
 demo: setup
 	@$(BIN)/workings demo

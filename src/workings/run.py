@@ -50,6 +50,8 @@ C = TypeVar("C")
 Folder = Literal["checkpoint", "lens", "thoughts", "figures"]
 Status = Literal["running", "finished", "failed", "killed"]
 
+SHIPPED_RUNS = Path(__file__).parent / "bundled" / "seeds"
+"""Records, without weights, of the trainings of the bundled pair."""
 _SAVE_EVERY = 10.0  # seconds between writes of the manifest while a run counts what it spends
 _REPORT = ("report.html", "report.md", "figures/")  # made from the record afterwards, so no part of it
 

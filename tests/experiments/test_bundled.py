@@ -23,7 +23,7 @@ def model(request) -> CODI:
 
 
 def problems(n_steps: int):
-    return list(generate(N, replace(PRESETS["bundled"], n_steps=(n_steps,)), seed=77))
+    return list(generate(N, replace(PRESETS["bundled"], n_steps=(n_steps,), structures="test"), seed=77))
 
 
 def on_card(model: CODI, n_steps: int, column: int) -> float:

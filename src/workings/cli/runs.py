@@ -23,7 +23,7 @@ from workings.experiment import (
 )
 from workings.files import plain, to_json
 from workings.launch import Launcher, job_settings
-from workings.run import RunRecord, question_of
+from workings.run import SHIPPED_RUNS, RunRecord, question_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,15 +160,21 @@ class Show(InRuns, Printing):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(InRuns):
-    """Write the report on finished runs of one experiment again.
+    """Write the report on finished runs of one experiment again, pooled over their training seeds.
 
-    Prints the path of report.html.
+    Prints the path of report.html. `workings report bundled` shows the trainings of the bundled pair, all seeds.
     """
 
-    runs: tuple[str, ...] = positional(help="finished runs of one experiment: paths, or unambiguous parts of names")
+    runs: tuple[str, ...] = positional(
+        help="finished runs of one experiment: paths, or unambiguous parts of names; or bundled"
+    )
     out: str | None = option(None, "folder for the report; by default the run, or one beside several runs")
 
     def __call__(self) -> None:
+        if self.runs == ("bundled",):
+            records = [RunRecord(path.parent) for path in sorted(SHIPPED_RUNS.glob("*/manifest.json"))]
+            print(report_runs(records, self.out or Path(self.root) / "bundled"))
+            return
         print(report_runs([RunRecord.find(run, self.root) for run in self.runs], self.out))
 
 

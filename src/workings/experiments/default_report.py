@@ -36,7 +36,7 @@ from workings.report import (
     write_report,
 )
 from workings.report.sections import Section
-from workings.run import RunRecord
+from workings.run import RunRecord, question_of
 
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
@@ -81,7 +81,8 @@ def report_on_runs(
         warnings: By default that of `one_seed`.
     """
     warnings = one_seed(records) if warnings is None else warnings
-    question, source = records[0].question, provenance(records)
+    question = records[0].question or question_of(experiment_of(records[0]).file)
+    source = provenance(records)
     made = Report(title, question, conclusion, sections, source, headline, warnings, properties, limits)
     return write_report(made, out)
 

@@ -50,13 +50,14 @@ def run_arm(config: Config, run: Run) -> None:
     rows = []
     for n_steps in config.n_steps:
         # The seed alone decides the problems, so both arms get the same ones and can be compared problem by problem.
-        spec = replace(PRESETS["bundled"], n_steps=(n_steps,))
+        # "held out": chains whose numbers and operations neither model has seen.
+        spec = replace(PRESETS["bundled"], n_steps=(n_steps,), structures="held out")
         problems = list(generate(config.n_problems, spec, config.seed))
         answers = model.answer([problem.question for problem in problems], batch_size=config.batch_size)
         correct = [same_answer(a.value, p.value) for a, p in zip(answers, problems, strict=True)]
         run.log(n_steps, accuracy=sum(correct) / len(correct))  # a point of a curve, here over chain length
         rows += [
-            {"problem": p.id, "condition": f"{n_steps} steps", "correct": c}
+            {"problem": p.id, "structure": p.structure, "condition": f"{n_steps} steps", "correct": c}
             for p, c in zip(problems, correct, strict=True)
         ]
     # One row for each problem: enough for intervals and an exact test now, and for any other statistic later.

@@ -7,25 +7,34 @@ the embedded default, `constant` its matched control.
 
 Prediction (2026-11-21): both answer one step; `constant` falls behind as chains grow longer than its two blocks, by 15 points
 or more on the longest; thoughts swapped between problems take the answer with them in `recurrent`.
+Since 2026-11-25 no test problem shares its structure (numbers and operations) with a training problem, and the claim is about the
+method: five fresh seeds an arm, pooled. Prediction for them (2026-11-25): on the longest chains the interval over seeds and
+structures lies above 15 points again; both answer short held-out chains, because their steps occur in other chains.
 Matched: initial weights of all shared parameters, problems, their order, optimizer steps, number of thoughts. Not matched: the
 projection (only `recurrent` has one) and FLOPs (a constant's thoughts are one pass); both are reported.
-Measure: accuracy on fresh problems of each chain length, thoughts own, zeroed, averaged, frozen and swapped, and the chain
-written in words (the positive control). Stop rule: the number of steps is fixed beforehand; nothing is selected on test.
+Measure: accuracy on held-out problems of each chain length, the same in every run; thoughts own, zeroed, averaged, frozen and
+swapped, and the chain written in words (the positive control). n counts structures. Stop rule: the number of steps is fixed
+beforehand; nothing is selected on test.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import polars as pl
 
 from workings import judging, models, training
 from workings.arithmetic.generator import PRESETS, ProblemSpec, generate, vocabulary
 from workings.arithmetic.problems import Problem
 from workings.config import fixed, nuisance, scientific
-from workings.run import Run
+from workings.errors import BadInput
+from workings.experiment import finished
+from workings.files import digests_in, to_json, write_atomic, write_with
+from workings.run import SHIPPED_RUNS, Run, RunRecord
 from workings.text.tokenizer import word_tokenizer
 from workings.training.recipes import DistilConfig
 
@@ -40,10 +49,12 @@ class Config:
     answer_sees: Literal["everything", "thoughts"] = fixed(
         "thoughts", "what the answer attends to: question and thoughts, or thoughts only"
     )
-    problems: ProblemSpec = fixed(PRESETS["bundled"], "specification of the generated problems")
+    problems: ProblemSpec = fixed(
+        PRESETS["bundled"], "specification of the generated problems, each part of which has structures of its own"
+    )
     n_train: int = fixed(400_000, "number of training problems")
     n_validation: int = fixed(500, "number of validation problems")
-    n_test: int = fixed(1000, "number of fresh test problems per chain length")
+    n_test: int = fixed(1000, "number of held-out test problems per chain length")
     n_layers: int = fixed(2, "number of transformer blocks")
     width: int = fixed(128, "width of the residual stream")
     n_heads: int = fixed(4, "number of attention heads per block")
@@ -60,8 +71,7 @@ class Config:
         "recipe of the training",
     )
     threads: int = fixed(0, "number of CPU threads; 0: torch decides")
-    bundle: Path | None = fixed(None, "folder to which the finished checkpoint is copied")
-    seed: int = nuisance(0, "random seed for problems, initial weights and order")
+    seed: int = nuisance(0, "random seed for training problems, initial weights and order")
 
 
 ARMS = {"recurrent": Config(), "constant": Config(recurrence="constant")}
@@ -118,33 +128,34 @@ def _finish(
     config: Config, model: models.CODI, validation: Sequence[Problem], test: Sequence[Problem], run: Run
 ) -> None:
     """Outcomes on the test problems; the checkpoint; at the very last the resume point goes."""
-    outcomes = judging.ablate(model, test, validation, seed=config.seed)
+    outcomes = judging.ablate(model, test, validation)  # the same donors in every run
     run.outcomes("answers", outcomes)
     table = judging.ablation.accuracy(outcomes)
     longest = max(config.problems.n_steps)
     shown = {c: table[longest, c].correct.value for c in judging.ablation.CONDITIONS}
     run.results("headline", {f"{c}, {longest} steps": round(share, 4) for c, share in shown.items()})
-    folder = model.save(training.cleared(run.folder("checkpoint") / "model"), card(config, table, model))
+    folder = model.save(
+        training.cleared(run.folder("checkpoint") / "model"), card(config, {config.seed: outcomes}, model)
+    )
     shutil.copy(run.path / "config.yaml", folder / "recipe.yaml")
-    if config.bundle:
-        shutil.copytree(folder, config.bundle, dirs_exist_ok=True)
     training.drop_resume_point(run.folder("checkpoint"))
 
 
 def training_problems(config: Config) -> Iterator[Problem]:
     """The same stream in every arm; drawn again rather than kept, for there may be millions."""
-    return generate(config.n_train, config.problems, config.seed)
+    return generate(config.n_train, replace(config.problems, structures="training"), config.seed)
 
 
 def held_out(config: Config) -> tuple[list[Problem], list[Problem]]:
-    """Validation and test problems, the same in every arm; none is a training problem, none is in both."""
-    seen = {p.id for p in training_problems(config)}
-    validation = list(generate(config.n_validation, config.problems, config.seed + 1, without=seen))
-    seen |= {p.id for p in validation}
+    """Validation and test problems, the same in every arm and for every seed, so that all runs are paired by problem.
+
+    The three parts have different structures, and so no problem in common.
+    """
+    validation = generate(config.n_validation, replace(config.problems, structures="validation"), seed=0)
     test: list[Problem] = []
     for k in sorted(set(config.problems.n_steps)):
-        test += generate(config.n_test, replace(config.problems, n_steps=(k,)), config.seed + 2, without=seen)
-    return validation, test
+        test += generate(config.n_test, replace(config.problems, structures="test", n_steps=(k,)), seed=0)
+    return list(validation), test
 
 
 def untrained(config: Config) -> models.CODI:
@@ -162,42 +173,66 @@ def untrained(config: Config) -> models.CODI:
     )
 
 
-def card(config: Config, table: dict[tuple[int, str], judging.ablation.Accuracy], model: models.CODI) -> str:
-    """The model card: what it is, how to make it again, and what it can do, with intervals."""
-    in_words, n_parameters = judging.ablation.IN_WORDS, models.count_parameters(model)
+# The card, and what is shipped -----------------------------------------------------------------------------------------
+
+
+def card(config: Config, outcomes: Mapping[int, pl.DataFrame], model: models.CODI) -> str:
+    """The model card: what it is, how to make it again, and what it can do, with intervals.
+
+    Args:
+        config: The model's own.
+        outcomes: Outcomes by training seed, the model's own first; those of others show what the method does.
+        model: Counted.
+    """
     fed = (
         "the projected state of the one before" if config.recurrence == "state" else "one learned vector at every step"
     )
+    own = outcomes[config.seed]
+    table = judging.ablation.accuracy(own)
+    lengths, n_parameters = sorted(set(config.problems.n_steps)), models.count_parameters(model)
+    n_structures = dict(own.group_by("n_steps").agg(pl.col("structure").n_unique()).iter_rows())
+    counted = ", ".join(f"{n_structures[k]:,}" for k in lengths)
     lines = [
         f"# workings: {'a small CODI model' if config.recurrence == 'state' else 'the matched control without recurrence'}",
         "",
         f"{n_parameters:,} parameters; GPT-2 of {config.n_layers} blocks, width {config.width}, trained from scratch on",
-        f"{config.n_train:,} generated word problems of {min(config.problems.n_steps)} to {max(config.problems.n_steps)} steps.",
+        f"{config.n_train:,} generated word problems of {lengths[0]} to {lengths[-1]} steps.",
         f"It thinks in {config.n_thoughts} continuous vectors, each {fed}; its answer sees "
         + ("the thoughts only, not the question." if config.answer_sees == "thoughts" else "everything before it."),
         "",
-        f"Accuracy on fresh problems, percent with 95 % Wilson interval (n = {config.n_test:,} of each length; one training seed",
-        f"({config.seed}): the intervals are over items only and say nothing about other seeds).",
+        "No problem below shares its structure (the numbers and operations of its chain) with a training problem.",
+        "The single steps of a short chain do occur in other training chains.",
         "",
-        "| " + " | ".join(["steps", *in_words.values()]) + " |",
-        "|" + "---|" * (1 + len(in_words)),
-    ]
-    for k in sorted(set(config.problems.n_steps)):
-        lines.append("| " + " | ".join([str(k), *(_percent(table[k, c].correct) for c in in_words)]) + " |")
-    arm = next(name for name, arm in ARMS.items() if arm.recurrence == config.recurrence)
-    lines += [
+        f"Accuracy on {config.n_test:,} such problems of each length, percent with 95 % Wilson interval. n counts structures:",
+        f"{counted}, by length. The intervals say nothing about training seeds other than {config.seed}.",
+        "",
+        *_accuracy_table(table, lengths),
         "",
         "With the thoughts of another problem (as many steps, another answer) it says that problem's answer in",
         ", ".join(
-            f"{_percent(follows)} % at {k} steps"
-            for k in sorted(set(config.problems.n_steps))
+            f"{_percent(follows)} % at {k} step{'s' * (k > 1)}"
+            for k in lengths
             if (follows := table[k, "swapped"].follows) is not None
         )
         + ".",
         "",
+    ]
+    if len(outcomes) > 1:
+        seeds = ", ".join(map(str, outcomes))
+        lines += [
+            f"The method, not this model alone: the mean of {len(outcomes)} training seeds ({seeds}),",
+            "with intervals over seeds and structures.",
+            "",
+            *_accuracy_table(judging.ablation.accuracy_over_seeds(list(outcomes.values())), lengths),
+            "",
+            "`workings report bundled` shows both arms and every seed.",
+            "",
+        ]
+    arm = next(name for name, arm in ARMS.items() if arm.recurrence == config.recurrence)
+    lines += [
         "Made by this project, data included; retrain with",
         "",
-        f"    workings run recurrence --arm {arm} --seeds {config.seed}",
+        f"    workings run recurrence --arm {arm} --seeds {' '.join(map(str, outcomes))}",
         "",
         "It adds and multiplies small numbers in the stories of its own generator and can do nothing else.",
         "",
@@ -205,5 +240,53 @@ def card(config: Config, table: dict[tuple[int, str], judging.ablation.Accuracy]
     return "\n".join(lines)
 
 
+def _accuracy_table(
+    table: Mapping[tuple[int, str], judging.ablation.Accuracy], lengths: Sequence[int]
+) -> Iterator[str]:
+    in_words = judging.ablation.IN_WORDS
+    yield "| " + " | ".join(["steps", *in_words.values()]) + " |"
+    yield "|" + "---|" * (1 + len(in_words))
+    for k in lengths:
+        yield "| " + " | ".join([str(k), *(_percent(table[k, c].correct) for c in in_words)]) + " |"
+
+
 def _percent(share: judging.Measure) -> str:
     return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+
+
+def bundle(runs: Sequence[str | Path], folder: Path = SHIPPED_RUNS.parent) -> None:
+    """Ship finished runs: of each arm the checkpoint of the first seed, with a card on all seeds, and what every run found.
+
+    Args:
+        runs: Runs of both arms with the same seeds, equal but for arm and seed.
+        folder: The package's own folder of bundled models.
+
+    Raises:
+        BadInput: Where a run is not finished, an arm or seed is missing, or the runs differ in something else.
+    """
+    records = [RunRecord.find(run) for run in runs]
+    finished(records)
+    arms = judging.Arms(records)
+    if not arms.has(*ARMS) or any(sorted(of_seed) != arms.seeds(*ARMS) for of_seed in arms.runs.values()):
+        raise BadInput(f"the pair is shipped whole: give runs of {' and '.join(ARMS)} with the same seeds")
+    if len({replace(record.config(Config), recurrence="state", seed=0, threads=0) for record in records}) > 1:
+        raise BadInput("these runs differ in more than arm and seed: give those of one recipe")
+    shutil.rmtree(folder / SHIPPED_RUNS.name, ignore_errors=True)
+    for arm in ARMS:
+        of_seed = dict(sorted(arms.runs[arm].items()))
+        first = next(iter(of_seed.values()))
+        shutil.copytree(first.path / "checkpoint" / "model", training.cleared(folder / arm), dirs_exist_ok=True)
+        outcomes = {seed: record.outcomes("answers") for seed, record in of_seed.items()}
+        write_atomic(folder / arm / "README.md", card(first.config(Config), outcomes, models.CODI.load(folder / arm)))
+        for seed, record in of_seed.items():
+            _ship_record(record, folder / SHIPPED_RUNS.name / f"{arm}-{seed}")
+
+
+def _ship_record(record: RunRecord, folder: Path) -> None:
+    """Copy the record of a run without its checkpoint and its source, so that it is small; what is copied still verifies."""
+    answers = "outcomes/answers.parquet"
+    for name in ("config.yaml", "metrics.jsonl", "results/headline.json", answers):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(record.path / name, folder / name)
+    write_with(folder / answers, lambda path: record.outcomes("answers").write_parquet(path, compression_level=22))
+    write_atomic(folder / "manifest.json", to_json(replace(record.manifest, artifacts=digests_in(folder))))
