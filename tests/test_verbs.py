@@ -42,6 +42,21 @@ def test_answers_are_printed_one_a_line(capsys):
     assert said(capsys, "codi", "answer", questions[0], "--written").endswith(json.loads(lines[0])["value"] or "")
 
 
+def test_problems_are_answered_in_their_order_and_the_last_line_has_the_share(tmp_path, capsys):
+    rows = [{"question": f"Ann has {n} cards. She gives away 4. How many?", "answer": str(n - 4)} for n in (14, 9, 14)]
+    rows[0]["answer"] = "-1"
+    file = tmp_path / "problems.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    asked = ["codi", "answer", "--problems", str(file), "--official-compat", "--batch-size", "2", "--json", "--quiet"]
+    *lines, summary = map(json.loads, said(capsys, *asked).splitlines())
+    assert [line["question"] for line in lines] == [row["question"] for row in rows]
+    assert [line["correct"] for line in lines] == [line["value"] == line["gold"] for line in lines]
+    assert (summary["n"], summary["right"]) == (3, sum(line["correct"] for line in lines))
+    assert not lines[0]["correct"] and summary["low"] <= summary["share"] <= summary["high"]
+    assert main(["codi", "answer", "How many?", "--problems", str(file)]) == 2
+    assert "and not both" in capsys.readouterr().err
+
+
 def test_a_released_checkpoint_becomes_a_folder(words, tmp_path, capsys, questions):
     file = Released("gpt2", words, tmp_path).write(tmp_path / "model.safetensors")
     base = ["--base", str(tmp_path / "base"), "--lora-alpha", str(ALPHA)]

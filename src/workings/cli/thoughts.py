@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from workings import judging, models, reading, text
+from workings.arithmetic.answers import same_answer
+from workings.arithmetic.problems import Problem
 from workings.cli.options import Command, Given, Printing, Running, config_fields, option, positional
 from workings.config import changed, override
+from workings.errors import BadInput
 from workings.progress import say
 
 
@@ -67,26 +70,62 @@ class WithModel(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class CodiAnswer(WithModel, Printing):
-    """Answer questions by thinking, or in words; one line each."""
+    """Answer questions by thinking, or in words; one line each.
+
+    Of problems the last line gives the share that is right, with its 95 % interval.
+    """
 
     model: str = option("bundled", "model that answers: bundled, bundled-control, a checkpoint, or a hub id")
-    questions: tuple[str, ...] = positional(help="questions, each in quotation marks")
+    questions: tuple[str, ...] = positional((), help="questions, each in quotation marks")
+    problems: str | None = option(None, "problems to answer instead: generated[:preset], a file, or a hub id")
+    split: str = option("test", "dataset split of the problems, for hub data sets")
+    limit: int | None = option(None, "maximum number of problems")
+    batch_size: int = option(64, "number of questions answered at once")
     n_thoughts: int | None = option(None, "number of thoughts; by default as many as the model was trained with")
     max_new_tokens: int = option(64, "maximum number of new tokens per answer")
     written: bool = option(False, "write the steps in words instead of thinking")
-    official_compat: bool = option(False, "attend to padding as the official code does: answers depend on the batch")
+    official_compat: bool = option(
+        False, "give the official code's numbers: answers depend on batch and order; read as the last number"
+    )
+    padding_sees: Literal["nothing", "everything"] = option(
+        "nothing",
+        "what the padding attends to in official_compat; everything: as under transformers before 4.53 on a GPU",
+    )
 
     def __call__(self) -> None:
+        if bool(self.questions) == (self.problems is not None):
+            raise BadInput("give questions, each in quotation marks, or --problems, and not both")
+        problems = self._read_problems()
+        questions = [p.question for p in problems] or list(self.questions)
         device, dtype = models.device_of(self.device), models.dtype_of(self.precision)
-        model = models.CODI.load(self.model, self.base, self.lora_alpha, device, dtype, self.official_compat)
+        model = models.CODI.load(
+            self.model, self.base, self.lora_alpha, device, dtype, self.official_compat, self.padding_sees
+        )
         if self.written:
-            answers = model.write_and_answer(self.questions, self.max_new_tokens)
+            answers = model.write_and_answer(questions, self.max_new_tokens, self.batch_size)
         else:
-            answers = model.answer(self.questions, self.n_thoughts, self.max_new_tokens)
-        for question, answer in zip(self.questions, answers, strict=True):
+            answers = model.answer(questions, self.n_thoughts, self.max_new_tokens, self.batch_size)
+        right = [same_answer(a.value, p.value) for a, p in zip(answers, problems, strict=bool(problems))]
+        for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
             value = None if answer.value is None else str(answer.value)
             line = {"question": question, "text": answer.text, "value": value, "token_ids": answer.token_ids}
+            if problems:
+                line |= {"gold": problems[i].answer, "correct": right[i]}
             print(json.dumps(line, ensure_ascii=False) if self.json else answer.text)
+        if problems:
+            share = judging.Measure.share(right)
+            summary = {"right": share.k, "n": share.n, "share": share.value, "low": share.low, "high": share.high}
+            words = f"{share.k} of {share.n} right: {share.value:.2%} [{share.low:.2%}, {share.high:.2%}]"
+            print(json.dumps(summary) if self.json else words)
+
+    def _read_problems(self) -> list[Problem]:
+        """Every problem, in the order of the file, repeated ones too: in official_compat they decide the batches."""
+        if self.problems is None:
+            return []
+        read = text.load_problems(self.problems, split=self.split, limit=self.limit)
+        for row in read.malformed:
+            print(f"left out: {row}", file=sys.stderr)
+        return read.problems
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,6 +72,11 @@ def by_length(lengths: Sequence[int], n_rows: int | None = None, n_tokens: int |
         at += n
 
 
+def in_order(n_all: int, n_rows: int) -> Iterator[list[int]]:
+    """Indices in batches of `n_rows`, as given: for models whose numbers depend on what else is in the batch."""
+    return (list(range(at, min(at + n_rows, n_all))) for at in range(0, n_all, n_rows))
+
+
 # ── greedy decoding ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -2,7 +2,7 @@
 
 Source: "CODI: Compressing Chain-of-Thought into Continuous Space via Self-Distillation" (2025). The token layout, the projection
 and the rows added to the embedding follow the released checkpoints; where the official code depends on the batch (no mask on
-thoughts and answer), the right behaviour is the default and `official_compat=True` gives theirs.
+thoughts and answer), the right behaviour is the default and `official_compat=True` gives theirs, number for number.
 
 `recurrence="constant"` makes the matched control: the same model with one learned vector fed at every step, so that nothing is
 carried from thought to thought. `answer_sees="thoughts"` hides the question from the answer.
@@ -19,6 +19,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from workings.models.anatomy import anatomy_of
 from workings.models.causal import PaddedRows, left_padded
 from workings.models.checkpoint import load_base, resolve
 from workings.models.configs import CodiConfig
-from workings.models.thinking import Mode, ThoughtModel
+from workings.models.thinking import Mode, PaddingSees, ThoughtModel
 from workings.models.weights import (
     WEIGHTS,
     appearing,
@@ -52,6 +53,7 @@ from workings.models.weights import (
 ANSWER_PROMPT = "The answer is:"
 RELEASED = re.compile(r"^(codi|coconut)\.")  # the wrapped model in a released state dict; coconut was its older name
 DEFAULT_ALPHA = 32.0
+OFFICIAL_NUMBER = re.compile(r"-?\d+\.?\d*")
 
 
 class Projection(nn.Sequential):
@@ -131,7 +133,15 @@ class CODI(ThoughtModel):
 
     def forbidden(self) -> list[int]:
         rows = self.base.get_output_embeddings().weight.shape[0]
-        return list(range(self.config.vocabulary, rows))
+        # The official code cuts the last row off, and may say pad and bot.
+        return list(range(self.config.eot_id if self.official_compat else self.config.vocabulary, rows))
+
+    def value_in(self, text: str) -> Fraction | None:
+        """The number that an answer gives: by the official code its last one, once the commas are gone."""
+        if not self.official_compat:
+            return super().value_in(text)
+        numbers = OFFICIAL_NUMBER.findall(text.replace(",", ""))
+        return Fraction(numbers[-1].rstrip(".")) if numbers else None
 
     def chain_text(self, problem: Problem) -> str:
         """The written chain, with or without its last step, in the style the teacher saw."""
@@ -190,6 +200,7 @@ class CODI(ThoughtModel):
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         official_compat: bool = False,
+        padding_sees: PaddingSees = "nothing",
     ) -> CODI:
         """Load a trained CODI of any layout, in evaluation mode.
 
@@ -199,7 +210,8 @@ class CODI(ThoughtModel):
             lora_alpha: For a released checkpoint, which does not say it; without it 32 is used, with a warning.
             device: Where to compute.
             dtype: The number format to compute in.
-            official_compat: Attend to padding as the official code does; answers then depend on the batch.
+            official_compat: Give the numbers of the official code, which depend on the batch; see `ThoughtModel`.
+            padding_sees: What the padding attends to then: nothing, or everything (transformers before 4.53 on a GPU).
 
         Raises:
             BadInput: A file or tensor is missing, damaged, changed, or does not fit; the message names it.
@@ -208,11 +220,12 @@ class CODI(ThoughtModel):
         ours = (path / "thinking.json").exists()
         parts = _read_folder(path) if ours else _read_released(path, base, lora_alpha)
         anatomy_of(parts.base)
-        inner = AutoModelForCausalLM.from_config(parts.base, dtype=dtype)
+        kernel = {"attn_implementation": "sdpa"} if official_compat else {}
+        inner = AutoModelForCausalLM.from_config(parts.base, dtype=dtype, **kernel)
         model = cls(inner, parts.tokenizer, parts.config, fingerprint_of(parts.source))
         fill(model, parts.tensors, parts.source, tied=model._tied)
         inner.tie_weights()
-        model.official_compat = official_compat
+        model.official_compat, model.padding_sees = official_compat, padding_sees
         return model.to(device).eval()
 
     def save(self, folder: str | Path, card: str | None = None) -> Path:

@@ -10,7 +10,7 @@ Shapes: n questions, T cached positions, q new positions, K thoughts, L blocks, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal
@@ -23,11 +23,12 @@ from workings.arithmetic.answers import answer_in
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.models.anatomy import Edit, Unembedding, anatomy_of, edited, layer_names, position_names
-from workings.models.causal import PaddedRows, by_length, greedy
+from workings.models.causal import PaddedRows, by_length, greedy, in_order
 from workings.models.configs import AnswerSees
 
 KeyValues = tuple[tuple[Tensor, Tensor], ...]  # of each block: keys and values, [n, heads, T, d_head]
 Mode = Literal["latent", "chain"]
+PaddingSees = Literal["nothing", "everything"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,13 @@ class Answer:
 
 
 class ThoughtModel(nn.Module, ABC):
-    """A causal language model that thinks in K continuous vectors before it answers. Abstract: families are final."""
+    """A causal language model that thinks in K continuous vectors before it answers. Abstract: families are final.
+
+    With `official_compat` it gives the numbers of its authors' code, which depend on the batch. There only the question has a mask,
+    and what follows it attends to the padding before it too; position ids count the padding, and batches stay in the order given.
+    What the padding itself attends to was decided by their version of transformers, and `padding_sees` says it: nothing (its
+    attention is zero, since 4.53), or everything, the question after it included (before 4.53, on a GPU).
+    """
 
     base: Any  # a causal language model of transformers
     tokenizer: Any  # its tokenizer
@@ -80,6 +87,7 @@ class ThoughtModel(nn.Module, ABC):
     pad_id: int
     eos_id: int
     official_compat: bool = False
+    padding_sees: PaddingSees = "nothing"
 
     # 1. What only a family knows -------------------------------------------------------------------------------------
 
@@ -102,6 +110,10 @@ class ThoughtModel(nn.Module, ABC):
     @abstractmethod
     def forbidden(self) -> list[int]:
         """Token ids that must never be generated in an answer."""
+
+    def value_in(self, text: str) -> Fraction | None:
+        """The number that an answer gives, None where it holds none."""
+        return answer_in(text)
 
     @abstractmethod
     def chain_ids(self, problem: Problem) -> list[int]:
@@ -170,14 +182,16 @@ class ThoughtModel(nn.Module, ABC):
                 f"a prompt of {length} tokens with {self.n_thoughts} thoughts does not fit the context of {self.context_length}; "
                 "leave the question out or use a model with a longer context"
             )
-        if self.official_compat:
-            positions = torch.arange(length, device=rows.ids.device).expand(n, length)
-        else:
-            positions = (rows.mask.long().cumsum(1) - 1).clamp(min=0)
         causal = torch.ones(length, length, dtype=torch.bool, device=rows.ids.device).tril()
-        hidden, cache = self._forward(self.embed(rows.ids), positions, causal & rows.mask[:, None, :], ())
-        # The official code gives no mask after the prompt, so every later position also attends to the padding.
-        visible = torch.ones_like(rows.mask) if self.official_compat else rows.mask
+        allowed, visible = causal & rows.mask[:, None, :], rows.mask
+        positions = (rows.mask.long().cumsum(1) - 1).clamp(min=0)
+        if self.official_compat:
+            self._refuse_other_attention()
+            positions = torch.arange(length, device=rows.ids.device).expand(n, length)
+            visible = torch.ones_like(rows.mask)  # there is no mask after the prompt
+            if self.padding_sees == "everything":
+                allowed = allowed | ~allowed.any(-1, keepdim=True)
+        hidden, cache = self._forward(self.embed(rows.ids), positions, allowed, ())
         last = torch.stack([h[:, -1] for h in hidden], 1)
         return ThoughtState(cache, visible, torch.ones_like(rows.mask), positions[:, -1] + 1, last, 0)
 
@@ -259,7 +273,7 @@ class ThoughtModel(nn.Module, ABC):
         fed: Callable[[int, Tensor, Tensor], Tensor] | None = None,
         keep: bool = True,
     ) -> tuple[Thoughts | None, list[Answer]]:
-        """Thoughts and greedy answers in one pass, in the order given; batches change neither.
+        """Thoughts and greedy answers in one pass, in the order given; batches change neither (but with `official_compat`).
 
         Args:
             questions: As text.
@@ -273,7 +287,7 @@ class ThoughtModel(nn.Module, ABC):
         k_last = self.n_thoughts if n_thoughts is None else n_thoughts
         thoughts: list[Thoughts | None] = [None] * len(questions)
         answers: list[Answer] = [Answer("", [], None)] * len(questions)
-        for rows in by_length([len(q) for q in questions], batch_size):
+        for rows in self._batches(questions, batch_size):
             state, at = self.begin(self.prompt([questions[i] for i in rows])), torch.tensor(rows)
             states = [state]
             for k in range(1, k_last + 1):
@@ -315,15 +329,20 @@ class ThoughtModel(nn.Module, ABC):
     ) -> list[Answer]:
         """The written chain instead of thoughts: text and answer in words, in the order given."""
         answers: list[Answer] = [Answer("", [], None)] * len(questions)
-        for rows in by_length([len(q) for q in questions], batch_size):
+        for rows in self._batches(questions, batch_size):
             state = self.begin(self.prompt([questions[i] for i in rows], "chain"))
             for i, ids in zip(rows, self.greedy_chain(state, max_new_tokens), strict=True):
                 answers[i] = self._answer(ids)
         return answers
 
+    def _batches(self, questions: Sequence[str], batch_size: int) -> Iterator[list[int]]:
+        if self.official_compat:
+            return in_order(len(questions), batch_size)
+        return by_length([len(q) for q in questions], batch_size)
+
     def _answer(self, ids: list[int]) -> Answer:
         text = self.decode(ids)
-        return Answer(text, ids, answer_in(text))
+        return Answer(text, ids, self.value_in(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids; ids beyond the tokenizer (the family's own rows) are left out."""
@@ -364,9 +383,11 @@ class ThoughtModel(nn.Module, ABC):
     ) -> tuple[list[Tensor], KeyValues]:
         """One pass of the backbone → L + 1 hidden states [n, q, d] and the grown cache. No cache is changed in place."""
         past = DynamicCache(cache or None)
-        # An additive mask [n, 1, q, T] is what every attention kernel accepts.
-        mask = torch.zeros(allowed.shape, dtype=embeds.dtype, device=embeds.device)
-        mask = mask.masked_fill_(~allowed, torch.finfo(embeds.dtype).min).unsqueeze(1)
+        if self.official_compat:
+            mask = allowed[:, None]  # of a row that may attend to nothing, sdpa makes zero
+        else:  # An additive mask [n, 1, q, T] is what every attention kernel accepts.
+            mask = torch.zeros(allowed.shape, dtype=embeds.dtype, device=embeds.device)
+            mask = mask.masked_fill_(~allowed, torch.finfo(embeds.dtype).min).unsqueeze(1)
         with edited(self.base, edits):
             out = self.base.get_submodule(anatomy_of(self.base.config).backbone)(
                 inputs_embeds=embeds,
@@ -378,6 +399,14 @@ class ThoughtModel(nn.Module, ABC):
             )
         layers: list[Any] = past.layers
         return list(out.hidden_states), tuple((layer.keys, layer.values) for layer in layers)
+
+    def _refuse_other_attention(self) -> None:
+        kernel = self.base.config._attn_implementation
+        if kernel != "sdpa":
+            raise BadInput(
+                f"official_compat is defined for sdpa attention, and this model computes with {kernel}: "
+                "call model.base.set_attn_implementation('sdpa') first"
+            )
 
 
 @dataclass
