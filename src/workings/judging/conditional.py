@@ -61,8 +61,7 @@ def judged(
         splits: "train", "val" or "test" for each; anything else is drawn, 50/20/30.
         model: States of the model that is judged.
         control, untrained: States of the matched control and of an untrained model on the same problems.
-        rung: The strongest question readers in the stack: surface, first order or computing. The place at which the
-            thoughts are read is chosen in view of this stack.
+        rung: The strongest question readers in the stack: surface, first order or computing.
         seed: Random seed of folds, shuffled targets and the question readers.
 
     Returns:
@@ -204,26 +203,26 @@ class _Fold:
 
         model = subjects[MODEL]
         assert model is not None
-        before = self._before(model, question)
-        asked_of = {"S": question, "S+N": neighbours}
-        if before:
-            asked_of["S+B"] = [*question, *before]
-            rows.append(self._rows(rung, MODEL, "S+B", self._pool(asked_of["S+B"])))
-        found = self._search(model, asked_of)
+        beside = {"S+N": neighbours}
+        if before := self._before(model, question):
+            beside["S+B"] = [*question, *before]
+            rows.append(self._rows(rung, MODEL, "S+B", self._pool(beside["S+B"])))
+        # A place is chosen for each rung: one that is chosen beside readers that leave nothing to find is any place.
+        found = self._search(model, stacks | beside)
         for name, stack in stacks.items():
-            rows.append(self._rows(name, MODEL, "S+T", self._pool([*stack, found["S"].log_p]), found["S"]))
-        rows.append(self._rows(STATE_READER, MODEL, "T", self._pool([found["S"].log_p]), found["S"]))
-        for features in ("S+N", "S+B"):
-            if features in found:
-                joined = self._pool([*asked_of[features], found[features].log_p])
-                rows.append(self._rows(rung, MODEL, f"{features}+T", joined, found[features]))
+            rows.append(self._rows(name, MODEL, "S+T", self._pool([*stack, found[name].log_p]), found[name]))
+        rows.append(self._rows(STATE_READER, MODEL, "T", self._pool([found[rung].log_p]), found[rung]))
+        for features, stack in beside.items():
+            joined = self._pool([*stack, found[features].log_p])
+            rows.append(self._rows(rung, MODEL, f"{features}+T", joined, found[features]))
         rivals = [(MODEL, SHUFFLED, self._shuffled()), (CONTROL, REAL, None), (UNTRAINED, REAL, None)]
         for subject, targets, labels in rivals:
             hidden = subjects[subject]
             if hidden is not None:
-                other = self._search(hidden, {"S": question}, labels)["S"]
+                others = self._search(hidden, stacks, labels)
                 for name, stack in stacks.items():
-                    rows.append(self._rows(name, subject, "S+T", self._pool([*stack, other.log_p]), other, targets))
+                    log_p = self._pool([*stack, others[name].log_p])
+                    rows.append(self._rows(name, subject, "S+T", log_p, others[name], targets))
         return pl.concat(rows)
 
     def _pool(self, readers: Sequence[Floats | None]) -> Floats:

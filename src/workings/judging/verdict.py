@@ -15,8 +15,8 @@ of the neighbouring steps. Of each difference, in bits and in points (percentage
   Where an answer rests on several differences, all of them (an intersection–union test, Berger 1982: no control is chosen as the
   best). The last three are yes only if *read* is.
 * **no**: the upper one-sided 95 % bounds of one of these differences lie below `MARGIN` points and `MARGIN_BITS` (of several, with
-  Bonferroni), the reader on the right still misses at least `ROOM` of the problems, and at most `MOST_UNKNOWN` of the values are
-  unknown to every reader.
+  Bonferroni), the reader on the right still misses at least `ROOM` of the problems, at most `MOST_UNKNOWN` of the values are
+  unknown to every reader, and bits and points do not contradict each other.
 * **undecided**: otherwise; `why` says what stands in the way.
 
 n counts structures (the numbers and operations of a chain), which problems may share. The intervals hold the fitted readers fixed.
@@ -307,7 +307,13 @@ class _Gain:
         """Whether it is shown to be below the margin, with room for more."""
         share = float(stats.norm.ppf(1 - LEVEL / n_gains)) / _TWO_SIDED
         below = self.points + share * self.points_reach < MARGIN and self.bits + share * self.bits_reach < MARGIN_BITS
-        return below and self.missed >= ROOM and self.unknown <= MOST_UNKNOWN
+        return below and self.missed >= ROOM and self.unknown <= MOST_UNKNOWN and not self.contradicts_itself
+
+    @property
+    def contradicts_itself(self) -> bool:
+        """Whether bits show a gain where points do not, or points where bits do not."""
+        by_bits, by_points = self.bits - self.bits_reach > WORTH_BITS, self.points - self.points_reach > 0
+        return (by_bits and self.points <= 0) or (by_points and self.bits <= 0)
 
     def obstacle(self) -> str:
         """Why nothing was decided."""
@@ -315,7 +321,7 @@ class _Gain:
             return "too many values are unknown to every reader"
         if self.missed < ROOM:
             return "the question alone leaves too little to gain"
-        if (self.points > 0) != (self.bits > 0) and self.bits - self.bits_reach > WORTH_BITS:
+        if self.contradicts_itself:
             return "points and bits contradict each other"
         return "more problems are needed"
 
