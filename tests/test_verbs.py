@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.models.conftest import *  # noqa: F403  (the small models)
 from tests.models.test_checkpoint import ALPHA, Released
@@ -63,6 +63,12 @@ def test_a_released_checkpoint_becomes_a_folder(words, tmp_path, capsys, questio
     folder = said(capsys, "codi", "import", str(file), *base, "--to", str(tmp_path / "mine"))
     direct = CODI.load(file, base=tmp_path / "base", lora_alpha=ALPHA)
     assert torch.equal(CODI.load(folder).think(questions).hidden, direct.think(questions).hidden)
+    exported = said(
+        capsys, "codi", "export", folder, "--layout", "official", "--to", str(tmp_path / "theirs"), "--quiet"
+    )
+    written, released = load_file(f"{exported}/model.safetensors"), load_file(file)
+    assert written.keys() == released.keys()
+    assert all(torch.allclose(written[name], released[name].float(), atol=1e-6) for name in released)
     assert main(["codi", "import", str(file), *base, "--to", str(tmp_path / "mine")]) == 2
     assert "is there already" in capsys.readouterr().err
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from tests.models.conftest import tiny_base
+from workings.arithmetic.chain import Step
+from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.models.checkpoint import load_base
 from workings.models.codi import CODI, Projection, open_model
+from workings.training.distillation import distil
+from workings.training.recipes import DistilConfig
 
 RANK, ALPHA = 3, 7.0
 TARGETS = {
@@ -141,6 +147,66 @@ def test_lora_alpha_must_be_said_or_is_visibly_assumed(words, tmp_path):
     given = CODI.load(file, base=tmp_path / "base", lora_alpha=32)
     assert all(torch.equal(a, b) for a, b in zip(assumed.parameters(), given.parameters(), strict=True))
     assert assumed.config.lora_alpha == 32
+
+
+PROBLEMS = [Problem(f"a has {i} pens . then {i} more ?", (Step(f"{i}+{i}", str(2 * i)),), str(2 * i)) for i in range(9)]
+
+
+@pytest.mark.parametrize("lora_rank", [2, 0])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_trained_model_goes_into_the_released_layout_and_back(thinker, questions, tmp_path, family, lora_rank):
+    """Trained, saved, exported, imported: the same states. The layout is the one that PEFT itself writes and reads."""
+    recipe = DistilConfig(
+        batch_size=3, micro_batch_size=3, learning_rate=0.1, precision="fp32", lora_rank=lora_rank, lora_alpha=7.0
+    )
+    trained = distil(thinker(family, n_thoughts=6), PROBLEMS, [], recipe, tmp_path / "run")
+    assert trained.config.lora_alpha == (7.0 if lora_rank else None)
+    saved = CODI.load(trained.save(tmp_path / "saved"))
+    assert saved.config == trained.config
+    file = saved.save_released(tmp_path / "released") / "model.safetensors"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is guessed, nothing dropped
+        back = CODI.load(file.parent, base=tmp_path / "saved", lora_alpha=7.0)
+    expected = trained.think(questions).hidden
+    assert (back.think(questions).hidden - expected).abs().max() < 1e-6
+    assert (expected - thinker(family, n_thoughts=6).think(questions).hidden).abs().max() > 0.01, "it was trained"
+    again = load_file(back.save_released(tmp_path / "again") / "model.safetensors")
+    written = load_file(file)
+    assert again.keys() == written.keys()
+    assert all(torch.allclose(again[name], written[name], atol=1e-6) for name in written)
+
+    base = AutoModelForCausalLM.from_config(saved.base.config)
+    lora = LoraConfig(r=2, lora_alpha=7, target_modules=TARGETS[family], fan_in_fan_out=family == "gpt2")
+    official = get_peft_model(base, lora).eval()
+    theirs = {f"codi.{name}" for name in official.state_dict()} | {f"prj.{name}" for name in saved.prj.state_dict()}
+    left = {name for name in theirs if ".lora_" in name} if not lora_rank else set()
+    assert written.keys() == theirs - left
+    official.load_state_dict(
+        {k.removeprefix("codi."): v for k, v in written.items() if k.startswith("codi.")}, strict=False
+    )
+    row = torch.tensor(saved.question_ids(questions[:1]))
+    with torch.no_grad():
+        last = official(input_ids=row, output_hidden_states=True).hidden_states[-1][:, -1]
+    assert (last - expected[:1, 0, -1]).abs().max() < 1e-5
+
+
+def test_what_the_released_layout_cannot_hold_is_said(thinker, tmp_path):
+    with pytest.raises(BadInput, match="no model with recurrence constant"):
+        thinker(recurrence="constant").save_released(tmp_path / "x")
+    with pytest.raises(BadInput, match="whose answer sees thoughts"):
+        thinker(answer_sees="thoughts").save_released(tmp_path / "x")
+    flags = thinker(n_thoughts=5, remove_eos=False).official_flags().split(" --")
+    assert {"num_latent 5", "inf_latent_iterations 5", "remove_eos False", "use_prj True"} <= set(flags)
+
+
+def test_factors_that_do_not_fit_their_model_are_refused(thinker, tmp_path):
+    model = thinker()
+    model.adapters = {"base.transformer.h.0.attn.c_attn.lora_A": torch.zeros(2, 16)}
+    with pytest.raises(BadInput, match=r"no lora_alpha in its thinking\.json"):
+        model.save_released(tmp_path / "x")
+    model.config = replace(model.config, lora_alpha=7.0)
+    with pytest.raises(BadInput, match=r"lacks 1 tensor\(s\): base.transformer.h.0.attn.c_attn.lora_B"):
+        model.save_released(tmp_path / "x")
 
 
 def test_weights_without_a_base_are_refused(words, tmp_path):

@@ -21,6 +21,7 @@ VERBS = {
     "verify": Verb("runs:Verify", "Check that every file of a run, or of a corpus, is unchanged."),
     "codi train": Verb("thoughts:CodiTrain", "Train a language model to think in continuous vectors."),
     "codi import": Verb("thoughts:CodiImport", "Turn a released CODI checkpoint into a folder of ours."),
+    "codi export": Verb("thoughts:CodiExport", "Write a checkpoint's weights in the layout of the released ones."),
     "codi answer": Verb("thoughts:CodiAnswer", "Answer questions by thinking, or in words; one line each."),
     "thoughts collect": Verb("thoughts:Collect", "Think about problems and store every hidden state."),
     "lens fit": Verb("thoughts:LensFit", "Fit a tuned lens on a store's training problems."),
@@ -43,7 +44,7 @@ VERBS = {
 
 GROUPS = {
     "": "Find out where a small language model keeps its arithmetic, and whether the finding is one.",
-    "codi": "models that think in continuous vectors: train, import, answer",
+    "codi": "models that think in continuous vectors: train, import, export, answer",
     "thoughts": "hidden states of thoughts: collect",
     "lens": "lenses on stored thoughts: fit, score",
     "facts": "6*9=54 as <MUL_6_9_54>: table, rewrite, expand",

@@ -51,6 +51,29 @@ class CodiImport(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodiExport(Command):
+    """Write a checkpoint's weights in the layout of the released ones.
+
+    The layout holds no config and no LoRA alpha; what the official code must be told instead is noted on stderr.
+    """
+
+    checkpoint: str = positional(help="checkpoint: a folder of ours")
+    layout: Literal["official"] = option(
+        "official", "layout of the file: a PEFT state dict as the official code saves it"
+    )
+    to: str = option(help="folder to write")
+
+    def __call__(self) -> None:
+        model = models.CODI.load(self.checkpoint)
+        folder = model.save_released(self.to)
+        held = (
+            "LoRA factors apart" if model.adapters else "no LoRA factors: all that was learned is in the base's weights"
+        )
+        say(f"the file has {held}; it needs {model.official_flags()}")
+        print(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
 class WithModel(Command):
     """The thinking model, and where and in which format it computes."""
 
@@ -109,9 +132,8 @@ class CodiAnswer(WithModel, Printing):
         for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
             value = None if answer.value is None else str(answer.value)
             line = {"question": question, "text": answer.text, "value": value, "token_ids": answer.token_ids}
-            if problems:
-                line |= {"gold": problems[i].answer, "correct": right[i]}
-            print(json.dumps(line, ensure_ascii=False) if self.json else answer.text)
+            judged = {"gold": problems[i].answer, "correct": right[i]} if problems else {}
+            print(json.dumps(line | judged, ensure_ascii=False) if self.json else answer.text)
         if problems:
             share = judging.Measure.share(right)
             summary = {"right": share.k, "n": share.n, "share": share.value, "low": share.low, "high": share.high}

@@ -8,8 +8,8 @@ thoughts and answer), the right behaviour is the default and `official_compat=Tr
 carried from thought to thought. `answer_sees="thoughts"` hides the question from the answer.
 
 A folder of ours holds `config.json` (the base model's), `thinking.json` (what makes it think), the weights and the tokenizer: all
-that is needed to run it. Released files hold a PEFT state dict only (keys `codi.…` or `coconut.…`), so config and tokenizer come
-from the base, and the LoRA factors are merged: W + alpha / r · B A, computed in fp32.
+that is needed to run it. LoRA factors are in the weights already, and stand beside them in `lora.safetensors` so that they can be
+taken out again. Released files hold a PEFT state dict only (`released.py`), so config and tokenizer come from the base.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -38,21 +38,20 @@ from workings.models.anatomy import anatomy_of
 from workings.models.causal import PaddedRows, left_padded
 from workings.models.checkpoint import load_base, resolve
 from workings.models.configs import CodiConfig
+from workings.models.released import RELEASED, unwrap, wrap
 from workings.models.thinking import Mode, PaddingSees, ThoughtModel
 from workings.models.weights import (
     WEIGHTS,
     appearing,
     fill,
     fingerprint_of,
-    listed,
     read_tensors,
     refuse_incomplete,
     write_tensors,
 )
 
 ANSWER_PROMPT = "The answer is:"
-RELEASED = re.compile(r"^(codi|coconut)\.")  # the wrapped model in a released state dict; coconut was its older name
-DEFAULT_ALPHA = 32.0
+ADAPTERS = "lora.safetensors"
 OFFICIAL_NUMBER = re.compile(r"-?\d+\.?\d*")
 
 
@@ -84,6 +83,9 @@ class CODI(ThoughtModel):
     def __init__(self, base: Any, tokenizer: Any, config: CodiConfig, fingerprint: str = "untrained"):
         super().__init__()
         self.base, self.tokenizer, self.config, self.fingerprint = base, tokenizer, config, fingerprint
+        self.adapters: dict[
+            str, Tensor
+        ] = {}  # LoRA factors that have been added to the weights, named as in `released`
         rows = base.get_input_embeddings().weight.shape[0]
         if rows < config.vocabulary + 3:
             raise BadInput(
@@ -225,6 +227,7 @@ class CODI(ThoughtModel):
         model = cls(inner, parts.tokenizer, parts.config, fingerprint_of(parts.source))
         fill(model, parts.tensors, parts.source, tied=model._tied)
         inner.tie_weights()
+        model.adapters = parts.adapters
         model.official_compat, model.padding_sees = official_compat, padding_sees
         return model.to(device).eval()
 
@@ -244,9 +247,53 @@ class CODI(ThoughtModel):
             self.tokenizer.save_pretrained(partial)
             (partial / "thinking.json").write_text(to_json({"family": "codi"} | to_dict(self.config)))
             write_tensors({k: v for k, v in self.state_dict().items() if k not in self._tied}, partial / WEIGHTS)
+            if self.adapters:
+                write_tensors(self.adapters, partial / ADAPTERS)
             if card:
                 (partial / "README.md").write_text(card)
         return Path(folder)
+
+    def save_released(self, folder: str | Path) -> Path:
+        """Write the weights as the official code saves them: a PEFT state dict in `model.safetensors`, and nothing else.
+
+        The layout holds all weights: those of the base, the LoRA factors that a training added to them, and the projection. Of a
+        model that was trained whole everything is in the base, and there are no factors. It holds no config, tokenizer or
+        LoRA alpha, nor anything else of `CodiConfig`: `official_flags` says what the official code must be told.
+
+        Args:
+            folder: A new one; it appears whole or not at all.
+
+        Raises:
+            BadInput: The official code has no such model, or the folder already holds something.
+            Failed: The disk is full.
+        """
+        if self.config.recurrence != "state" or self.config.answer_sees != "everything":
+            raise BadInput(
+                f"the official code has no model with recurrence {self.config.recurrence} whose answer sees "
+                f"{self.config.answer_sees}: it carries a state, and its answer sees everything"
+            )
+        targets = anatomy_of(self.base.config).lora_targets
+        with appearing(folder) as partial:
+            write_tensors(wrap(self.state_dict(), self.adapters, self.config.lora_alpha, targets), partial / WEIGHTS)
+        return Path(folder)
+
+    def official_flags(self) -> str:
+        """What the official code must be told on its command line about this model, since the file cannot say it."""
+        config = self.config
+        rank = next((len(factor) for name, factor in self.adapters.items() if name.endswith("lora_A")), 1)
+        flags = {
+            "use_lora": True,
+            "lora_r": rank,
+            "lora_alpha": f"{config.lora_alpha if self.adapters else 1:g}",
+            "num_latent": self.n_thoughts,
+            "inf_latent_iterations": self.n_thoughts,
+            "use_prj": config.projection,
+            "prj_dim": config.projection_width,
+            "prj_no_ln": not config.projection_norm,
+            "remove_eos": config.remove_eos,
+            "include_last_cot": config.keep_last_step,
+        }
+        return " ".join(["--lora_init", *(f"--{name} {value}" for name, value in flags.items())])
 
     @property
     def _tied(self) -> tuple[str, ...]:
@@ -305,13 +352,17 @@ def _is_plain(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a CODI is built from. `tensors` are named as in its state dict (`base.…`, `prj.…`); a tied head is left out."""
+    """What a CODI is built from. `tensors` are named as in its state dict (`base.…`, `prj.…`); a tied head is left out.
+
+    `adapters` are the LoRA factors that are in them already, if there were any.
+    """
 
     base: Any  # Hugging Face config of the base model, rows of pad, bot and eot included
     tokenizer: Any
     config: CodiConfig
     tensors: dict[str, Tensor]
     source: Path
+    adapters: dict[str, Tensor]
 
 
 def _read_folder(path: Path) -> _Parts:
@@ -323,8 +374,9 @@ def _read_folder(path: Path) -> _Parts:
         if not (path / name).exists():
             raise BadInput(f"{path} has no {name}: the checkpoint is incomplete. Copy the whole folder again.")
     tensors = read_tensors(path / WEIGHTS)
+    adapters = read_tensors(path / ADAPTERS) if (path / ADAPTERS).exists() else {}
     config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
-    return _Parts(config, tokenizer, from_dict(CodiConfig, fields), tensors, path)
+    return _Parts(config, tokenizer, from_dict(CodiConfig, fields), tensors, path, adapters)
 
 
 def _read_released(path: Path, base: str | Path | None, lora_alpha: float | None) -> _Parts:
@@ -346,7 +398,8 @@ def _read_released(path: Path, base: str | Path | None, lora_alpha: float | None
     base = resolve(base)
     config = AutoConfig.from_pretrained(base)
     tokenizer: Any = AutoTokenizer.from_pretrained(base)
-    tensors, alpha = _merged(tensors, lora_alpha, file)
+    unwrapped = unwrap(tensors, lora_alpha, file)
+    tensors = unwrapped.tensors
     embedding = f"base.{anatomy_of(config).embedding}.weight"
     head = tensors.pop("base.lm_head.weight", None) if config.tie_word_embeddings else None
     if head is not None:
@@ -369,46 +422,6 @@ def _read_released(path: Path, base: str | Path | None, lora_alpha: float | None
         projection=inner > 0,
         projection_width=inner,
         projection_norm="prj.ln.weight" in tensors,
-        lora_alpha=alpha,
+        lora_alpha=unwrapped.alpha,
     )
-    return _Parts(config, tokenizer, codi, tensors, file)
-
-
-def _merged(tensors: Mapping[str, Tensor], alpha: float | None, source: Path) -> tuple[dict[str, Tensor], float | None]:
-    """The tensors of a released file under our names, each LoRA pair added to its weight in fp32.
-
-    Also the alpha that was used, if there are pairs. The auxiliary decoder that some trainings leave in their files is dropped.
-    """
-    plain: dict[str, Tensor] = {}
-    pairs: dict[str, dict[str, Tensor]] = {}
-    dropped: list[str] = []
-    for key, tensor in tensors.items():
-        unwrapped = RELEASED.sub("", key)
-        name = unwrapped.removeprefix("base_model.model.")
-        if re.match(r"decoder\.|pj_|expainable_llm\.", unwrapped):
-            dropped.append(unwrapped)
-        elif factor := re.fullmatch(r"(.+)\.lora_([AB])\.default\.weight", name):
-            pairs.setdefault(factor[1], {})[factor[2]] = tensor
-        else:
-            plain[name.replace(".base_layer.", ".")] = tensor
-    if dropped:
-        warnings.warn(
-            f"{source}: {len(dropped)} tensor(s) of an auxiliary decoder are ignored: {listed(dropped)}", stacklevel=4
-        )
-    scale = DEFAULT_ALPHA if alpha is None else alpha
-    if pairs and alpha is None:
-        warnings.warn(
-            f"{source} does not say its lora_alpha; {scale:g} is used (the released value). Set --lora-alpha.",
-            stacklevel=4,
-        )
-    for name, pair in pairs.items():
-        if f"{name}.weight" not in plain:
-            refuse_incomplete(source, missing=[f"{name}.base_layer.weight"])
-        if pair.keys() != {"A", "B"}:
-            refuse_incomplete(source, missing=[f"{name}.lora_{'B' if 'A' in pair else 'A'}.default.weight"])
-        delta = pair["B"].float() @ pair["A"].float() * scale / pair["A"].shape[0]
-        # GPT-2's Conv1D keeps its weight as [in, out]; a linear layer as [out, in]. A square delta is told by the module's name.
-        transposed = name.split(".")[-1] in ("c_attn", "c_proj", "c_fc")
-        plain[f"{name}.weight"] = plain[f"{name}.weight"].float() + (delta.T if transposed else delta)
-    named = {name if name.startswith("prj.") else f"base.{name}": value for name, value in plain.items()}
-    return named, scale if pairs else None
+    return _Parts(config, tokenizer, codi, tensors, file, unwrapped.adapters)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -130,11 +131,18 @@ def add_lora(model: CODI, config: DistilConfig) -> None:
 
 
 def merge_lora(model: CODI) -> None:
-    """Fold LoRA factors into the weights and take the adapter layers out again."""
+    """Fold LoRA factors into the weights and take the adapter layers out again.
+
+    The model keeps the factors apart too, and their alpha in its config, so that they can be taken out of the weights again.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in list(model.base.named_modules()):
         if isinstance(module, BaseTunerLayer):
+            model.config = replace(model.config, lora_alpha=float(module.lora_alpha["default"]))
+            for factor in ("lora_A", "lora_B"):
+                weight = getattr(module, factor)["default"].weight
+                model.adapters[f"base.{name}.{factor}"] = weight.detach().cpu().clone()
             module.merge()
             parent, _, child = name.rpartition(".")
             setattr(model.base.get_submodule(parent), child, module.get_base_layer())
