@@ -32,7 +32,7 @@ def one_at_a_time(model: CODI, problems: Sequence[Problem]) -> Tensor:
     for problem in problems:
         thoughts, _ = model.think_and_answer([problem.question], max_new_tokens=MAX_NEW_TOKENS)
         assert thoughts is not None
-        kept.append(thoughts.hidden)
+        kept.append(torch.cat([thoughts.question[:, None], thoughts.hidden], 1))
     return torch.cat(kept)
 
 

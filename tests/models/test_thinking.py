@@ -23,6 +23,7 @@ def test_a_question_does_not_depend_on_its_batch_or_order(thinker, questions, fa
         alone, answer = model.think_and_answer([question])
         assert (alone.hidden[0] - together.hidden[i]).abs().max() < CLOSE
         assert (alone.projected[0] - together.projected[i]).abs().max() < CLOSE
+        assert (alone.question[0] - together.question[i]).abs().max() < CLOSE
         assert answer[0].token_ids == answers[i].token_ids
 
 
@@ -44,6 +45,21 @@ def test_the_cached_steps_equal_one_pass_over_the_whole_sequence(thinker, questi
     stacked = torch.stack(out.hidden_states, 2)[:, len(ids[0]) - 1 : -1]
     assert (stacked - thoughts.hidden).abs().max() < CLOSE
     assert (model.unembed(closed[-1], "final_norm")[0, -1] - out.logits[0, -1]).abs().max() < CLOSE
+
+
+@pytest.mark.parametrize("fields", [{}, {"remove_eos": False}])
+def test_the_mean_over_a_question_is_over_its_own_tokens_alone(thinker, questions, fields):
+    model = thinker("llama", **fields)
+    thoughts = model.think(questions)
+    for i, question in enumerate(questions):
+        ids = torch.tensor([model.question_ids([question])[0]])
+        own = model.tokenizer(question, add_special_tokens=False)["input_ids"]
+        assert ids[0, : len(own)].tolist() == own  # what follows opens the thoughts
+        with torch.no_grad():
+            hidden = model.base(inputs_embeds=model.embed(ids), output_hidden_states=True).hidden_states
+        mean = torch.stack(hidden, 2)[0, : len(own)].mean(0)
+        assert (mean - thoughts.question[i]).abs().max() < CLOSE
+    assert thoughts.question.shape == (4, 2 + 1, 16)
 
 
 def test_the_shapes_are_as_documented(thinker, questions):

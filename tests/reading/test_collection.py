@@ -19,7 +19,8 @@ from tests.reading.toy import ToyThinker, problem, problems
 from workings.errors import BadInput, Failed
 from workings.files import lock
 from workings.reading.collection import collect
-from workings.reading.store import StoreManifest, ThoughtStore
+from workings.reading.manifest import StoreManifest
+from workings.reading.store import ThoughtStore
 
 HERE = Path(__file__).parent
 
@@ -38,10 +39,11 @@ def test_a_store_holds_the_thoughts_in_the_order_of_the_problems(tmp_path):
     store = gather(tmp_path / "store")
     thoughts, _ = model.think_and_answer([p.question for p in given], n_thoughts=3, max_new_tokens=8, batch_size=50)
     for i, layer in enumerate(model.layers):
-        assert torch.equal(store.hidden(layer), thoughts.hidden[:, :, i])
+        assert torch.equal(store.hidden(layer)[:, 1:], thoughts.hidden[:, :, i])
+        assert torch.equal(store.hidden(layer)[:, 0], thoughts.question[:, i])
     assert store.ids == [p.id for p in given]
     assert store.as_problems() == given
-    assert store.positions == ("bot", "t1", "t2", "t3")
+    assert store.positions == ("question", "bot", "t1", "t2", "t3")
     assert len(store) == 50
     assert store.verify() == []
 
@@ -62,10 +64,13 @@ def test_the_tables_say_what_was_asked_and_answered(tmp_path):
     assert row["correct"] is (given[7].answer == "7")
     assert row["chain_ids"] == ToyThinker().chain_ids(given[7])
     assert store.splits == ["train"] * 15 + ["test"] * 5
-    assert store.index.height == 20 * 4
+    assert store.index.height == 20 * 5
     assert store.index.filter(pl.col("problem") == given[7].id)["position"].to_list() == list(store.positions)
     own = ToyThinker().unembedding(store.hidden("final_norm"), normed=True).argmax(-1)
-    assert store.index["own_token"].to_list() == own.flatten().tolist()
+    said = store.index["own_token"].to_list()
+    assert said[1:5] == own[0, 1:].tolist()
+    # A mean state is fed to nothing and says nothing.
+    assert said == [token if place else None for row in own.tolist() for place, token in enumerate(row)]
 
 
 def test_no_answer_asked_for_is_not_a_wrong_answer(tmp_path):
@@ -87,7 +92,7 @@ def test_bfloat16_is_stored_as_such(tmp_path):
 @pytest.mark.parametrize("n_thoughts", [1, 5])
 def test_the_number_of_thoughts_may_differ_from_the_training(tmp_path, n_thoughts):
     store = gather(tmp_path / "store", 8, ToyThinker(planted=None), n_thoughts=n_thoughts)
-    assert store.hidden("embed").shape[1] == 1 + n_thoughts
+    assert store.hidden("embed").shape[1] == 2 + n_thoughts
 
 
 def test_killed_and_run_again_writes_the_same_bytes(tmp_path):
@@ -96,7 +101,8 @@ def test_killed_and_run_again_writes_the_same_bytes(tmp_path):
         "import sys; from toy import *; from workings.reading.collection import collect\n"
         "collect(ToyThinker(delay=0.05), problems(200), sys.argv[1], batch_size=8, shard_problems=16)"
     )
-    child = subprocess.Popen([sys.executable, "-c", script, str(killed)], env=os.environ | {"PYTHONPATH": str(HERE)})
+    paths = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    child = subprocess.Popen([sys.executable, "-c", script, str(killed)], env=os.environ | {"PYTHONPATH": paths})
     while not (killed / "shard_00002.safetensors").exists():
         assert child.poll() is None
         time.sleep(0.01)
@@ -162,7 +168,7 @@ def test_problems_that_fail_are_listed_and_the_rest_kept(tmp_path):
     assert store.ids == [p.id for p in given[:40]]
     assert [(f.problem, f.number) for f in store.failures] == [(p.id, 40 + i) for i, p in enumerate(bad)]
     reasons = " ".join(f.reason for f in store.failures)
-    for reason in ("not finite at embed, bot", "RuntimeError: the toy broke", "does not fit", "given before"):
+    for reason in ("not finite at embed, question", "RuntimeError: the toy broke", "does not fit", "given before"):
         assert reason in reasons
     assert store.manifest.n_failures == 4
 

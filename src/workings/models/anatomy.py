@@ -7,6 +7,7 @@ wrong norm reads plausible nonsense. So is a device that this machine lacks: not
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +95,14 @@ def layer_names(n_layers: int) -> tuple[str, ...]:
 def position_names(n_thoughts: int) -> tuple[str, ...]:
     """`bot, t1, …, tK`: the opening token and the K thoughts."""
     return ("bot", *(f"t{k}" for k in range(1, n_thoughts + 1)))
+
+
+QUESTION = "question"  # the position that stands for the mean state over the question's own tokens
+
+
+def is_thought(position: str) -> bool:
+    """Whether a position is a thought: `t1`, `t2`, …. Every other one is before the first thought."""
+    return re.fullmatch(r"t[1-9]\d*", position) is not None
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,12 @@ class ThoughtState:
 class Thoughts:
     """`hidden` [n, 1+K, L+1, d] at bot, t1 … tK; `projected` [n, 1+K, d], what each state is turned into to be fed next.
 
-    `projected[:, -1]` is computed and fed to nothing.
+    `projected[:, -1]` is computed and fed to nothing. `question` [n, L+1, d] is the mean state over the question's own tokens.
     """
 
     hidden: Tensor
     projected: Tensor
+    question: Tensor
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,10 @@ class ThoughtModel(nn.Module, ABC):
         Raises:
             BadInput: The prompt and the thoughts do not fit the context.
         """
+        return self._begun(rows)[1]
+
+    def _begun(self, rows: PaddedRows) -> tuple[list[Tensor], ThoughtState]:
+        """`begin`, with the L + 1 states [n, T, d] of the whole prompt."""
         n, length = rows.ids.shape
         if length + self.n_thoughts + len(self.closing()) > self.context_length:
             raise BadInput(
@@ -193,7 +198,16 @@ class ThoughtModel(nn.Module, ABC):
                 allowed = allowed | ~allowed.any(-1, keepdim=True)
         hidden, cache = self._forward(self.embed(rows.ids), positions, allowed, ())
         last = torch.stack([h[:, -1] for h in hidden], 1)
-        return ThoughtState(cache, visible, torch.ones_like(rows.mask), positions[:, -1] + 1, last, 0)
+        return hidden, ThoughtState(cache, visible, torch.ones_like(rows.mask), positions[:, -1] + 1, last, 0)
+
+    def _question_mean(self, rows: PaddedRows, hidden: Sequence[Tensor]) -> Tensor:
+        """Mean state [n, L+1, d] over the question's own tokens: no padding, opening token, BOS or EOS. NaN without any."""
+        around = [i for i in (self.tokenizer.bos_token_id, self.eos_id) if i is not None]
+        own = rows.mask & ~torch.isin(rows.ids, torch.tensor(around, device=rows.ids.device))
+        own[:, -1] = False
+        # The states of padding are never multiplied, only left out: they may be anything.
+        sums = torch.stack([h.float().masked_fill(~own[..., None], 0).sum(1) for h in hidden], 1)
+        return (sums / own.sum(1)[:, None, None]).to(hidden[0].dtype)
 
     def step(self, state: ThoughtState, z: Tensor | None = None, edits: Sequence[Edit] = ()) -> ThoughtState:
         """Feed one vector z [n, d] (default: what the family makes of the last state) and return the state after it."""
@@ -288,16 +302,19 @@ class ThoughtModel(nn.Module, ABC):
         thoughts: list[Thoughts | None] = [None] * len(questions)
         answers: list[Answer] = [Answer("", [], None)] * len(questions)
         for rows in self._batches(questions, batch_size):
-            state, at = self.begin(self.prompt([questions[i] for i in rows])), torch.tensor(rows)
+            prompt, at = self.prompt([questions[i] for i in rows]), torch.tensor(rows)
+            prompt_states, state = self._begun(prompt)
+            question = self._question_mean(prompt, prompt_states).cpu() if keep else None
+            del prompt_states
             states = [state]
             for k in range(1, k_last + 1):
                 z = self.feed(state.final, state.n_fed)
                 state = self.step(state, z if fed is None else fed(k, z, at))
                 states.append(state)
-            if keep:
+            if question is not None:
                 hidden = torch.stack([s.hidden for s in states], 1).cpu()
                 projected = torch.stack([self.feed(s.final, s.n_fed) for s in states], 1).cpu()
-                for i, one in zip(rows, map(Thoughts, hidden, projected), strict=True):
+                for i, one in zip(rows, map(Thoughts, hidden, projected, question), strict=True):
                     thoughts[i] = one
             if max_new_tokens:
                 for i, ids in zip(rows, self.greedy_answer(state, max_new_tokens), strict=True):
@@ -305,7 +322,8 @@ class ThoughtModel(nn.Module, ABC):
         kept = [t for t in thoughts if t is not None]
         if not kept:
             return None, answers
-        return Thoughts(torch.stack([t.hidden for t in kept]), torch.stack([t.projected for t in kept])), answers
+        joined = (torch.stack([getattr(t, name) for t in kept]) for name in ("hidden", "projected", "question"))
+        return Thoughts(*joined), answers
 
     def think(self, questions: Sequence[str], n_thoughts: int | None = None, batch_size: int = 64) -> Thoughts:
         """Hidden states [n, 1+K, L+1, d] and fed vectors [n, 1+K, d] for each question, on the CPU."""

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor
 
 from workings.arithmetic.answers import same_answer
-from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput, Failed
+from workings.models.anatomy import QUESTION
 from workings.models.thinking import Answer, ThoughtModel
 from workings.progress import Tracker, track
 from workings.provenance import versions
-from workings.reading.store import DTYPES, CollectionSettings, Failure, ThoughtStore
-from workings.reading.writer import ThoughtWriter, digest_of
+from workings.reading.manifest import DTYPES, CollectionSettings, Failure, digest_of
+from workings.reading.store import ThoughtStore
+from workings.reading.writer import ThoughtWriter, columns_of
 
 
 def collect(
@@ -42,6 +43,8 @@ def collect(
     max_failures: float = 0.05,
 ) -> ThoughtStore:
     """Think about every problem and store all hidden states; resume where an earlier call like this one stopped.
+
+    Stored are the states at the opening token and at every thought, and the mean state over the question's own tokens.
 
     A problem that does not fit the context, gives a state that is not finite, or raises, is left out, listed and counted.
 
@@ -68,7 +71,7 @@ def collect(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store = collect(open_model("bundled"), problems, folder, splits=dict.fromkeys([p.id for p in problems], "test"))
     ...     print(store.hidden("embed").shape, store.splits, store.failures)
-    torch.Size([4, 7, 128]) ['test', 'test', 'test', 'test'] []
+    torch.Size([4, 8, 128]) ['test', 'test', 'test', 'test'] []
     """
     if dtype not in DTYPES:
         raise BadInput(f"hidden states cannot be stored as '{dtype}'; use {' or '.join(DTYPES)}")
@@ -78,7 +81,7 @@ def collect(
     settings = CollectionSettings(
         model=model.fingerprint,
         layers=tuple(model.layers),
-        positions=tuple(model.positions(n_thoughts)),
+        positions=(QUESTION, *model.positions(n_thoughts)),
         n_thoughts=model.n_thoughts if n_thoughts is None else n_thoughts,
         width=model.unembedding.weight.shape[1],
         dtype=dtype,
@@ -182,7 +185,7 @@ class _Collection:
             final = thoughts.hidden[:, :, -1].to(head.weight.device, head.weight.dtype)
             own_tokens = head(final, normed=True).argmax(-1).tolist()
         found: list[_Thought | str] = []
-        hidden = thoughts.hidden.cpu().to(DTYPES[self.settings.dtype])
+        hidden = torch.cat([thoughts.question[:, None], thoughts.hidden], 1).cpu().to(DTYPES[self.settings.dtype])
         for problem, h, answer, tokens in zip(batch, hidden, answers, own_tokens, strict=True):
             not_finite = (~h.isfinite()).any(-1).nonzero().tolist()
             if not_finite:
@@ -190,21 +193,14 @@ class _Collection:
                 where = f"{self.settings.layers[layer]}, {self.settings.positions[place]}"
                 found.append(f"hidden state is not finite at {where}")
             else:
-                found.append(_Thought(h, self._columns(problem, answer) | {"own_tokens": tokens}))
+                found.append(_Thought(h, self._columns(problem, answer) | {"own_tokens": [None, *tokens]}))
         return found
 
     def _columns(self, problem: Problem, answer: Answer) -> dict[str, Any]:
-        return {
-            "problem": problem.id,
-            "split": "" if self.splits is None else self.splits[problem.id],
-            "question": problem.question,
-            "gold": problem.answer,
+        return columns_of(problem, self.splits) | {
             "model_answer": None if answer.value is None else str(answer.value),
             "model_text": answer.text,
             "correct": same_answer(answer.value, problem.value) if self.settings.max_new_tokens else None,
-            "chain": write_chain(problem.steps),
-            "n_steps": problem.n_steps,
-            "source": problem.source,
             "chain_ids": self.model.chain_ids(problem),
             "answer_ids": answer.token_ids,
         }

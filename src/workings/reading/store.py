@@ -7,121 +7,34 @@
 
 This is the read side; `writer` is the write side. While a store is being collected, each shard has its problems beside it
 (`shard_00000.parquet`) and the manifest says "partial".
-Shapes: n problems, P positions (bot, t1 … tK), d width.
+
+The positions `t1 … tK` are thoughts; every other one is before the first thought: `bot`, the opening token, and `question`, the
+mean state over the question's own tokens (stores written before 2026-11-26 lack it).
+Shapes: n problems, L layers, P positions (question, bot, t1 … tK), d width.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workings.arithmetic.chain import read_chain
 from workings.arithmetic.problems import Problem
-from workings.config import from_dict
 from workings.errors import BadInput
-from workings.files import explained, sha256_of
+from workings.files import sha256_of
+from workings.reading.manifest import DTYPES, Failure, FileEntry, StoreManifest
+from workings.reading.writer import write_arrays
 
-FORMAT = 1
 FINAL_NORM = "final_norm"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-# ---- the manifest: field names are the format of manifest.json ---------------------------------------------------
-
-
-@dataclass(frozen=True)
-class CollectionSettings:
-    """All that decides the bytes of a store, except the problems; a collection goes on only with the same settings."""
-
-    model: str  # fingerprint
-    layers: tuple[str, ...]
-    positions: tuple[str, ...]
-    n_thoughts: int
-    width: int
-    dtype: Literal["float32", "bfloat16"]
-    batch_size: int
-    shard_problems: int
-    max_new_tokens: int
-    splits: str  # digest of {problem: split}
-    device: str
-    versions: dict[str, str | None]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Problems `first` to `first + given − 1` in the order given; `rows` of them could be thought about."""
-
-    file: str
-    first: int
-    given: int
-    rows: int
-    problems: str  # digest of the problems' ids
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A problem that is not in the store; `number` is its place in the order given, from 0."""
-
-    problem: str
-    number: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """Size and sha256 of a file of the store."""
-
-    bytes: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path) -> FileEntry:
-        return cls(path.stat().st_size, sha256_of(path))
-
-
-@dataclass
-class StoreManifest:
-    """The content of manifest.json. `digest` is empty until the store is complete."""
-
-    kind: Literal["thoughts"]
-    format: int
-    status: Literal["partial", "complete"]
-    settings: CollectionSettings
-    n_problems: int = 0
-    n_rows: int = 0
-    n_failures: int = 0
-    problems: str = hashlib.sha256().hexdigest()  # digest of the shards' digests of ids
-    digest: str = ""
-    shards: list[Shard] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    files: dict[str, FileEntry] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, folder: Path) -> StoreManifest:
-        """The manifest of a store, finished or not. BadInput where there is none or it is not one."""
-        path = folder / "manifest.json"
-        if not path.exists():
-            raise BadInput(f"{folder} is not a thought store: it has no manifest.json")
-        content = read_description(path)
-        if content.get("kind") != "thoughts" or content.get("format") != FORMAT:
-            raise BadInput(f"{path} is not the manifest of a thought store of format {FORMAT}")
-        try:
-            return from_dict(cls, content)
-        except BadInput as error:
-            raise BadInput(f"{path} is damaged ({error}): collect the thoughts again into an empty folder") from None
-
-
-# ---- the read side -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -154,9 +67,9 @@ class ThoughtStore:
     >>> path = collect(open_model("bundled"), problems, folder.name, max_new_tokens=4).path
     >>> store = ThoughtStore.open(path)
     >>> len(store), store.layers, store.positions
-    (4, ('embed', 'block1', 'final_norm'), ('bot', 't1', 't2', 't3', 't4', 't5', 't6'))
+    (4, ('embed', 'block1', 'final_norm'), ('question', 'bot', 't1', 't2', 't3', 't4', 't5', 't6'))
     >>> store.hidden("block1").shape
-    torch.Size([4, 7, 128])
+    torch.Size([4, 8, 128])
     >>> store.problems.columns[:6]
     ['row', 'number', 'problem', 'split', 'question', 'gold']
     """
@@ -183,6 +96,46 @@ class ThoughtStore:
         if wrong:
             raise BadInput(f"{path} is damaged: {'; '.join(wrong)}. Collect it again into an empty folder.")
         return cls(path, manifest)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        problems: Sequence[Problem],
+        hidden: NDArray[Any] | Tensor,
+        layers: Sequence[str],
+        positions: Sequence[str],
+        folder: str | Path,
+        splits: Mapping[str, str] | None = None,
+        fingerprint: str = "arrays",
+    ) -> ThoughtStore:
+        """Write states from anybody's code as a store, and open it. No model is needed.
+
+        The store then holds no answers and no token ids of a model: those columns are null. A memory-mapped array is read a
+        few problems at a time.
+
+        Args:
+            problems: The n problems, no two alike.
+            hidden: States [n, L, P, d], numpy or torch; bfloat16 is stored as such, every other type as float32.
+            layers: Names of the L layers. States at `final_norm` are past the model's final norm.
+            positions: Names of the P positions: `t1`, `t2`, … are thoughts, all others come before them.
+            folder: Folder of the store: new or empty. It is removed again if anything fails.
+            splits: {problem id: "train", "val" or "test"}, see `split_problems`; none, by default.
+            fingerprint: Name of the model that thought; readings tell models apart by it.
+
+        Raises:
+            BadInput: For a shape or a name that does not fit, a state that is not finite, a problem given twice or without
+                a number for an answer, or a folder that holds something.
+
+        >>> import numpy as np, tempfile
+        >>> from workings.arithmetic.chain import Step
+        >>> problems = [Problem(f"{a} pens and 2 more?", (Step(f"{a}+2", str(a + 2)),), str(a + 2)) for a in range(5)]
+        >>> states = np.random.default_rng(0).normal(size=(5, 1, 2, 16))
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> store = ThoughtStore.from_arrays(problems, states, ["block1"], ["question", "t1"], folder.name)
+        >>> store.hidden("block1").shape, store.as_problems() == problems
+        (torch.Size([5, 2, 16]), True)
+        """
+        return cls.open(write_arrays(problems, hidden, layers, positions, Path(folder), splits, fingerprint))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -291,21 +244,3 @@ def _misfit(path: Path, entry: FileEntry) -> str | None:
         return f"{path.name}: missing"
     size = path.stat().st_size
     return None if size == entry.bytes else f"{path.name}: {size:,} bytes, {entry.bytes:,} were written"
-
-
-def read_description(path: Path) -> dict[str, Any]:
-    """The JSON mapping in a file that describes others; empty where it holds something else. BadInput where it is broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from None
-    return content if isinstance(content, dict) else {}
-
-
-@contextmanager
-def disk_errors(out: Path) -> Generator[None]:
-    """Turn a refused write into a user message; finished shards stay valid and are resumed from."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:  # safetensors wraps what the operating system said, as text
-        raise explained(error, out) from error

@@ -6,20 +6,27 @@ leaves no trace in what is written.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from workings.arithmetic.chain import write_chain
+from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.files import drop_half_written, lock, to_json, write_atomic, write_with
-from workings.reading.store import (
+from workings.models.anatomy import is_thought
+from workings.provenance import versions
+from workings.reading.manifest import (
     DTYPES,
     FORMAT,
     CollectionSettings,
@@ -27,8 +34,11 @@ from workings.reading.store import (
     FileEntry,
     Shard,
     StoreManifest,
+    digest_of,
     disk_errors,
 )
+
+_ARRAYS_AT_ONCE = 256  # problems of `write_arrays` in a shard
 
 PROBLEMS = pa.schema(
     {
@@ -46,7 +56,7 @@ PROBLEMS = pa.schema(
         "source": pa.string(),
         "chain_ids": pa.list_(pa.int64()),  # the written chain as the model's teacher saw it
         "answer_ids": pa.list_(pa.int64()),
-        "own_tokens": pa.list_(pa.int64()),  # the model's own next token at each position
+        "own_tokens": pa.list_(pa.int64()),  # the model's own next token at each position; null where it has none
     }
 )
 INDEX = pa.schema(
@@ -59,6 +69,22 @@ INDEX = pa.schema(
         "own_token": pa.int64(),
     }
 )
+
+
+def columns_of(problem: Problem, splits: Mapping[str, str] | None) -> dict[str, Any]:
+    """What `PROBLEMS` says of a problem, whoever thought about it."""
+    return {
+        "problem": problem.id,
+        "split": "" if splits is None else splits[problem.id],
+        "question": problem.question,
+        "gold": problem.answer,
+        "chain": write_chain(problem.steps),
+        "n_steps": problem.n_steps,
+        "source": problem.source,
+    }
+
+
+# ---- a window at a time ------------------------------------------------------------------------------------------
 
 
 class ThoughtWriter:
@@ -170,10 +196,11 @@ class ThoughtWriter:
     def _by_position(self, problems: pa.Table) -> pa.Table:
         """One row per problem and position, from one row per problem."""
         positions = self.manifest.settings.positions
+        none = [None] * len(positions)
         rows = [
             {**row, "place": place, "position": position, "own_token": token}
             for row in problems.select(["row", "problem", "split", "own_tokens"]).to_pylist()
-            for place, (position, token) in enumerate(zip(positions, row["own_tokens"], strict=True))
+            for place, (position, token) in enumerate(zip(positions, row["own_tokens"] or none, strict=True))
         ]
         return pa.Table.from_pylist(rows, INDEX)
 
@@ -183,9 +210,95 @@ def _part(shard: str) -> str:
     return str(Path(shard).with_suffix(".parquet"))
 
 
-def digest_of(lines: Iterable[str]) -> str:
-    """sha256 (hex) of lines of text."""
-    sha256 = hashlib.sha256()
-    for line in lines:
-        sha256.update(f"{line}\n".encode())
-    return sha256.hexdigest()
+# ---- arrays from elsewhere ---------------------------------------------------------------------------------------
+
+
+def write_arrays(
+    problems: Sequence[Problem],
+    hidden: NDArray[Any] | Tensor,
+    layers: Sequence[str],
+    positions: Sequence[str],
+    out: Path,
+    splits: Mapping[str, str] | None,
+    fingerprint: str,
+) -> Path:
+    """Write a whole store of states [n, L, P, d]; see `ThoughtStore.from_arrays`, which opens it."""
+    _refuse_misfits(problems, hidden, layers, positions, splits)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"{out} is there already; name a new folder, so that nothing is overwritten")
+    dtype: Literal["float32", "bfloat16"] = "bfloat16" if hidden.dtype == torch.bfloat16 else "float32"
+    settings = CollectionSettings(
+        model=fingerprint,
+        layers=tuple(layers),
+        positions=tuple(positions),
+        n_thoughts=sum(map(is_thought, positions)),
+        width=hidden.shape[3],
+        dtype=dtype,
+        batch_size=_ARRAYS_AT_ONCE,
+        shard_problems=_ARRAYS_AT_ONCE,
+        max_new_tokens=0,
+        splits=digest_of(f"{problem} {split}" for problem, split in sorted((splits or {}).items())),
+        device="cpu",
+        versions={"torch": versions().get("torch")},
+    )
+    try:
+        with ThoughtWriter(out, settings) as writer:
+            for start in range(0, len(problems), _ARRAYS_AT_ONCE):
+                some = problems[start : start + _ARRAYS_AT_ONCE]
+                states = _finite(hidden[start : start + _ARRAYS_AT_ONCE], dtype, some, layers, positions)
+                rows = [
+                    {"row": start + at, "number": start + at, **columns_of(problem, splits)}
+                    for at, problem in enumerate(some)
+                ]
+                writer.write([problem.id for problem in some], states, rows, [])
+            writer.finish()
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    return out
+
+
+def _finite(
+    hidden: NDArray[Any] | Tensor,
+    dtype: str,
+    problems: Sequence[Problem],
+    layers: Sequence[str],
+    positions: Sequence[str],
+) -> list[Tensor]:
+    """States [n, L, P, d] as they are stored, [P, L, d] each; BadInput where one is not finite."""
+    states = torch.as_tensor(np.array(hidden) if isinstance(hidden, np.ndarray) else hidden.detach().cpu())
+    states = states.to(DTYPES[dtype])
+    bad = (~states.isfinite()).any(-1).nonzero()
+    if len(bad):
+        row, layer, place = bad[0].tolist()
+        raise BadInput(
+            f"a hidden state is not finite (float32): problem {problems[row].id}, {layers[layer]}, {positions[place]}; "
+            "leave the problem out"
+        )
+    return list(states.transpose(1, 2).contiguous())
+
+
+def _refuse_misfits(
+    problems: Sequence[Problem],
+    hidden: NDArray[Any] | Tensor,
+    layers: Sequence[str],
+    positions: Sequence[str],
+    splits: Mapping[str, str] | None,
+) -> None:
+    if not problems:
+        raise BadInput("there are no problems to store states of: the list is empty")
+    shape, wanted = tuple(hidden.shape), (len(problems), len(layers), len(positions))
+    if len(shape) != 4 or shape[:3] != wanted or shape[3] == 0:
+        names = ("problems", "layers", "positions")
+        expected = ", ".join(f"{n} {name}" for n, name in zip(wanted, names, strict=True))
+        raise BadInput(f"the states have the shape {list(shape)}; it must be [{expected}, width]")
+    for what, given in (("layers", layers), ("positions", positions), ("problems", [each.id for each in problems])):
+        if twice := [name for name, n in Counter(given).items() if n > 1]:
+            raise BadInput(f"the {what} name {twice[0]!r} twice; every one may be there once")
+    for problem in problems:
+        try:
+            _ = problem.value
+        except ValueError as error:
+            raise BadInput(f"{error}; leave the problem out") from None
+        if splits is not None and splits.get(problem.id) not in ("train", "val", "test"):
+            raise BadInput(f"problem {problem.id} is in no split (train, val or test); give every one, or no splits")
