@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from workings.models.anatomy import Unembedding
-from workings.reading.fit import fit_tuned_lens
+from workings.reading.fit import fit_lens
 from workings.reading.lens import TunedLens
 from workings.reading.recipe import FitConfig
 from workings.reading.store import StatesInMemory
@@ -64,9 +64,10 @@ def synthetic(size: Size, seed: int = 0) -> tuple[TunedLens, StatesInMemory, Tar
     splits = ["train"] * (n * 3 // 4) + ["val"] * (n // 8)
     splits += ["test"] * (n - len(splits))
     names = tuple(map(str, range(n)))
-    none = torch.zeros_like(ids, dtype=torch.bool)
-    targets = Targets("synthetic", ids, none, none, names, tuple(splits))
-    return lens, StatesInMemory(states, tuple(map(str, range(POSITIONS))), names, "synthetic"), targets
+    positions = tuple(f"t{k + 1}" for k in range(POSITIONS))
+    none = torch.zeros(*ids.shape, 1, dtype=torch.bool)
+    targets = Targets("synthetic", positions, ids[..., None], none, torch.ones_like(ids), names, tuple(splits))
+    return lens, StatesInMemory(states, positions, names, "synthetic"), targets
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def ours(
         f"  workings: epoch {epoch}, validation {m['validation']:.4f}, {m['seconds']:.1f} s"
     )
     began = time.perf_counter()
-    fit = fit_tuned_lens(lens, hidden, targets, recipe, log=print_)
+    fit = fit_lens(lens, hidden, targets, recipe, log=print_)
     print(
         f"  workings: {time.perf_counter() - began:.1f} s; kept epoch {fit.best_epoch}, {fit.validation:.4f} in float32"
     )

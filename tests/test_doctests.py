@@ -18,7 +18,7 @@ MODULES = [
     if ">>>" in file.read_text(encoding="utf-8")
 ]
 MET_FIRST = {"read_problems", "generate", "rewrite", "Fact", "FactVocabulary"}
-MET_FIRST |= {"CODI", "collect", "fit_tuned_lens", "compare", "Run", "Tokenizer", "Corpus", "build_corpus"}
+MET_FIRST |= {"CODI", "collect", "fit_lens", "compare", "Run", "Tokenizer", "Corpus", "build_corpus"}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -15,7 +15,7 @@ from .models.codi import CODI as CODI
 from .models.gpt2 import GPT2 as GPT2
 from .models.language import open_language as open_language
 from .reading.collection import collect as collect
-from .reading.fit import fit_tuned_lens as fit_tuned_lens
+from .reading.fit import fit_lens as fit_lens
 from .reading.lens import LogitLens as LogitLens
 from .reading.lens import TunedLens as TunedLens
 from .reading.store import ThoughtStore as ThoughtStore

@@ -10,18 +10,19 @@ import pytest
 from tests.models.conftest import *  # noqa: F403  (the small models)
 from workings.cli import main
 from workings.experiment import report_runs, run_experiment
+from workings.judging.scores import predictors
+from workings.reading.readings import Predictor
 from workings.reading.store import ThoughtStore
 from workings.run import RunRecord
 
+LENS = Predictor("tuned lens")
 READERS = {
-    "tuned lens",
-    "logit lens",
-    "majority",
-    "structure only",
-    "copy from question",
-    "shuffled targets",
-    "untrained model",
-    "control model",
+    LENS,
+    LENS._replace(targets="shuffled"),
+    LENS._replace(subject="untrained"),
+    LENS._replace(subject="control"),
+    Predictor("logit lens"),
+    *(Predictor(name, "", "Q") for name in ("majority", "structure only", "copy from question")),
 }
 
 
@@ -34,8 +35,9 @@ def record(tmp_path_factory) -> RunRecord:
 
 def test_every_reader_was_asked_the_same(record):
     readings = record.outcomes("readings_step1")
-    assert set(readings["reader"]) == READERS
-    slots = {name: set(rows.select("problem", "position").rows()) for (name,), rows in readings.group_by("reader")}
+    assert set(predictors(readings)) == READERS
+    by_reader = readings.group_by(Predictor._fields)
+    slots = {reader: set(rows.select("problem", "position").rows()) for reader, rows in by_reader}
     assert len(set(map(frozenset, slots.values()))) == 1
     assert set(readings["split"]) == {"val", "test"}
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from workings.errors import BadInput
 from workings.judging.controls import (
@@ -18,9 +19,33 @@ from workings.judging.controls import (
     read_controls,
     structure_only,
 )
+from workings.reading.readings import READINGS
+from workings.reading.targets import EMPTY, Targets
 
 V = 60
 NUMBERS = range(20, 50)
+
+
+def asked(ids: np.ndarray, problems: list[str], splits: list[str], new_values: np.ndarray | None = None) -> Targets:
+    """Targets of token ids [n, P] or [n, P, M]."""
+    ids = ids[:, :, None] if ids.ndim == 2 else ids
+    new = np.zeros(ids.shape, bool) if new_values is None else new_values[:, :, None] & (ids != EMPTY)
+    positions = ("bot", "t1", "t2")[: ids.shape[1]]
+    n_members = torch.from_numpy((ids != EMPTY).sum(2))
+    return Targets(
+        "planted", positions, torch.from_numpy(ids), torch.from_numpy(new), n_members, tuple(problems), tuple(splits)
+    )
+
+
+def with_ids(inputs: ControlInputs, where: np.ndarray, ids: np.ndarray | int) -> ControlInputs:
+    """The same problems, with other tokens asked in some of the slots that have a target."""
+    before = inputs.targets.ids[..., 0].numpy()
+    after = np.where(where & (before != EMPTY), ids, before)
+    return replace(inputs, targets=replace(inputs.targets, ids=torch.from_numpy(after)[..., None]))
+
+
+def in_split(inputs: ControlInputs, split: str) -> np.ndarray:
+    return (np.array(inputs.targets.splits) == split)[:, None]
 
 
 def problems_with(n: int, seed: int = 0, n_positions: int = 3) -> ControlInputs:
@@ -31,13 +56,11 @@ def problems_with(n: int, seed: int = 0, n_positions: int = 3) -> ControlInputs:
     targets = generator.integers(4, 20, (n, n_positions)) // generator.integers(1, 4, (n, n_positions))
     targets[:, 0] = [question[2] if question[2] in NUMBERS else 5 for question in questions]
     targets[:, 1] = 10 + lengths
+    splits = ["train", "train", "val", "test"] * (n // 4) + ["train"] * (n % 4)
+    mask = generator.random((n, n_positions)) < 0.9
+    new_values = generator.random((n, n_positions)) < 0.3
     return ControlInputs(
-        problems=[f"p{i}" for i in range(n)],
-        splits=["train", "train", "val", "test"] * (n // 4) + ["train"] * (n % 4),
-        positions=("bot", "t1", "t2")[:n_positions],
-        targets=targets,
-        mask=generator.random((n, n_positions)) < 0.9,
-        new_values=generator.random((n, n_positions)) < 0.3,
+        targets=asked(np.where(mask, targets, EMPTY), [f"p{i}" for i in range(n)], splits, new_values),
         chain_lengths=lengths,
         questions=questions,
         is_number=lambda token: token in NUMBERS,
@@ -99,16 +122,44 @@ def test_rank_and_nats_are_those_of_the_whole_distribution(inputs: ControlInputs
         assert ((n_likelier <= rank) & (rank < n_as_likely)).all()
 
 
+def test_log_probabilities_are_those_of_the_whole_distribution(inputs: ControlInputs):
+    candidates = [59, *range(5, 50, 3), 30]  # in no order, and some never seen
+    by_position = majority(inputs)
+    found = {
+        "majority": by_position,
+        "structure only": structure_only(inputs, by_position),
+        "copy from question": copy_from_question(inputs, by_position),
+    }
+    for reader, distributions in whole_distributions(inputs).items():
+        expected = np.log(np.array(distributions)[:, candidates])
+        np.testing.assert_allclose(found[reader].log_probabilities(candidates), expected, rtol=1e-9)
+        everything = np.exp(found[reader].log_probabilities(range(V)))
+        np.testing.assert_allclose(everything.sum(1), 1, rtol=1e-12)
+
+
+def test_several_tokens_of_a_slot_are_as_many_rows_of_one_distribution(inputs: ControlInputs):
+    one = inputs.targets.ids[..., 0].numpy()
+    several = np.stack([one, np.where((one != EMPTY) & (np.arange(3) > 0), one + 1, EMPTY)], axis=2)
+    more = replace(inputs, targets=asked(several, list(inputs.targets.problems), list(inputs.targets.splits)))
+    readings = read_controls(more).filter(reader="majority")
+    assert len(readings) == (several != EMPTY).sum()
+    assert not readings.select("problem", "position", "target").is_duplicated().any()
+    whole = written_out(majority(more).distribution(0))
+    first = readings.row(0, named=True)
+    assert first["nll"] == pytest.approx(-np.log(whole[first["target"]]), rel=1e-5)
+
+
 def test_every_control_names_one_token_first_and_ranks_each_seen_token_apart(inputs: ControlInputs):
     """A control that lost its ties would name nothing at all, and be beaten by any lens."""
     everything = np.arange(V)[:, None].repeat(3, axis=1)
+    before = inputs.targets
     more = replace(
         inputs,
-        problems=[*inputs.problems, *(f"more{i}" for i in range(V))],
-        splits=[*inputs.splits, *["test"] * V],
-        targets=np.concatenate([inputs.targets, everything]),
-        mask=np.concatenate([inputs.mask, np.ones((V, 3), bool)]),
-        new_values=np.concatenate([inputs.new_values, np.zeros((V, 3), bool)]),
+        targets=asked(
+            np.concatenate([before.ids[..., 0].numpy(), everything]),
+            [*before.problems, *(f"more{i}" for i in range(V))],
+            [*before.splits, *["test"] * V],
+        ),
         chain_lengths=np.append(inputs.chain_lengths, [4] * V),
         questions=[*inputs.questions, *[[1, 30, 25, 25, 49]] * V],
     )
@@ -122,20 +173,14 @@ def test_every_control_names_one_token_first_and_ranks_each_seen_token_apart(inp
 
 def test_readings_are_the_asked_slots_of_every_split_in_the_agreed_columns(inputs: ControlInputs):
     readings = read_controls(inputs)
-    assert readings.schema == {
-        "reader": pl.String,
-        "problem": pl.String,
-        "layer": pl.String,
-        "position": pl.String,
-        "target": pl.Int64,
-        "rank": pl.Int32,
-        "nll": pl.Float32,
-        "new_value": pl.Boolean,
-        "split": pl.String,
-    }
+    assert readings.columns == list(READINGS)
+    assert readings.schema["rank"] == pl.Int32 and readings.schema["nll"] == pl.Float32
+    assert readings.select("subject", "features", "targets").unique().rows() == [("", "Q", "real")]
+    targets = inputs.targets
     expected = {
-        (inputs.problems[i], inputs.positions[p], inputs.targets[i, p], bool(inputs.new_values[i, p]), inputs.splits[i])
-        for i, p in zip(*np.nonzero(inputs.mask), strict=True)
+        (targets.problems[i], targets.positions[p], int(targets.ids[i, p, 0]), bool(targets.new_value[i, p, 0]), split)
+        for i, split in enumerate(targets.splits)
+        for p in targets.has_target[i].nonzero()[:, 0].tolist()
     }
     for _, rows in readings.group_by("reader"):
         found = rows.select("problem", "position", "target", "new_value", "split").rows()
@@ -160,22 +205,21 @@ def test_the_majority_names_the_commonest_training_token_of_each_position(inputs
 
 
 def test_test_targets_change_no_prediction(inputs: ControlInputs):
-    is_test = np.array(inputs.splits) == "test"
-    other = replace(inputs, targets=np.where(is_test[:, None], 59, inputs.targets))
+    other = with_ids(inputs, in_split(inputs, "test"), 59)
     for name, distributions in whole_distributions(inputs).items():
         np.testing.assert_array_equal(distributions, whole_distributions(other)[name])
 
 
 def test_an_unseen_token_ties_with_all_unseen_tokens_and_loses():
     inputs = problems_with(400)
-    inputs = replace(inputs, targets=np.where((np.array(inputs.splits) == "test")[:, None], 59, inputs.targets))
+    inputs = with_ids(inputs, in_split(inputs, "test"), 59)
     lost = read_controls(inputs).filter(pl.col("target") == 59, pl.col("reader") != "copy from question")
     assert lost["rank"].unique().to_list() == [V - 1]
 
 
 def test_an_unseen_chain_length_is_read_as_the_position():
     inputs = problems_with(400)
-    lengths = np.where(np.array(inputs.splits) == "test", 99, inputs.chain_lengths)
+    lengths = np.where(in_split(inputs, "test")[:, 0], 99, inputs.chain_lengths)
     other = replace(inputs, chain_lengths=lengths)
     structure = structure_only(other, majority(other))
     rows = np.flatnonzero(inputs.rows_of("test"))
@@ -187,15 +231,20 @@ def test_an_unseen_chain_length_is_read_as_the_position():
 def test_what_nothing_depends_on_costs_nothing():
     """On noise the finer controls are smoothed back to the majority, so they do not look worse than it."""
     inputs = problems_with(4000)
-    noise = np.random.default_rng(1).integers(4, 20, inputs.targets.shape)
-    nats = read_controls(replace(inputs, targets=noise)).filter(split="test").group_by("reader").agg(pl.mean("nll"))
+    noise = np.random.default_rng(1).integers(4, 20, (4000, 3))
+    nats = (
+        read_controls(with_ids(inputs, np.array(True), noise))
+        .filter(split="test")
+        .group_by("reader")
+        .agg(pl.mean("nll"))
+    )
     by_reader = dict(nats.iter_rows())
     assert max(by_reader.values()) < np.log(16) * 1.02
 
 
 def test_questions_without_numbers_and_empty_positions_are_no_trouble(inputs: ControlInputs):
-    mask = inputs.mask & (np.arange(3) != 2)
-    readings = read_controls(replace(inputs, mask=mask, questions=[[1, 2]] * len(inputs.problems)))
+    without = with_ids(inputs, np.arange(3) == 2, EMPTY)
+    readings = read_controls(replace(without, questions=[[1, 2]] * len(inputs.questions)))
     assert "t2" not in readings["position"]
     copied, constant = (readings.filter(reader=name)["rank"].to_list() for name in ("copy from question", "majority"))
     assert copied == constant
@@ -204,7 +253,8 @@ def test_questions_without_numbers_and_empty_positions_are_no_trouble(inputs: Co
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_no_problems_to_fit_or_smooth_on_is_said(inputs: ControlInputs, split: str):
     with pytest.raises(BadInput, match=f"no target in split '{split}'"):
-        replace(inputs, splits=["test" if each == split else each for each in inputs.splits])
+        splits = tuple("test" if each == split else each for each in inputs.targets.splits)
+        replace(inputs, targets=replace(inputs.targets, splits=splits))
 
 
 def test_a_large_vocabulary_is_never_written_out():
@@ -214,7 +264,5 @@ def test_a_large_vocabulary_is_never_written_out():
 
 
 def test_validation_targets_that_training_never_showed_are_no_trouble(inputs: ControlInputs):
-    is_val = np.array(inputs.splits) == "val"
-    targets = np.where(is_val[:, None], inputs.n_tokens - 1, inputs.targets)
-    readings = read_controls(replace(inputs, targets=targets))
+    readings = read_controls(with_ids(inputs, in_split(inputs, "val"), inputs.n_tokens - 1))
     assert readings["nll"].is_finite().all()

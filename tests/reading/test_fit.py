@@ -11,15 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.reading.toy import WIDTH, ToyThinker, encode, problems
+from tests.reading.toy import SPELLING, WIDTH, ToyThinker, problems
 from workings.errors import BadInput, Failed
 from workings.models.anatomy import Unembedding
-from workings.reading.fit import fit_each, fit_tuned_lens
-from workings.reading.lens import FrozenHead, LogitLens, TunedLens
-from workings.reading.readings import read_all, top_tokens
+from workings.reading.fit import fit_each, fit_lens
+from workings.reading.head import FrozenHead
+from workings.reading.lens import LogitLens, PerPositionLens, TunedLens
+from workings.reading.readings import READINGS, read_all, top_tokens
 from workings.reading.recipe import FitConfig
 from workings.reading.store import StatesInMemory
-from workings.reading.targets import EMPTY, split_problems, step_result
+from workings.reading.targets import EMPTY, split_problems, targets_by_rule
 
 CONFIG = FitConfig(lr=3e-3, max_epochs=30, precision="fp32")
 
@@ -31,10 +32,10 @@ def thoughts(model: ToyThinker, n: int = 400) -> StatesInMemory:
     return StatesInMemory(states, model.positions(), [p.id for p in given], model.fingerprint)
 
 
-def results(n: int = 400):
+def results(rule: str = "step1", n: int = 400):
     given = problems(n)
     split_of = split_problems(given, (0.6, 0.2, 0.2))
-    return step_result(given, encode, 1, 4, splits=[split_of[p.id] for p in given])
+    return targets_by_rule(rule, given, SPELLING, ToyThinker().positions(), [split_of[p.id] for p in given])
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +70,13 @@ def test_under_shuffled_targets_nothing_is_found(planted):
 def test_a_model_that_holds_nothing_is_read_as_holding_nothing():
     model, targets = ToyThinker(planted=None), results()
     hidden = thoughts(model)
-    fit = fit_tuned_lens(TunedLens.of(model), hidden, targets, CONFIG)
+    fit = fit_lens(TunedLens.of(model), hidden, targets, CONFIG)
     assert all(share < 0.4 for share in top1(read_all(fit.lens, hidden, targets, targets.rows("test"))).values())
 
 
 def test_each_of_several_fits_is_the_fit_it_would_be_alone(planted):
     model, hidden, targets, fits = planted
-    alone = fit_tuned_lens(TunedLens.of(model), hidden, targets, CONFIG)
+    alone = fit_lens(TunedLens.of(model), hidden, targets, CONFIG)
     assert torch.equal(alone.lens.weight, fits["real"].lens.weight)
     assert alone.best_epoch == fits["real"].best_epoch
 
@@ -93,9 +94,86 @@ def test_the_lens_kept_is_that_of_the_best_validation_epoch(planted):
     assert start["nll"].mean() == pytest.approx(losses[0], abs=1e-4)
 
 
+def test_the_model_is_not_touched_by_a_fit_and_a_lens_does_not_copy_its_head(planted):
+    model, _, _, fits = planted
+    lens = fits["real"].lens
+    assert lens.unembedding is fits["shuffled"].lens.unembedding
+    assert not any(p.shape == model.unembedding.weight.shape for p in lens.parameters())
+    assert {name for name, _ in lens.named_parameters()} == {"weight", "bias"}
+
+
+def test_a_lens_by_position_finds_what_each_position_holds_in_a_direction_of_its_own():
+    """Two thoughts hold the token along different rotations: one translator cannot turn both back."""
+    model, targets = ToyThinker(planted=None), results()
+    hidden = thoughts(model)
+    states = {layer: h.clone() for layer, h in hidden.states.items()}
+    other = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(5)))[0]
+    for place, rotation in ((1, model.rotation), (2, other)):
+        states["block1"][:, place] += 3 * model.unembedding.weight[targets.ids[:, place, 0]] @ rotation
+    hidden = replace(hidden, states=states)
+    rows = targets.rows("test")
+    start = PerPositionLens.of(model, positions=hidden.positions)
+    by_position = fit_lens(start, hidden, targets, CONFIG)
+    shared = fit_lens(TunedLens.of(model), hidden, targets, CONFIG)
+    found, mixed = (top1(read_all(fit.lens, hidden, targets, rows)) for fit in (by_position, shared))
+    for position in ("t1", "t2"):
+        assert found["block1", position] > 0.6
+        assert found["block1", position] > mixed["block1", position]
+    assert by_position.validation < shared.validation
+    with pytest.raises(BadInput, match="no position 'bot'"):
+        fit_lens(PerPositionLens.of(model, positions=("t1", "t2", "t3")), hidden, targets, CONFIG)
+
+
+def test_one_position_alone_is_fitted_alike_by_both_kinds(planted):
+    model, hidden, targets, _ = planted
+    here = torch.arange(4) == 2
+    only = replace(targets, ids=targets.ids.where(here[:, None], EMPTY))
+    config = replace(CONFIG, max_epochs=3, weight_decay=0.0)
+    shared = fit_lens(TunedLens.of(model), hidden, only, config)
+    by_position = fit_lens(PerPositionLens.of(model, positions=hidden.positions), hidden, only, config)
+    assert by_position.validation == pytest.approx(shared.validation, abs=1e-5)
+    torch.testing.assert_close(by_position.lens.weight[:, 2], shared.lens.weight, rtol=1e-4, atol=1e-6)
+    assert not by_position.lens.weight[:, [0, 1, 3]].any()
+
+
+def test_a_translator_at_the_final_norm_reads_what_the_head_alone_does_not():
+    model, targets = ToyThinker(planted=("final_norm", "t2")), results()
+    hidden = thoughts(model)
+    rows = targets.rows("test")
+    fit = fit_lens(TunedLens.of(model, final_norm=True), hidden, targets, CONFIG)
+    assert fit.lens.translated == model.layers
+    found, untouched = (top1(read_all(lens, hidden, targets, rows)) for lens in (fit.lens, LogitLens.of(model)))
+    assert found["final_norm", "t2"] > 0.9 and untouched["final_norm", "t2"] < 0.4
+    # The loss that was minimised is the one that is read: the norm is not applied a second time.
+    readings = read_all(fit.lens, hidden, targets, targets.rows("val"))
+    assert readings["nll"].mean() == pytest.approx(fit.validation, abs=1e-4)
+    without = fit_lens(TunedLens.of(model), hidden, targets, CONFIG)
+    assert top1(read_all(without.lens, hidden, targets, rows))["final_norm", "t2"] == untouched["final_norm", "t2"]
+
+
+def test_every_asked_token_counts_once(planted):
+    """A slot that asks for several tokens costs the sum of their surprises, and the mean is over tokens."""
+    model, hidden, _, _ = planted
+    targets = results("uniform:every")
+    assert targets.ids.shape[2] > 1
+    fit = fit_lens(TunedLens.of(model), hidden, targets, replace(CONFIG, max_epochs=2))
+    readings = read_all(fit.lens, hidden, targets, targets.rows("val"), layers=fit.lens.translated)
+    assert readings["nll"].mean() == pytest.approx(fit.validation, abs=1e-4)
+    assert len(readings) == 3 * int(targets.mask[targets.rows("val")].sum())
+    assert not readings.select("problem", "layer", "position", "target").is_duplicated().any()
+    assert fit.epochs[2].train < fit.epochs[1].train
+
+
+def test_a_lens_with_nothing_to_fit_says_so(planted):
+    model, hidden, targets, _ = planted
+    for lens in (LogitLens.of(model), TunedLens.of(model, ["final_norm"])):
+        with pytest.raises(BadInput, match="nothing to fit"):
+            fit_lens(lens, hidden, targets, CONFIG)
+
+
 def test_bf16_products_reach_the_same_loss(planted):
     model, hidden, targets, fits = planted
-    fit = fit_tuned_lens(TunedLens.of(model), hidden, targets, replace(CONFIG, precision="bf16"))
+    fit = fit_lens(TunedLens.of(model), hidden, targets, replace(CONFIG, precision="bf16"))
     assert fit.validation == pytest.approx(fits["real"].validation, abs=0.02)
     assert fit.lens.weight.dtype == torch.float32
     assert fit.lens.fitted.recipe.precision == "bf16"
@@ -106,7 +184,7 @@ def test_the_test_split_is_never_seen(planted):
     poisoned = {layer: h.clone() for layer, h in hidden.states.items()}
     for h in poisoned.values():
         h[targets.rows("test")] = torch.nan
-    fit = fit_tuned_lens(TunedLens.of(model), replace(hidden, states=poisoned), targets, CONFIG)
+    fit = fit_lens(TunedLens.of(model), replace(hidden, states=poisoned), targets, CONFIG)
     assert torch.equal(fit.lens.weight, fits["real"].lens.weight)
 
 
@@ -116,34 +194,34 @@ def test_a_state_that_is_not_finite_is_named(planted):
     states = {layer: h.clone() for layer, h in hidden.states.items()}
     states["block2"][row, 1, 5] = torch.inf
     with pytest.raises(BadInput, match=rf"problem {hidden.ids[row]}, block2, t1"):
-        fit_tuned_lens(TunedLens.of(model), replace(hidden, states=states), targets, CONFIG)
+        fit_lens(TunedLens.of(model), replace(hidden, states=states), targets, CONFIG)
 
 
 def test_states_of_another_model_or_other_problems_are_refused(planted):
     model, hidden, targets, fits = planted
     other = replace(hidden, fingerprint="another")
     with pytest.raises(BadInput, match=r"is for the model toy-.* of another"):
-        fit_tuned_lens(TunedLens.of(model), other, targets, CONFIG)
+        fit_lens(TunedLens.of(model), other, targets, CONFIG)
     with pytest.raises(BadInput, match=r"is for the model toy-.* of another"):
         read_all(fits["real"].lens, other, targets, targets.rows("test"))
     moved = replace(targets, problems=targets.problems[::-1])
     with pytest.raises(BadInput, match="other problems"):
-        fit_tuned_lens(TunedLens.of(model), hidden, moved, CONFIG)
+        fit_lens(TunedLens.of(model), hidden, moved, CONFIG)
     with pytest.raises(BadInput, match="split 'val'"):
-        fit_tuned_lens(TunedLens.of(model), hidden, replace(targets, splits=("train",) * 400), CONFIG)
+        fit_lens(TunedLens.of(model), hidden, replace(targets, splits=("train",) * 400), CONFIG)
 
 
 def test_a_fit_that_diverges_says_so(planted):
     model, hidden, targets, _ = planted
     with pytest.raises(Failed, match="diverged in epoch"):
-        fit_tuned_lens(TunedLens.of(model), hidden, targets, replace(CONFIG, lr=1e38))
+        fit_lens(TunedLens.of(model), hidden, targets, replace(CONFIG, lr=1e38))
 
 
 def test_every_epoch_is_logged(planted):
     model, hidden, targets, _ = planted
     lines = []
     log = lambda epoch, **metrics: lines.append((epoch, *metrics))
-    fit_tuned_lens(TunedLens.of(model), hidden, targets, replace(CONFIG, max_epochs=2), log)
+    fit_lens(TunedLens.of(model), hidden, targets, replace(CONFIG, max_epochs=2), log)
     assert lines == [(epoch, "fit", "train", "validation", "lr", "seconds") for epoch in (0, 1, 2)]
 
 
@@ -162,11 +240,29 @@ def test_the_chunked_loss_is_the_plain_loss(n, vocabulary, rows, seed):
     head = FrozenHead(unembedding, "fp32")
     head.rows = rows
     ours, plain = states.clone().requires_grad_(), states.clone().requires_grad_()
-    loss = head(ours, asked)
+    loss = head(ours, asked[:, None])
     expected = nn.functional.cross_entropy(unembedding(plain, normed=False), asked, reduction="sum")
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
     (loss * 0.5).backward()
     (expected * 0.5).backward()
+    torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(1, 40), asked=st.integers(1, 4), rows=st.integers(1, 50), seed=st.integers(0, 99))
+def test_the_loss_of_several_tokens_is_the_sum_of_their_losses(n, asked, rows, seed):
+    unembedding, states, _ = random_head(n, 60, seed)
+    random = torch.Generator().manual_seed(seed)
+    targets = torch.randint(-1, 60, (n, asked), generator=random)  # −1 is EMPTY
+    head = FrozenHead(unembedding, "fp32")
+    head.rows = rows
+    ours, plain = states.clone().requires_grad_(), states.clone().requires_grad_()
+    surprise = -unembedding(plain, normed=False).log_softmax(-1)
+    expected = surprise.gather(1, targets.clamp(min=0))[targets != EMPTY].sum()
+    loss = head(ours, targets)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
+    loss.backward()
+    expected.backward()
     torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-4, atol=1e-5)
 
 
@@ -175,8 +271,8 @@ def test_the_loss_survives_a_target_that_is_all_but_impossible():
     unembedding.weight.mul_(100)
     expected = nn.functional.cross_entropy(unembedding(states, normed=False), asked, reduction="sum")
     assert expected > 1000
-    torch.testing.assert_close(FrozenHead(unembedding, "fp32")(states, asked), expected, rtol=1e-5, atol=1e-2)
-    torch.testing.assert_close(FrozenHead(unembedding, "bf16")(states, asked), expected, rtol=1e-2, atol=1)
+    torch.testing.assert_close(FrozenHead(unembedding, "fp32")(states, asked[:, None]), expected, rtol=1e-5, atol=1e-2)
+    torch.testing.assert_close(FrozenHead(unembedding, "bf16")(states, asked[:, None]), expected, rtol=1e-2, atol=1)
 
 
 def test_readings_are_those_of_the_full_softmax(planted):
@@ -186,14 +282,16 @@ def test_readings_are_those_of_the_full_softmax(planted):
     assert readings.height == 5 * 4 * len(model.layers)
     assert readings["reader"].unique().to_list() == ["tuned lens"]
     assert readings["split"].unique().to_list() == ["test"]
+    assert readings.columns == list(READINGS)
+    assert readings.select("subject", "features", "targets").unique().rows() == [("model", "T", "real")]
     row, place = int(rows[2]), 3
     scores = lens.read(hidden.hidden("block2")[row, place], "block2")
-    asked = int(targets.ids[row, place])
+    asked = int(targets.ids[row, place, 0])
     one = readings.filter(problem=hidden.ids[row], layer="block2", position="t3").row(0, named=True)
     assert one["target"] == asked
     assert one["nll"] == pytest.approx(float(-scores.detach().log_softmax(-1)[asked]), abs=1e-5)
     assert one["rank"] == int((scores > scores[asked]).sum())
-    assert one["new_value"] == bool(targets.new_value[row, place])
+    assert one["new_value"] == bool(targets.new_value[row, place, 0])
 
 
 def test_ties_count_against_the_reader(planted):
@@ -222,5 +320,5 @@ def test_top_tokens_carry_probabilities_of_the_full_softmax(planted):
     probability = fits["real"].lens.read(state, "block1").softmax(-1)
     assert tokens == tuple(probability.topk(5).indices.tolist())
     assert shown == pytest.approx(probability.topk(5).values.tolist(), rel=1e-5)
-    assert tokens[0] == int(targets.ids[row, 2])
+    assert tokens[0] == int(targets.ids[row, 2, 0])
     assert sum(shown) < 1

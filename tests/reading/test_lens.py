@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from tests.reading.toy import WIDTH, ToyThinker
 from workings.errors import BadInput
 from workings.models.anatomy import Unembedding, layer_names
-from workings.reading.lens import Fitted, LogitLens, TunedLens
+from workings.reading.lens import KINDS, Fitted, Lens, LogitLens, PerPositionLens, TunedLens
 from workings.reading.recipe import FitConfig
 
 
@@ -19,23 +20,68 @@ def states(*shape, seed=0):
     return torch.randn(*shape, WIDTH, generator=torch.Generator().manual_seed(seed))
 
 
-def trained(model: ToyThinker) -> TunedLens:
-    lens = TunedLens.of(model)
+def trained(model: ToyThinker, kind: type[Lens] = TunedLens, final_norm: bool = False) -> Lens:
+    lens = kind.of(model, positions=model.positions(), final_norm=final_norm)
     with torch.no_grad():
-        lens.weight.copy_(torch.randn(lens.weight.shape) / WIDTH)
-        lens.bias.copy_(torch.randn(lens.bias.shape))
+        for parameter in lens.parameters():
+            parameter.copy_(torch.randn(parameter.shape) / WIDTH**0.5)
     return lens
 
 
+@pytest.mark.parametrize("final_norm", [False, True])
+@pytest.mark.parametrize("kind", KINDS.values())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_zero_translators_are_the_logit_lens_bit_for_bit(dtype):
+def test_a_new_lens_of_any_kind_is_the_logit_lens_bit_for_bit(dtype, kind, final_norm):
     model = ToyThinker()
     model.unembedding = model.unembedding.to(dtype)
     h = states(5, 4).to(dtype)
+    new = kind.of(model, positions=model.positions(), final_norm=final_norm)
     for layer in model.layers:
-        tuned, logit = TunedLens.of(model).read(h, layer), LogitLens.of(model).read(h, layer)
-        assert torch.equal(tuned, logit)
-        assert tuned.shape == (5, 4, len(model.unembedding.weight))
+        found, logit = new.read(h, layer, "t2"), LogitLens.of(model).read(h, layer)
+        assert torch.equal(found, logit)
+        assert found.shape == (5, 4, len(model.unembedding.weight))
+
+
+@pytest.mark.parametrize("final_norm", [False, True])
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_one_layer_is_read_as_it_is_among_all(kind, final_norm):
+    model = ToyThinker()
+    lens = trained(model, kind, final_norm)
+    h, position = states(len(lens.translated), 9), torch.arange(9) % 4
+    together = lens.translate(h, position)
+    for at, layer in enumerate(lens.translated):
+        torch.testing.assert_close(lens.translate(h[at : at + 1], position, slice(at, at + 1))[0], together[at])
+        for place, name in enumerate(model.positions()):
+            logits = model.unembedding(together[at, position == place], normed=layer == "final_norm")
+            torch.testing.assert_close(lens.read(h[at, position == place], layer, name), logits)
+
+
+def test_each_position_has_a_translator_of_its_own():
+    model = ToyThinker()
+    lens, h = trained(model, PerPositionLens), states(7)
+    i, p = model.layers.index("block2"), model.positions().index("t1")
+    moved = h + h @ lens.weight[i, p].T + lens.bias[i, p]
+    torch.testing.assert_close(lens.read(h, "block2", "t1"), model.unembedding(moved, normed=False))
+    with pytest.raises(BadInput, match="has no position 'question'"):
+        lens.read(h, "block2", "question")
+    with pytest.raises(BadInput, match="needs the names of the positions"):
+        PerPositionLens.of(model)
+
+
+def test_a_translator_at_the_final_norm_norms_nothing():
+    model = ToyThinker()
+    lens, normed = trained(model, final_norm=True), model.unembedding.norm(states(7))
+    moved = normed + normed @ lens.weight[-1].T + lens.bias[-1]
+    torch.testing.assert_close(lens.read(normed, "final_norm"), moved @ model.unembedding.weight.T)
+
+
+def test_the_models_head_is_no_part_of_a_lens():
+    for kind in KINDS.values():
+        lens = trained(ToyThinker(), kind)
+        again = copy.deepcopy(lens)
+        assert again.unembedding is lens.unembedding
+        assert set(lens.state_dict()) == {name for name, _ in lens.named_parameters()}
+        assert all(a is not b and torch.equal(a, b) for a, b in zip(lens.parameters(), again.parameters(), strict=True))
 
 
 def test_at_the_final_norm_every_lens_gives_the_models_own_logits():
@@ -62,16 +108,21 @@ def test_the_parameters_are_counted():
     assert lens.n_parameters == 67_141_632
 
 
-def test_a_lens_is_saved_and_read_back_without_the_models_head(tmp_path):
+@pytest.mark.parametrize("final_norm", [False, True])
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_a_lens_of_any_kind_is_saved_and_read_back_without_the_models_head(tmp_path, kind, final_norm):
     model = ToyThinker()
-    lens = trained(model)
+    lens = trained(model, kind, final_norm)
     lens.fitted = Fitted(FitConfig(lr=0.002), "uniform split", "ab", "cd", best_epoch=3, validation=1.25, n_epochs=8)
     lens.save(tmp_path / "lens")
-    again = TunedLens.load(tmp_path / "lens", model)
+    again = Lens.load(tmp_path / "lens", model)
+    assert type(again) is kind and again.positions == lens.positions and again.final_norm == final_norm
     assert again.fitted == lens.fitted
     assert (tmp_path / "lens" / "lens.safetensors").stat().st_size < 4 * lens.n_parameters + 1000
     for layer in model.layers:
-        assert torch.equal(again.read(states(3), layer), lens.read(states(3), layer))
+        assert torch.equal(again.read(states(3), layer, "t1"), lens.read(states(3), layer, "t1"))
+    with pytest.raises(BadInput, match=f"holds a {kind.name}, not a"):
+        next(other for other in KINDS.values() if other is not kind).load(tmp_path / "lens", model)
 
 
 def test_another_model_is_refused_by_name(tmp_path):

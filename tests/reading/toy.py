@@ -20,6 +20,7 @@ from workings.arithmetic.chain import Step, read_chain, write_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.models.anatomy import Unembedding, layer_names, position_names
+from workings.reading.targets import Spelling
 
 MARKS = ["<<", ">>", "+", "-", "*", "/", "="]
 NUMBERS = 64
@@ -29,6 +30,7 @@ WIDTH = 32
 @dataclass(frozen=True)
 class ToyThoughts:
     hidden: Tensor
+    question: Tensor
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ def decode(ids: Sequence[int]) -> str:
     return " ".join(str(i) if i < NUMBERS else MARKS[i - NUMBERS] for i in ids)
 
 
+SPELLING = Spelling(encode, decode, lambda problem: encode(write_chain(problem.steps)))
+
+
 class ToyThinker:
     """`planted` names the layer and position that hold step 1's result; None plants nothing (the untrained control)."""
 
@@ -74,7 +79,7 @@ class ToyThinker:
         return position_names(self.n_thoughts if n_thoughts is None else n_thoughts)
 
     def chain_ids(self, problem: Problem) -> list[int]:
-        return encode(write_chain(problem.steps))
+        return list(SPELLING.chain_ids(problem))
 
     @torch.no_grad()
     def think_and_answer(
@@ -89,7 +94,8 @@ class ToyThinker:
                 raise RuntimeError("the toy broke")
         said = [re.findall(r"\d+", question)[-1] if max_new_tokens else "" for question in questions]
         answers = [ToyAnswer(text, encode(text), answer_in(text)) for text in said]
-        return ToyThoughts(torch.stack([self._hidden(question, n_thoughts) for question in questions])), answers
+        hidden = torch.stack([self._hidden(question, n_thoughts) for question in questions])
+        return ToyThoughts(hidden, hidden[:, 0].flip(-1)), answers  # the mean over a question is noise, too
 
     def _hidden(self, question: str, n_thoughts: int | None) -> Tensor:
         """[1+K, L+1, d]: a function of the question alone."""

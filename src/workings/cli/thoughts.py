@@ -193,7 +193,8 @@ class WithThoughts(WithModel):
 
     thoughts: str = option(help="store of thoughts, from workings thoughts collect")
     target: str = option(
-        "step1", "probe target: step1, step2, … for the result of that step; uniform for the tokens of the chain"
+        "step1",
+        "probe target: step1, step2, … for the result of that step; answer; uniform for the tokens of the chain",
     )
     seed: int = option(0, "random seed for the order of the problems and for an untrained model")
 
@@ -206,42 +207,62 @@ class WithThoughts(WithModel):
 
 @dataclass(frozen=True, kw_only=True)
 class LensFit(WithThoughts):
-    """Fit a tuned lens on a store's training problems.
+    """Fit a lens on a store's training problems.
 
     The best epoch is selected on the validation problems. Prints the path of the lens.
     """
 
     out: str = option(help="folder of the lens to write")
+    kind: Literal["tuned", "per-position"] = option(
+        "tuned", "kind of lens: one translator a layer, or a layer and position"
+    )
+    final_norm: bool = option(
+        False, "translate the state at final_norm too, which is otherwise read as the model reads it"
+    )
     set: tuple[str, ...] = option((), "fields of the fitting recipe as field=value: lr=1e-3 max_epochs=50")
 
     def __call__(self) -> None:
         model, store, targets = self.open_all()
         recipe = override(changed(reading.FitConfig(), {"seed": self.seed}), self.set)
         log = lambda epoch, **losses: say(f"epoch {epoch}: validation {losses['validation']:.4f} nats")
-        fit = reading.fit_tuned_lens(reading.TunedLens.of(model), store, targets, recipe, log)
+        kind = {"tuned": reading.TunedLens, "per-position": reading.PerPositionLens}[self.kind]
+        asked = [name for name, is_asked in zip(store.positions, targets.has_target.any(0), strict=True) if is_asked]
+        start = kind.of(model, positions=asked, final_norm=self.final_norm)
+        fit = reading.fit_lens(start, store, targets, recipe, log)
         print(fit.lens.save(self.out))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LensScore(WithThoughts, Printing):
-    """Judge a lens on a store's test problems, beside controls.
+    """Score a lens on a store's test problems, beside controls.
 
-    The controls are those that need no other model; the experiment read-thoughts has all of them.
+    The lens is taken at the layer where it names most on validation, every control is compared with it. The controls are those
+    that need no other model; the experiment read-thoughts has all of them, and `workings judge` says what the thoughts hold.
     """
 
     lens: str = option(help="folder of the lens, from workings lens fit")
 
     def __call__(self) -> None:
         model, store, targets = self.open_all()
-        lens = reading.TunedLens.load(self.lens, model)
-        readings = judging.readings_beside_controls(model, store, targets, {"tuned lens": (lens, store)})
-        verdict = judging.verdict(readings)
-        rows = judging.score(judging.at_one_layer(readings)).to_dicts()
+        lens = reading.Lens.load(self.lens, model)
+        if lens.fitted is not None and lens.fitted.rule != targets.rule:
+            raise BadInput(
+                f"the lens in {self.lens} was fitted to the {lens.fitted.rule}, and --target {self.target} asks for the "
+                f"{targets.rule}: fit one for it"
+            )
+        readings = judging.readings_beside_controls(model, store, targets, lens)
+        predictor = reading.Predictor(lens.name)
+        layer = judging.choose_layer(readings, predictor)
+        at_layer = judging.at_one_layer(readings, predictor, layer)
+        scores, skills = judging.score(at_layer), judging.skill(at_layer, predictor)
         if self.json:
-            about = {"kind": verdict.kind, "sentence": verdict.sentence, "scores": rows}
-            print(json.dumps(about, ensure_ascii=False))
+            found = {"layer": layer, "scores": scores.to_dicts(), "skill": skills.to_dicts()}
+            print(json.dumps(found, ensure_ascii=False))
             return
-        for row in rows:
-            interval = f"[{row['top1_low']:.1%}, {row['top1_high']:.1%}]"
-            print(f"{row['reader']:20} top-1 {row['top1']:6.1%} {interval}  {row['ce']:.3f} nats")
-        print(f"{verdict.kind}: {verdict.sentence}")
+        leads = skills.filter(measure="top1").rows_by_key("reader", named=True, unique=True)
+        print(f"{lens.name} at {layer}, on {scores['n_problems'].max():,} test problems: {targets.rule}")
+        for row in scores.to_dicts():
+            line = f"{row['reader']:24} top-1 {row['top1']:6.1%} [{row['top1_low']:.1%}, {row['top1_high']:.1%}]"
+            if over := leads.get(row["reader"]):
+                line += f"  lens {100 * over['skill']:+.1f} points [{100 * over['low']:.1f}, {100 * over['high']:.1f}]"
+            print(f"{line}  {row['ce']:.3f} nats")

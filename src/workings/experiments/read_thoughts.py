@@ -29,8 +29,9 @@ from workings.errors import BadInput, Failed
 from workings.run import Run, RunRecord, resolved
 from workings.text.datasets import load_problems
 
-# The models that think: the one that is read, and those it is compared with (the names of their readers).
-MODEL, UNTRAINED, CONTROL = "model", "untrained model", "control model"
+# The models that think: the one that is read, and those it is compared with (their names as the subject of readings).
+MODEL, UNTRAINED, CONTROL = "model", "untrained", "control"
+SHUFFLED = "shuffled targets"  # the lens on the model, fitted to the targets of other problems
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,15 @@ def run_arm(config: Config, run: Run) -> None:
     targets = _targets(model, store, config)
     lenses = _fitted(thinkers, stores, targets, config, run)
     for rule, of_rule in targets.items():
-        readers = {name: (by_rule[rule], stores.get(name, store)) for name, by_rule in lenses.items()}
-        run.outcomes(f"readings_{rule}", judging.readings_beside_controls(model, store, of_rule, readers))
-        lenses["tuned lens"][rule].save(run.folder("lens") / rule)
+        others = {name: (lenses[name][rule], stores[name]) for name in stores if name != MODEL}
+        shuffled = lenses[SHUFFLED][rule]
+        readings = judging.readings_beside_controls(
+            model, store, of_rule, lenses[MODEL][rule], shuffled=shuffled, others=others
+        )
+        run.outcomes(f"readings_{rule}", readings)
+        lenses[MODEL][rule].save(run.folder("lens") / rule)
     headline = next(iter(targets))
-    grids = reading.sample_grids(model, store, lenses["tuned lens"][headline], targets[headline], config.n_samples)
+    grids = reading.sample_grids(model, store, lenses[MODEL][headline], targets[headline], config.n_samples)
     run.results("samples", SampleReadings(headline, grids))
     run.results("model", _summary(model, store, targets))
     _ablate(model, store, config, run)
@@ -214,7 +219,7 @@ def _collected(
         stores[name] = reading.collect(
             thinker,
             problems,
-            run.folder("thoughts") / name.replace(" ", "-"),
+            run.folder("thoughts") / name,
             dtype=config.store_dtype,
             batch_size=config.batch_size,
             splits=splits,
@@ -224,7 +229,9 @@ def _collected(
         if name == MODEL:
             problems = stores[name].as_problems()
         elif stores[name].ids != stores[MODEL].ids:
-            raise Failed(f"the {name} failed on {len(stores[name].failures)} problems that the model could think about")
+            raise Failed(
+                f"the {name} model failed on {len(stores[name].failures)} problems that the model could think about"
+            )
     return stores
 
 
@@ -245,20 +252,20 @@ def _fitted(
     targets: Mapping[str, reading.Targets],
     config: Config,
     run: Run,
-) -> dict[str, dict[str, reading.TunedLens]]:
-    """Lenses by reader and rule: the tuned lens, the same on shuffled targets, and the same for each compared model."""
+) -> dict[str, dict[str, reading.Lens]]:
+    """Lenses by subject and rule: the model's, the same on shuffled targets, and the same for each compared model."""
     fit = replace(config.fit, seed=config.seed)
     shuffled = {f"{rule}, shuffled": one.shuffled(config.seed) for rule, one in targets.items()}
-    lenses: dict[str, dict[str, reading.TunedLens]] = {}
+    lenses: dict[str, dict[str, reading.Lens]] = {}
     for name, thinker in thinkers.items():
         if unknown := [layer for layer in config.layers if layer not in thinker.layers]:
             raise BadInput(f"no layer {', '.join(unknown)} in this model; it has {', '.join(thinker.layers)}")
         lens = reading.TunedLens.of(thinker, config.layers)
         log = lambda epoch, fit, name=name, **metrics: run.log(epoch, reader=name, fit=fit, **metrics)
         fits = reading.fit_each(lens, stores[name], {**targets, **(shuffled if name == MODEL else {})}, fit, log)
-        lenses["tuned lens" if name == MODEL else name] = {rule: fits[rule].lens for rule in targets}
+        lenses[name] = {rule: fits[rule].lens for rule in targets}
         if name == MODEL:
-            lenses["shuffled targets"] = {rule: fits[f"{rule}, shuffled"].lens for rule in targets}
+            lenses[SHUFFLED] = {rule: fits[f"{rule}, shuffled"].lens for rule in targets}
     return lenses
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -19,9 +20,9 @@ from workings.experiments.read_thoughts import (
 from workings.files import write_with
 from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
 from workings.judging.former_verdict import Skill, Verdict, verdict
-from workings.judging.scores import LENSES, at_one_layer, new_values, score, skill
+from workings.judging.scores import TUNED_LENS, at_one_layer, new_values, score, skill
 from workings.judging.statistics import wilson
-from workings.reading import SampleGrid
+from workings.reading import Predictor, SampleGrid
 from workings.report import (
     Axis,
     Column,
@@ -46,7 +47,15 @@ from workings.report import (
 )
 from workings.run import RunRecord
 
-TUNED = "tuned lens"
+TUNED, LOGIT = map(str, (TUNED_LENS, Predictor("logit lens")))
+# The `reader` of runs before 2026-11-26, which had no column for subject, features or targets.
+FORMER_READERS = {
+    "tuned lens": TUNED_LENS,
+    "logit lens": Predictor("logit lens"),
+    "shuffled targets": TUNED_LENS._replace(targets="shuffled"),
+    "untrained model": TUNED_LENS._replace(subject="untrained"),
+    "control model": TUNED_LENS._replace(subject="control"),
+} | {name: Predictor(name, "", "Q") for name in ("majority", "structure only", "copy from question")}
 SCORES = ("top1", "top5", "top10", "ce")
 SCORE_COLUMNS = (
     Column("top-1", "share"),
@@ -61,7 +70,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     """Judge the reading of one run (the last of several): report.html, report.md and figures, in `out`."""
     record = records[-1]
     config, model = record.config(Config), record.result("model", ModelSummary)
-    readings = {rule: record.outcomes(f"readings_{rule}") for rule in model.targets}
+    readings = {rule: _readings(record, rule) for rule in model.targets}
     verdicts = {rule: verdict(frame) for rule, frame in readings.items()}
     headline, found = next(iter(verdicts.items()))
     n = f"n = {found.score['n_problems']:,} test problems, {found.layer}"
@@ -97,11 +106,23 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     return page
 
 
+def _readings(record: RunRecord, rule: str) -> pl.DataFrame:
+    found = record.outcomes(f"readings_{rule}")
+    if "subject" in found.columns:
+        return found
+    was = {old: predictor._asdict() for old, predictor in FORMER_READERS.items()}
+    split = [
+        pl.col("reader").replace_strict({old: new[name] for old, new in was.items()}).alias(name)
+        for name in Predictor._fields
+    ]
+    return found.with_columns(split)
+
+
 def every_score(readings: pl.DataFrame) -> pl.DataFrame:
-    """`score` of every reader overall, by layer, by position, and by layer and position; null where a row pools them."""
+    """`score` of every predictor overall, by layer, by position, and by layer and position; null where a row pools them."""
     groups = ((), ("layer",), ("position",), ("layer", "position"))
     return pl.concat([score(readings, by) for by in groups], how="diagonal").select(
-        "reader", "layer", "position", pl.exclude("reader", "layer", "position")
+        *Predictor._fields, "layer", "position", pl.exclude(*Predictor._fields, "layer", "position")
     )
 
 
@@ -146,8 +167,8 @@ def _about_rule(rule: str, readings: pl.DataFrame, found: Verdict, model: ModelS
 
 
 def _controls(name: str, readings: pl.DataFrame, found: Verdict) -> Table:
-    order = {TUNED: 0, "logit lens": 1}
-    rows = _rows(score(at_one_layer(readings, TUNED, found.layer)), lambda reader: order.get(reader, 2))
+    order = {TUNED: 0, LOGIT: 1}
+    rows = _rows(score(at_one_layer(readings, layer=found.layer)), lambda reader: order.get(reader, 2))
     caption = (
         f"Test problems; the tuned lens at {found.layer}, every other reader with layers at the layer where it does best, all "
         "chosen on validation. Brackets are 95 % intervals, clustered by problem."
@@ -164,7 +185,7 @@ def _controls(name: str, readings: pl.DataFrame, found: Verdict) -> Table:
 
 
 def _new_values(readings: pl.DataFrame, layer: str, name: str) -> Table:
-    scores = new_values(at_one_layer(readings, TUNED, layer))
+    scores = new_values(at_one_layer(readings, layer=layer))
     rows = _rows(scores, lambda reader: reader != TUNED, ("top1", "top5"))
     caption = "Only targets that are numbers found neither in the question nor in the answer: they cannot be copied."
     return Table(f"{name}: hits on new values", SCORE_COLUMNS[:2], rows, caption)
@@ -172,37 +193,51 @@ def _new_values(readings: pl.DataFrame, layer: str, name: str) -> Table:
 
 def _overall(readings: pl.DataFrame, name: str) -> Table:
     """Every layer and position pooled, as seed 001 printed its headline."""
-    rows = _rows(score(readings), lambda reader: reader not in LENSES)
+    rows = _rows(score(readings), lambda reader: reader not in (TUNED, LOGIT))
     caption = "All layers and positions of the test problems; n counts problems, not states."
     return Table(f"{name}: all layers and positions together", SCORE_COLUMNS, rows, caption, highlight=TUNED)
 
 
 def _rows(scores: pl.DataFrame, place: Callable[[str], int], keys: Sequence[str] = SCORES) -> list[Row]:
     """A row for each reader: those with a lower `place` first, then those that name more targets."""
-    order = sorted(scores.iter_rows(named=True), key=lambda row: (place(row["reader"]), -row["top1"]))
-    return [Row(row["reader"], [_estimate(row, key) for key in keys], row["n_problems"]) for row in order]
+    named = [(_named(row), row) for row in scores.iter_rows(named=True)]
+    order = sorted(named, key=lambda one: (place(one[0]), -one[1]["top1"]))
+    return [Row(name, [_estimate(row, key) for key in keys], row["n_problems"]) for name, row in order]
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    return str(Predictor(*(row[name] for name in Predictor._fields)))
+
+
+def _least_certain(readings: pl.DataFrame, by: Sequence[str]) -> dict[tuple[Any, str], dict[str, Any]]:
+    """{(cell, measure): the skill over the control that is beaten least clearly there}: all are beaten where it is."""
+    rows = skill(readings, by=by).sort("low", maintain_order=True).unique([*by, "measure"], keep="first")
+    return {
+        (row[by[0]] if len(by) == 1 else tuple(row[name] for name in by), row["measure"]): row
+        for row in rows.iter_rows(named=True)
+    }
 
 
 def _by(readings: pl.DataFrame, column: str, name: str, order: Sequence[str]) -> Table:
     """The lens's scores and its skill in points and bits by layer or by position, with simultaneous intervals of the skill."""
-    scores = {row[column]: row for row in score(readings.filter(reader=TUNED), (column,)).iter_rows(named=True)}
-    skills = skill(readings, by=(column,))
+    of_lens = score(readings.filter(**TUNED_LENS._asdict()), (column,))
+    scores, skills = {row[column]: row for row in of_lens.iter_rows(named=True)}, _least_certain(readings, (column,))
     rows = []
     for value in (value for value in order if value in scores):
-        of = {row["measure"]: row for row in skills.filter(pl.col(column) == value).iter_rows(named=True)}
-        points, bits = (Estimate(row["skill"], row["low"], row["high"]) for row in (of["top1"], of["bits"]))
-        cells = [*(_estimate(scores[value], key) for key in SCORES), of["top1"]["control_value"], points, bits]
-        rows.append(Row(value, cells, of["top1"]["n_problems"], note=of["top1"]["control"]))
+        top1, bits = skills[value, "top1"], skills[value, "bits"]
+        leads = [Estimate(row["skill"], row["low"], row["high"]) for row in (top1, bits)]
+        cells = [*(_estimate(scores[value], key) for key in SCORES), top1["control_value"], *leads]
+        rows.append(Row(value, cells, top1["n_problems"], note=_named(top1)))
     columns = [
         *SCORE_COLUMNS[:-1],
         Column("CE", "nats"),
-        Column("best control", "share"),
+        Column("that control", "share"),
         Column("skill", "points", signed=True),
         Column("skill by CE", "bits", signed=True),
     ]
     caption = (
-        "Skill is the lens minus the control (named in the row) that is best on validation in the same cell; the intervals of "
-        "the skill hold for all rows at once (95 %)."
+        "Skill is the lens minus a control: the one (named in the row) that it beats least clearly, so that all are beaten where "
+        "this one is. The intervals hold for all rows at once (95 %)."
     )
     return Table(f"{name}: by {column}", columns, rows, caption, rows_are=column)
 
@@ -211,8 +246,8 @@ def _heat_map(readings: pl.DataFrame, name: str, model: ModelSummary) -> HeatMap
     layers = _in_order(model.layers, readings["layer"])
     positions = _in_order(model.positions, readings["position"])
     by_cell = ("layer", "position")
-    lens = score(readings.filter(reader=TUNED), by_cell).rows_by_key(by_cell, named=True, unique=True)
-    skills = skill(readings, by=by_cell).filter(measure="top1").rows_by_key(by_cell, named=True, unique=True)
+    lens = score(readings.filter(**TUNED_LENS._asdict()), by_cell).rows_by_key(by_cell, named=True, unique=True)
+    skills = {cell: row for (cell, measure), row in _least_certain(readings, by_cell).items() if measure == "top1"}
     majority = score(readings.filter(reader="majority"), ("position",)).rows_by_key("position", named=True, unique=True)
     cells = [[(layer, position) for position in positions] for layer in layers]
     grid = lambda key: [[lens[cell][key] if cell in lens else None for cell in row] for row in cells]
@@ -226,7 +261,7 @@ def _heat_map(readings: pl.DataFrame, name: str, model: ModelSummary) -> HeatMap
         lows=grid("top1_low"),
         highs=grid("top1_high"),
         differs=[[cell in skills and skills[cell]["low"] > 0 for cell in row] for row in cells],
-        control="the best control of the cell (simultaneous 95 % intervals)",
+        control="every control (simultaneous 95 % intervals)",
         controls=[ControlRow("majority", of_majority("top1"), of_majority("top1_low"), of_majority("top1_high"))],
         limits=(0.0, 1.0),
     )
@@ -242,7 +277,7 @@ def _fit_curves(metrics: pl.DataFrame, rules: Sequence[str]) -> list[Section]:
         for reader in metrics["reader"].drop_nulls().unique(maintain_order=True):
             for fit in (rule, f"{rule}, shuffled"):
                 rows = metrics.filter(reader=reader, fit=fit)
-                name = "shuffled targets" if fit != rule else TUNED if reader == MODEL else reader
+                name = "shuffled targets" if fit != rule else TUNED if reader == MODEL else f"{reader} model"
                 if len(rows):
                     steps, losses = rows["step"].to_list(), rows["validation"].to_list()
                     series.append(Series(name, steps, losses, control=name != TUNED))

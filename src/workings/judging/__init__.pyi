@@ -10,6 +10,7 @@ from .paired import PairedDifference as PairedDifference
 from .paired import paired_difference as paired_difference
 from .paired import with_holm as with_holm
 from .scores import at_one_layer as at_one_layer
+from .scores import choose_layer as choose_layer
 from .scores import score as score
 from .scores import skill as skill
 from .statistics import Measure as Measure

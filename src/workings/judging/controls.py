@@ -2,9 +2,9 @@
 
 Three controls, fitted on the training problems' targets and smoothed on the validation problems: the majority token of each
 position, the position and the length of the chain, and the numbers of the question. Each gives a whole distribution over the
-vocabulary, so that its rank and its nats stand beside a lens's. Only the tokens seen in training have a probability of their
-own; all others share a floor, so nothing of size [problems, positions, vocabulary] is ever held.
-Shapes: n problems, P positions, rows = slots with a target.
+vocabulary, so that its rank and its nats stand beside a lens's, and its `log_probabilities` of any candidates. Only the tokens seen
+in training have a probability of their own; all others share a floor, so nothing of size [problems, positions, vocabulary] is held.
+Shapes: n problems, P positions, rows = asked tokens (one a slot, by most target rules).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scipy import sparse
 from workings.errors import BadInput
 from workings.models.thinking import ThoughtModel
 from workings.reading.lens import Lens, LogitLens
-from workings.reading.readings import read_all
+from workings.reading.readings import READINGS, Predictor, read_all
 from workings.reading.store import ThoughtStore
 from workings.reading.targets import Targets
 
@@ -40,23 +40,34 @@ STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 def readings_beside_controls(
-    model: ThoughtModel, store: ThoughtStore, targets: Targets, lenses: Mapping[str, tuple[Lens, ThoughtStore]]
+    model: ThoughtModel,
+    store: ThoughtStore,
+    targets: Targets,
+    lens: Lens,
+    *,
+    shuffled: Lens | None = None,
+    others: Mapping[str, tuple[Lens, ThoughtStore]] | None = None,
 ) -> pl.DataFrame:
-    """Read with lenses and with every control that needs no other model, on validation and test.
+    """Read with a lens and with everything that stands beside it, on validation and test.
 
     Args:
         model: The model that thought.
-        store: Its thoughts, which the logit lens reads.
+        store: Its thoughts, which the lens and the logit lens read.
         targets: Probe targets of the same problems.
-        lenses: {reader: (lens, the thoughts it reads)}; those of compared models have stores of their own.
+        lens: The lens that is judged.
+        shuffled: The same kind of lens, fitted to the targets of other problems.
+        others: {"control" or "untrained": (a lens for that model, its thoughts of the same problems)}.
 
     Returns:
         READINGS rows (see `reading.read_all`) of the lenses, the logit lens and the data controls.
     """
     rows = torch.cat([targets.rows("val"), targets.rows("test")])
-    frames = [read_all(lens, states, targets, rows, reader=name) for name, (lens, states) in lenses.items()]
-    first = next(lens for lens, _ in lenses.values())
-    frames.append(read_all(LogitLens(first.unembedding, first.layers, first.fingerprint), store, targets, rows))
+    frames = [read_all(lens, store, targets, rows)]
+    frames.append(read_all(LogitLens(lens.unembedding, lens.layers, lens.fingerprint), store, targets, rows))
+    if shuffled is not None:
+        frames.append(read_all(shuffled, store, targets, rows, fitted_to="shuffled"))
+    for subject, (of_subject, states) in (others or {}).items():
+        frames.append(read_all(of_subject, states, targets, rows, subject=subject))
     controls = read_controls(ControlInputs.of(model, store, targets))
     return pl.concat([*frames, controls.filter(pl.col("split") != "train")])
 
@@ -97,7 +108,7 @@ def copy_from_question(inputs: ControlInputs, by_position: Backoff) -> Copying:
     sources = named[inputs.problem]
     _, by_majority = by_position.rank_and_p()
     names_it, exists = sources == inputs.target[:, None], sources >= 0
-    weights = np.zeros((len(inputs.positions), sources.shape[1]))
+    weights = np.zeros((len(inputs.targets.positions), sources.shape[1]))
     for position in np.unique(inputs.position[inputs.rows_of("train")]):
         rows = inputs.rows_of("train") & (inputs.position == position)
         weights[position] = _mixture(names_it[rows], exists[rows], by_majority[rows])
@@ -111,26 +122,17 @@ def copy_from_question(inputs: ControlInputs, by_position: Backoff) -> Copying:
 
 @dataclass(frozen=True)
 class ControlInputs:
-    """The data that the controls see: probe targets, chain lengths and questions, and no hidden state.
+    """What the controls see: the probe targets, chain lengths and questions, and no hidden state.
 
     Attributes:
-        problems, splits: Ids, and "train", "val" or "test" [n].
-        positions: Names [P].
-        targets: Token ids [n, P]; where the mask is false they are never looked at.
-        mask: True where there is a target [n, P].
-        new_values: True where the target is a number that stands neither in the question nor in the answer [n, P].
+        targets: Probe targets of n problems.
         chain_lengths: Tokens of the written chain [n].
         questions: Token ids of each question.
         is_number: True for a token id that is a number.
         n_tokens: Size of the vocabulary.
     """
 
-    problems: Sequence[str]
-    splits: Sequence[str]
-    positions: Sequence[str]
-    targets: NDArray[np.integer]
-    mask: NDArray[np.bool_]
-    new_values: NDArray[np.bool_]
+    targets: Targets
     chain_lengths: NDArray[np.integer]
     questions: Sequence[Sequence[int]]
     is_number: Callable[[int], bool]
@@ -141,12 +143,7 @@ class ControlInputs:
         problems = store.as_problems()
         is_number = [text.strip().isdigit() for text in model.tokens(range(len(model.tokenizer)))]
         return cls(
-            problems=targets.problems,
-            splits=targets.splits,
-            positions=store.positions,
-            targets=targets.ids.numpy(),
-            mask=targets.mask.numpy(),
-            new_values=targets.new_value.numpy(),
+            targets=targets,
             chain_lengths=np.array([len(model.chain_ids(p)) for p in problems]),
             questions=model.tokenizer([p.question for p in problems], add_special_tokens=False)["input_ids"],
             is_number=lambda i: i < len(is_number) and is_number[i],
@@ -154,12 +151,9 @@ class ControlInputs:
         )
 
     def __post_init__(self) -> None:
-        n, shape = len(self.problems), (len(self.problems), len(self.positions))
-        for name in ("targets", "mask", "new_values"):
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} has shape {getattr(self, name).shape}; problems × positions is {shape}")
-        if any(len(each) != n for each in (self.splits, self.chain_lengths, self.questions)):
-            raise ValueError(f"splits, chain_lengths and questions must have one entry for each of the {n} problems")
+        n = len(self.targets.problems)
+        if any(len(each) != n for each in (self.chain_lengths, self.questions)):
+            raise ValueError(f"chain_lengths and questions must have one entry for each of the {n} problems")
         if len(self.target) and not 0 <= self.target.min() <= self.target.max() < self.n_tokens:
             raise ValueError(f"a target is outside the vocabulary of {self.n_tokens:,} tokens")
         for split, use in (("train", "fitted on"), ("val", "smoothed on")):
@@ -167,19 +161,23 @@ class ControlInputs:
                 raise BadInput(f"no target in split '{split}', which the controls are {use}: give more problems")
 
     @cached_property
-    def problem(self) -> Ints:
-        """The problem of each row; rows are the slots with a target, problem by problem [rows]."""
-        return np.nonzero(self.mask)[0]
+    def _places(self) -> tuple[Ints, ...]:
+        return self.targets.mask.numpy().nonzero()
 
-    @cached_property
+    @property
+    def problem(self) -> Ints:
+        """The problem of each row; rows are the asked tokens, problem by problem [rows]."""
+        return self._places[0]
+
+    @property
     def position(self) -> Ints:
         """The position of each row [rows]."""
-        return np.nonzero(self.mask)[1]
+        return self._places[1]
 
     @cached_property
     def target(self) -> Ints:
         """The target token of each row [rows]."""
-        return np.asarray(self.targets, np.int64)[self.mask]
+        return self.targets.ids.numpy()[self._places]
 
     @cached_property
     def seen(self) -> Ints:
@@ -188,21 +186,22 @@ class ControlInputs:
 
     def rows_of(self, split: str) -> NDArray[np.bool_]:
         """True for the rows of one split [rows]."""
-        return (np.asarray(self.splits) == split)[self.problem]
+        return (np.asarray(self.targets.splits) == split)[self.problem]
 
     def readings(self, reader: str, rank: Ints, p: Floats) -> pl.DataFrame:
         """READINGS rows of a reader that sees no layer, from the rank and probability of each row's target."""
         frame = {
-            "problem": pl.Series(self.problems, dtype=pl.String).gather(self.problem),
-            "position": pl.Series(self.positions, dtype=pl.String).gather(self.position),
+            "problem": pl.Series(self.targets.problems, dtype=pl.String).gather(self.problem),
+            "position": pl.Series(self.targets.positions, dtype=pl.String).gather(self.position),
             "target": pl.Series(self.target, dtype=pl.Int64),
             "rank": pl.Series(rank, dtype=pl.Int64).cast(pl.Int32),
             "nll": pl.Series(-np.log(p), dtype=pl.Float64).cast(pl.Float32),
-            "new_value": pl.Series(self.new_values[self.mask], dtype=pl.Boolean),
-            "split": pl.Series(self.splits, dtype=pl.String).gather(self.problem),
+            "new_value": pl.Series(self.targets.new_value.numpy()[self._places], dtype=pl.Boolean),
+            "split": pl.Series(self.targets.splits, dtype=pl.String).gather(self.problem),
         }
-        named = pl.DataFrame(frame).with_columns(reader=pl.lit(reader), layer=pl.lit(""))
-        return named.select("reader", "problem", "layer", "position", "target", "rank", "nll", "new_value", "split")
+        labels = Predictor(reader, subject="", features="Q")._asdict() | {"layer": ""}
+        named = pl.DataFrame(frame).with_columns(**{name: pl.lit(value) for name, value in labels.items()})
+        return named.select(READINGS)
 
 
 # ---- smoothed counts in contexts ---------------------------------------------------------------------------------
@@ -310,25 +309,26 @@ class Backoff:
                 p = level.smoothed(np.append(level.counts[[context]].toarray()[0], 0.0), context, p)
         return Distribution(inputs.seen, p[:n_seen], p[n_seen], inputs.n_tokens)
 
-    def distributions(self) -> Floats:
-        """The whole distributions of all rows [rows, vocabulary]: for a vocabulary that is small enough to be written out."""
-        inputs = self.inputs
-        n_seen = len(inputs.seen)
-        p = np.full((len(inputs.target), n_seen + 1), 1 / inputs.n_tokens)  # the last one stands for every unseen token
-        for level in self.levels:
-            rows = np.flatnonzero(level.contexts >= 0)
-            contexts = level.contexts[rows]
-            counts = np.pad(level.counts[contexts].toarray(), ((0, 0), (0, 1)))
-            p[rows] = level.smoothed(counts, contexts[:, None], p[rows])
-        whole = np.repeat(p[:, n_seen:], inputs.n_tokens, axis=1)
-        whole[:, inputs.seen] = p[:, :n_seen]
-        return whole
-
     def by_context(self) -> Iterator[tuple[Ints, Distribution]]:
         """All rows, grouped by those that have the same distribution."""
         _, group = np.unique(np.stack([level.contexts for level in self.levels]), axis=1, return_inverse=True)
         for rows in np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1]):
             yield rows, self.distribution(rows[0])
+
+    def log_probabilities(self, candidates: Sequence[int]) -> Floats:
+        """log p (natural) of each candidate token in each row [rows, candidates].
+
+        They are probabilities over the whole vocabulary: those of a row add up to 1 with those of all other tokens.
+        """
+        at = _index(self.inputs.seen, np.asarray(candidates, np.int64))
+        p = np.full((len(self.inputs.target), len(at)), 1 / self.inputs.n_tokens)
+        for level in self.levels:
+            rows = np.flatnonzero(level.contexts >= 0)
+            contexts = level.contexts[rows]
+            counts = np.zeros((len(rows), len(at)))
+            counts[:, at >= 0] = level.counts[contexts][:, at[at >= 0]].toarray()
+            p[rows] = level.smoothed(counts, contexts[:, None], p[rows])
+        return np.log(p)
 
     def rank_and_p(self) -> tuple[Ints, Floats]:
         """Rank and probability of each row's target token."""
@@ -367,13 +367,15 @@ class Copying:
         given = _given(self.base.inputs.target, self.sources, self.weights)
         return self.left * self.base.rank_and_p()[1] + given
 
-    def distributions(self) -> Floats:
-        """The whole distributions of all rows [rows, vocabulary]."""
-        whole = self.left[:, None] * self.base.distributions()
+    def log_probabilities(self, candidates: Sequence[int]) -> Floats:
+        """log p (natural) of each candidate token in each row [rows, candidates], as `Backoff.log_probabilities`."""
+        tokens, p = (
+            np.asarray(candidates, np.int64),
+            self.left[:, None] * np.exp(self.base.log_probabilities(candidates)),
+        )
         for named, weights in zip(self.sources.T, self.weights.T, strict=True):
-            rows = np.flatnonzero(named >= 0)
-            whole[rows, named[rows]] += weights[rows]
-        return whole
+            p += weights[:, None] * (named[:, None] == tokens)
+        return np.log(p)
 
     def rank_and_p(self) -> tuple[Ints, Floats]:
         """Rank and probability of each row's target token."""

@@ -12,20 +12,21 @@ from typing import Literal
 
 import polars as pl
 
-from workings.judging.scores import CONTROLS, at_one_layer, choose_layer, score, skill
+from workings.judging.scores import TUNED_LENS, at_one_layer, choose_layer, controls_of, score, skill
 from workings.judging.statistics import ONE_SEED
+from workings.reading.readings import Predictor
 from workings.report.wording import interval, number
 
 Kind = Literal["read", "explained by a control", "nothing read", "undecided"]
 MARGIN = 0.05  # the smallest skill worth having: 5 points
-WITHOUT_RECURRENCE = "control model"
+WITHOUT_RECURRENCE = str(Predictor("tuned lens", "control"))
 
 _DOES_AS_WELL = {
     "majority": "always naming each position's commonest token",
     "structure only": "knowing the position and the length of the chain, and no thought,",
     "copy from question": "copying numbers out of the question",
-    "shuffled targets": "the same lens fitted on shuffled targets",
-    "untrained model": "the same lens on an untrained model",
+    str(Predictor("tuned lens", targets="shuffled")): "the same lens fitted on shuffled targets",
+    str(Predictor("tuned lens", "untrained")): "the same lens on an untrained model",
     WITHOUT_RECURRENCE: "a matched model without recurrence",
 }
 
@@ -41,10 +42,12 @@ class Skill:
     control_value: float
 
     @classmethod
-    def of(cls, readings: pl.DataFrame, lens: str, controls: list[str] | None, measure: str) -> Skill:
-        """The skill over the best of some controls, by default of all; readings are at one layer."""
-        row = skill(readings, lens, controls=controls).row(by_predicate=pl.col("measure") == measure, named=True)
-        return cls(row["control"], row["skill"], row["low"], row["high"], row["control_value"])
+    def of(cls, readings: pl.DataFrame, lens: Predictor, controls: list[Predictor] | None, measure: str) -> Skill:
+        """The least certain skill over some controls, by default over all; readings are at one layer."""
+        rows = skill(readings, lens, controls=controls).filter(measure=measure)
+        row = min(rows.iter_rows(named=True), key=lambda row: row["low"])
+        control = Predictor(*(row[name] for name in Predictor._fields))
+        return cls(str(control), row["skill"], row["low"], row["high"], row["control_value"])
 
     def in_points(self) -> str:
         return f"{number(self.value, 'points')} points {interval(self.low, self.high, 'share')}"
@@ -112,7 +115,7 @@ class Verdict:
 
 def verdict(
     readings: pl.DataFrame,
-    lens: str = "tuned lens",
+    lens: Predictor = TUNED_LENS,
     *,
     n_seeds: int = 1,
 ) -> Verdict:
@@ -126,24 +129,24 @@ def verdict(
         n_seeds: Training runs that the readings stand for; the intervals cover problems, not runs.
     """
     layer = choose_layer(readings, lens)
-    readers = set(readings["reader"].unique())
     at_top1, at_bits = (at_one_layer(readings, lens, layer, metric) for metric in ("top1", "bits"))
 
-    def over(*controls: str) -> Skill | None:
-        present = [control for control in controls if control in readers]
+    def over(*names: str) -> Skill | None:
+        present = [control for control in controls if str(control) in names]
         return Skill.of(at_top1, lens, present, "top1") if present else None
 
+    controls = controls_of(readings, lens)
     recurrence = over(WITHOUT_RECURRENCE)
     return Verdict(
-        lens,
+        str(lens),
         layer,
         n_seeds,
-        score=score(at_top1.filter(reader=lens)).row(0, named=True),
+        score=score(at_top1.filter(**lens._asdict())).row(0, named=True),
         points=Skill.of(at_top1, lens, None, "top1"),
         bits=Skill.of(at_bits, lens, None, "bits"),
         majority=over("majority"),
         recurrence=recurrence,
-        others=over(*(control for control in CONTROLS if control != WITHOUT_RECURRENCE)) if recurrence else None,
+        others=over(*(name for name in map(str, controls) if name != WITHOUT_RECURRENCE)) if recurrence else None,
     )
 
 

@@ -21,9 +21,10 @@ from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from workings.arithmetic.problems import Problem
-from workings.judging.controls import ControlInputs, copy_from_question, majority, structure_only
+from workings.judging.controls import Backoff, ControlInputs, Copying, copy_from_question, majority, structure_only
 from workings.judging.perceptron import fit_perceptron
 from workings.judging.question_features import (
     Features,
@@ -41,6 +42,7 @@ from workings.judging.question_features import (
     words_by_sentence,
 )
 from workings.judging.readers import Floats, Ints, fit_linear, normalised
+from workings.reading.targets import Targets
 
 RUNGS = ("surface", "first order", "computing")
 _MOST_INPUTS = 1024  # of a perceptron
@@ -162,6 +164,10 @@ class _Asked:
         x = columns(features, self.train, _MOST_INPUTS).toarray()
         return fit_perceptron(x, self.y, len(self.classes), self.train, self.val, self.seed)
 
+    def counted(self, reader: Backoff | Copying) -> Floats:
+        """log p of every candidate [n, C], as smoothed counts have it."""
+        return normalised(reader.log_probabilities(range(len(self.classes))))
+
     @cached_property
     def slots(self) -> ControlInputs:
         """The problems as the lens's data controls see them: one position, values for tokens, and the question's numbers."""
@@ -169,13 +175,18 @@ class _Asked:
         splits[self.train], splits[self.val] = "train", "val"
         splits[self.y < 0] = "test"  # neither fitted nor smoothed on
         class_of = {float(Fraction(value)): i for i, value in enumerate(self.classes)}
-        return ControlInputs(
-            problems=[str(i) for i in range(len(self.y))],
-            splits=splits.tolist(),
+        one_slot = (len(self.y), 1)
+        targets = Targets(
+            rule="value",
             positions=("value",),
-            targets=np.maximum(self.y, 0)[:, None],
-            mask=np.ones((len(self.y), 1), bool),
-            new_values=np.zeros((len(self.y), 1), bool),
+            ids=torch.from_numpy(np.maximum(self.y, 0)).reshape(*one_slot, 1),
+            new_value=torch.zeros(*one_slot, 1, dtype=torch.bool),
+            n_members=torch.ones(one_slot, dtype=torch.long),
+            problems=tuple(map(str, range(len(self.y)))),
+            splits=tuple(splits),
+        )
+        return ControlInputs(
+            targets,
             chain_lengths=np.array([problem.n_steps for problem in self.problems]),
             questions=[[class_of.get(value, -1) for value, _, _ in numbers] for numbers in self.numbers],
             is_number=lambda token: True,
@@ -189,9 +200,9 @@ class _Asked:
 def _surface(asked: _Asked) -> Named:
     """What the words and the form of a question tell, and its numbers as they are."""
     by_value = majority(asked.slots)
-    yield "majority", normalised(np.log(by_value.distributions()))
-    yield "number of steps", normalised(np.log(structure_only(asked.slots, by_value).distributions()))
-    yield "copy", normalised(np.log(copy_from_question(asked.slots, by_value).distributions()))
+    yield "majority", asked.counted(by_value)
+    yield "number of steps", asked.counted(structure_only(asked.slots, by_value))
+    yield "copy", asked.counted(copy_from_question(asked.slots, by_value))
     yield "bag of words", asked.linear([bag_of_words(each) for each in asked.sentences])
     yield "word pairs", asked.linear([word_pairs(each) for each in asked.sentences])
     yield "words by sentence", asked.linear([words_by_sentence(each) for each in asked.sentences])
@@ -237,12 +248,12 @@ def _looked_up(asked: _Asked) -> Named:
     leading = by_value
     for reach in range(min(max(last), _FARTHEST) + 1):
         leading = leading.finer(_labels([tuple(at(i, -j) for j in range(reach + 1)) for i in rows]))
-    yield "operations looked up", normalised(np.log(leading.distributions()))
+    yield "operations looked up", asked.counted(leading)
     for offset in range(1 if asked.step is not None else -1, -min(max(last), _FARTHEST), -1):
         if offset:  # the pair at 0 is the second level of the operations above
             pairs = [(at(i, offset - 1), at(i, offset)) for i in rows]
             found = by_value.finer(_labels([right for _, right in pairs])).finer(_labels(pairs))
-            yield f"pair looked up, {offset:+d}", normalised(np.log(found.distributions()))
+            yield f"pair looked up, {offset:+d}", asked.counted(found)
 
 
 def _links(steps: Sequence[GivenStep]) -> list[object]:

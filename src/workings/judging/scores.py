@@ -1,9 +1,11 @@
-"""READINGS → scores with intervals, the best control, and skill over it.
+"""READINGS → scores with intervals, and a lens's skill: its paired difference to each control.
 
-A lens that names targets well may only know the data: its *skill* is the difference to the best control, a predictor that never
-saw the thought. Everything is chosen on validation rows and measured on test rows, paired and clustered by problem.
-READINGS is the frame of `reading.read_all`: one row per reader, problem, layer, position and target.
-Shares are fractions (0.412), and so are differences of shares; `ce` is cross-entropy in nats, skill in bits is in bits.
+A lens that names targets well may only know the data: its *skill* over a control is the difference to a predictor that never
+saw the thought. No control is chosen: a lens that is equal to the best of several is found to beat the one chosen on validation in
+8 to 26 % of the draws, so it is shown beside each of them. Layers are chosen on validation rows; everything is measured on test
+rows, paired and clustered by problem.
+READINGS is the frame of `reading.read_all`: one row per predictor (reader, subject, features, targets), problem, layer, position
+and target. Shares are fractions (0.412), and so are differences of shares; `ce` is cross-entropy in nats, skill in bits is in bits.
 """
 
 from __future__ import annotations
@@ -26,22 +28,14 @@ from workings.judging.statistics import (
     critical_value,
     difference_intervals,
 )
+from workings.reading.readings import READINGS, Predictor
 
-Metric = Literal["top1", "top5", "bits"]
+Metric = Literal["top1", "bits"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-LENSES = ("tuned lens", "logit lens")
-CONTROLS = (
-    "majority",
-    "structure only",
-    "copy from question",
-    "shuffled targets",
-    "untrained model",
-    "control model",
-)
-METRICS: tuple[Metric, ...] = ("top1", "top5", "bits")
-_COLUMNS = ("reader", "problem", "layer", "position", "target", "rank", "nll", "new_value", "split")
+TUNED_LENS = Predictor("tuned lens")
+METRICS: tuple[Metric, ...] = ("top1", "bits")
 
 
 def score(
@@ -49,21 +43,22 @@ def score(
     by: Sequence[str] = (),
     simultaneously: bool = False,
 ) -> pl.DataFrame:
-    """Score every reader on the test rows: how often it names the target (top-k), and its cross-entropy.
+    """Score every predictor on the test rows: how often it names the target (top-k), and its cross-entropy.
 
     Args:
         readings: READINGS rows.
         by: Columns whose values are the cells (layer, position); one cell, by default.
-        simultaneously: Make intervals that hold for all cells of a reader at once, to compare cells; else each holds by itself.
+        simultaneously: Make intervals that hold for all cells of a predictor at once, to compare cells; else each holds by itself.
 
     Returns:
-        One row per reader and cell. Columns: reader, `by`…, n_problems, n_rows, ce (nats), top1, top5, top10 (fractions),
-        each of the four with _low and _high: 95 % intervals clustered by problem (Wilson for shares, Student's t for `ce`).
+        One row per predictor and cell. Columns: reader, subject, features, targets, `by`…, n_problems, n_rows, ce (nats), top1,
+        top5, top10 (fractions), each of the four with _low and _high: 95 % intervals clustered by problem (Wilson for shares,
+        Student's t for `ce`).
     """
     rows = _rows(readings, "test")
     found = []
-    for reader in rows["reader"].unique(maintain_order=True):
-        of_reader = rows.filter(reader=reader)
+    for predictor in predictors(rows):
+        of_reader = rows.filter(**predictor._asdict())
         cells = _Cells.of(of_reader, by)
         columns: dict[str, NDArray] = {"n_problems": cells.n_problems, "n_rows": cells.n_rows}
         ce = cells.sums(_values(of_reader["rank"], of_reader["nll"], "nats"))
@@ -76,7 +71,7 @@ def score(
             hits = cells.sums(_values(of_reader["rank"], of_reader["nll"], name))
             one = clustered_wilson(hits, critical_value(hits) if simultaneously else None)
             columns |= {name: one.estimate, f"{name}_low": one.low, f"{name}_high": one.high}
-        found.append(cells.labelled(columns).select(pl.lit(reader).alias("reader"), pl.all()))
+        found.append(cells.labelled(columns).select(*_labels(predictor), pl.all()))
     return pl.concat(found)
 
 
@@ -86,9 +81,20 @@ def new_values(readings: pl.DataFrame) -> pl.DataFrame:
     return score(rows) if len(rows) else score(readings).clear()
 
 
-def choose_layer(readings: pl.DataFrame, reader: str = "tuned lens", metric: Metric = "top1") -> str:
-    """The layer at which a reader does best on validation; ties go to the lower cross-entropy."""
-    rows = _rows(_of(readings, reader), "val")
+def predictors(readings: pl.DataFrame) -> list[Predictor]:
+    """The predictors of a table, in order of appearance."""
+    named = readings.select(Predictor._fields).unique(maintain_order=True)
+    return [Predictor(*row) for row in named.iter_rows()]
+
+
+def controls_of(readings: pl.DataFrame, lens: Predictor = TUNED_LENS) -> list[Predictor]:
+    """What a lens is compared with: predictors that see no state, and the same reader on other states or other targets."""
+    return [each for each in predictors(readings) if each != lens and (not each.subject or each.reader == lens.reader)]
+
+
+def choose_layer(readings: pl.DataFrame, lens: Predictor = TUNED_LENS, metric: Metric = "top1") -> str:
+    """The layer at which a lens does best on validation; ties go to the lower cross-entropy."""
+    rows = _rows(_of(readings, lens), "val")
     by_layer = rows.group_by("layer", maintain_order=True).agg((pl.col("rank") < 1).mean().alias("top1"), "nll")
     by_layer = by_layer.with_columns(pl.col("nll").list.mean())
     keys, descending = (["nll"], [False]) if metric == "bits" else (["top1", "nll"], [True, False])
@@ -96,74 +102,69 @@ def choose_layer(readings: pl.DataFrame, reader: str = "tuned lens", metric: Met
 
 
 def at_one_layer(
-    readings: pl.DataFrame, lens: str = "tuned lens", layer: str | None = None, metric: Metric = "top1"
+    readings: pl.DataFrame, lens: Predictor = TUNED_LENS, layer: str | None = None, metric: Metric = "top1"
 ) -> pl.DataFrame:
-    """Readings of every reader at one layer each, without its name, so that readers of different layers can be paired.
+    """Readings of every predictor at one layer each, without its name, so that those of different layers can be paired.
 
     Args:
         readings: READINGS rows.
-        lens: The reader that is judged.
+        lens: The predictor that is judged.
         layer: The lens's layer; the one at which it names most targets on validation, by default.
         metric: A control with layers is taken where it does best at this, on validation.
     """
-    layers = (
-        readings.filter(pl.col("layer") != "").group_by("reader", maintain_order=True).agg(pl.col("layer").unique())
-    )
-    chosen = {reader: choose_layer(readings, reader, metric) for reader in layers["reader"] if reader != lens}
-    chosen[lens] = layer if layer is not None else choose_layer(readings, lens)
-    kept = pl.col("layer") == pl.col("reader").replace_strict(chosen, default="", return_dtype=pl.String)
-    return readings.filter(kept).with_columns(layer=pl.lit(""))
+    kept = []
+    for each in predictors(readings):
+        rows = readings.filter(**each._asdict())
+        if (rows["layer"] != "").any():
+            at = choose_layer(rows, each, metric if each != lens else "top1")
+            rows = rows.filter(layer=layer if each == lens and layer is not None else at)
+        kept.append(rows)
+    return pl.concat(kept).with_columns(layer=pl.lit(""))
 
 
 def skill(
     readings: pl.DataFrame,
-    lens: str = "tuned lens",
+    lens: Predictor = TUNED_LENS,
     by: Sequence[str] = (),
-    controls: Sequence[str] | None = None,
+    controls: Sequence[Predictor] | None = None,
 ) -> pl.DataFrame:
-    """The lens's skill on the test rows: its difference to the best control, on the same targets.
+    """The lens's skill on the test rows: its paired difference to each control, on the same targets.
 
-    The control of a cell is the one that is best there on validation: at top-1 for both shares, at cross-entropy for bits. A
-    control with layers is paired layer by layer (see `at_one_layer`).
+    A control with layers is paired layer by layer (see `at_one_layer`). To claim that a lens names more than *every* control,
+    each of these differences must exclude zero; to look for any one that does as well invites a false answer.
 
     Args:
         readings: READINGS rows.
-        lens: The reader that is judged.
+        lens: The predictor that is judged.
         by: Columns whose values are the cells (layer, position); one cell, by default.
-        controls: The readers it is compared with; all of `CONTROLS` that are there, by default.
+        controls: What it is compared with; all of `controls_of`, by default.
 
     Returns:
-        One row per cell and measure (top1, top5, bits). Columns: `by`…, measure, control, n_problems, n_rows, lens_value,
-        control_value, skill, low, high. The 95 % intervals are paired, clustered by problem and hold for all cells at once.
+        One row per control, measure (top1, bits) and cell. Columns: reader, subject, features, targets of the control, `by`…,
+        measure, n_problems, n_rows, lens_value, control_value, skill, low, high. The 95 % intervals are paired, clustered by
+        problem and hold for all cells of one control at once.
     """
-    readers = set(readings["reader"].unique())
-    present = [control for control in (CONTROLS if controls is None else controls) if control in readers]
+    present = controls_of(readings, lens) if controls is None else controls
     if not present:
-        raise BadInput(
-            f"no control among the readers {sorted(readers)}: a lens is judged only beside one of {CONTROLS}"
-        )
-    val, test = (_rows(_of(readings, lens), split) for split in ("val", "test"))
-    of_lens = pl.concat([val, test])
-    paired = [_paired(of_lens, readings.filter(reader=control), lens, control) for control in present]
-    ranks, nlls = (np.stack([each[name].to_numpy() for each in paired], axis=1) for name in ("rank", "nll"))
-    cells, val_cells = _Cells.of(test, by), _Cells.of(val, by)
+        named = ", ".join(map(str, predictors(readings)))
+        raise BadInput(f"no control among the readers ({named}): a lens is judged only beside one")
+    test = _rows(_of(readings, lens), "test")
+    cells = _Cells.of(test, by)
     found = []
-    for metric in METRICS:
-        chosen_at = "bits" if metric == "bits" else "top1"
-        best = _best_controls(_values(ranks, nlls, chosen_at)[: len(val)], val_cells, cells)
-        lens_values = _values(test["rank"], test["nll"], metric)
-        control_values = _values(ranks, nlls, metric)[len(val) :]
-        chosen = np.take_along_axis(control_values, best[cells.codes][:, None], axis=1)[:, 0]
-        lead = difference_intervals(cells.sums(lens_values - chosen), are_shares=metric != "bits")
-        columns = {
-            "measure": [metric] * cells.n,
-            "control": [present[at] for at in best],
-            "n_problems": cells.n_problems,
-            "n_rows": cells.n_rows,
-            "lens_value": abs(cells.sums(lens_values).means()),  # bits are kept as −CE, more is better
-            "control_value": abs(cells.sums(chosen).means()),
-        }
-        found.append(cells.labelled(columns | {"skill": lead.estimate, "low": lead.low, "high": lead.high}))
+    for control in present:
+        paired = _paired(test, _rows(_of(readings, control), "test"), lens, control)
+        for metric in METRICS:
+            values, theirs = (_values(each["rank"], each["nll"], metric) for each in (test, paired))
+            lead = difference_intervals(cells.sums(values - theirs), are_shares=metric != "bits")
+            columns = {
+                "measure": [metric] * cells.n,
+                "n_problems": cells.n_problems,
+                "n_rows": cells.n_rows,
+                "lens_value": abs(cells.sums(values).means()),  # bits are kept as −CE, more is better
+                "control_value": abs(cells.sums(theirs).means()),
+            }
+            columns |= {"skill": lead.estimate, "low": lead.low, "high": lead.high}
+            found.append(cells.labelled(columns).select(*_labels(control), pl.all()))
     return pl.concat(found)
 
 
@@ -206,15 +207,19 @@ class _Cells:
         return pl.concat([self.labels, pl.DataFrame(columns)], how="horizontal")
 
 
-def _of(readings: pl.DataFrame, reader: str) -> pl.DataFrame:
-    rows = readings.filter(reader=reader)
+def _labels(predictor: Predictor) -> list[pl.Expr]:
+    return [pl.lit(value).alias(name) for name, value in predictor._asdict().items()]
+
+
+def _of(readings: pl.DataFrame, predictor: Predictor) -> pl.DataFrame:
+    rows = readings.filter(**predictor._asdict())
     if rows.is_empty():
-        raise BadInput(f"no reader '{reader}'; the readings are of {readings['reader'].unique().sort().to_list()}")
+        raise BadInput(f"no readings by the {predictor}; there are {', '.join(map(str, predictors(readings)))}")
     return rows
 
 
 def _rows(readings: pl.DataFrame, split: str) -> pl.DataFrame:
-    missing = [name for name in _COLUMNS if name not in readings.columns]
+    missing = [name for name in READINGS if name not in readings.columns]
     if missing:
         raise BadInput(f"not a table of readings: it lacks the columns {', '.join(missing)}")
     rows = readings.filter(split=split)
@@ -234,29 +239,20 @@ def _values(rank: ArrayLike, nll: ArrayLike, measure: str) -> Floats:
     return -nats / log(2) if measure == "bits" else nats
 
 
-def _paired(lens_rows: pl.DataFrame, control_rows: pl.DataFrame, lens: str, control: str) -> pl.DataFrame:
+def _paired(lens_rows: pl.DataFrame, control_rows: pl.DataFrame, lens: Predictor, control: Predictor) -> pl.DataFrame:
     """The control's rank and nll for each of the lens's rows, in their order."""
     has_layers = (control_rows["layer"] != "").any()
-    keys = ["problem", "layer", "position"] if has_layers else ["problem", "position"]
+    keys = ["problem", *(["layer"] if has_layers else []), "position", "target"]
     if control_rows.select(keys).is_duplicated().any():
-        raise BadInput(f"'{control}' has several readings of one {', '.join(keys)}")
-    theirs = control_rows.select(*keys, "rank", "nll", pl.col("target").alias("their_target"))
-    paired = lens_rows.select(*keys, "target").join(theirs, on=keys, how="left", maintain_order="left")
-    n_missing = paired["rank"].null_count()
-    if n_missing:
-        first = ", ".join(map(str, paired.filter(pl.col("rank").is_null()).row(0)[: len(keys)]))
+        raise BadInput(f"the {control} has several readings of one {', '.join(keys)}")
+    theirs = control_rows.select(*keys, "rank", "nll")
+    paired = lens_rows.select(keys).join(theirs, on=keys, how="left", maintain_order="left")
+    if n_missing := paired["rank"].null_count():
+        slot, first = keys[:-1], paired.filter(pl.col("rank").is_null()).head(1)
+        if len(first.join(theirs, on=slot, how="semi")):
+            raise BadInput(f"the {control} was read against other targets than the {lens}; both need the same targets")
         raise BadInput(
-            f"'{control}' has no reading for {n_missing:,} of the {len(paired):,} rows of '{lens}' "
-            f"(first: {first}); read both on the same problems, layers and positions"
+            f"the {control} has no reading for {n_missing:,} of the {len(paired):,} rows of the {lens} "
+            f"(first: {', '.join(map(str, first.row(0)[:-3]))}); read both on the same problems, layers and positions"
         )
-    if (paired["target"] != paired["their_target"]).any():
-        raise BadInput(f"'{control}' was read against other targets than '{lens}'; both need the same targets")
     return paired
-
-
-def _best_controls(values: Floats, val_cells: _Cells, cells: _Cells) -> Ints:
-    """The control that does best on the validation rows of each test cell [cells]; overall, where a cell has none."""
-    by_cell = np.stack([val_cells.sums(of_control).means() for of_control in values.T], axis=1).argmax(1)
-    overall = int(values.mean(0).argmax())
-    found = {label: int(best) for label, best in zip(val_cells.labels.rows() or [()], by_cell, strict=True)}
-    return np.array([found.get(label, overall) for label in cells.labels.rows() or [()]])

@@ -1,12 +1,15 @@
-"""Hidden states × targets → a tuned lens: all layers at once, selected on validation; the test split is never seen.
+"""Hidden states × targets → a fitted lens: all layers at once, selected on validation; the test split is never seen.
 
-A lens is fitted to say the targets, by cross-entropy (Belrose et al. 2023 fit theirs to the model's own last layer). Fitting
-several sets of targets on the same states (the real ones and their shuffles) loads and checks the states once.
-Shapes: T translated layers, b problems of a batch, P positions, R states with a target, d width.
+Any lens is fitted: the `parameters()` of a copy of it are trained, by cross-entropy, to say the targets (Belrose et al. 2023 fit
+theirs to the model's own last layer). Every asked token counts the same: the loss is the mean over the asked tokens of all slots
+and layers, so a slot that asks for several weighs more than one that asks for one. Fitting several sets of targets on the same
+states (the real ones and their shuffles) loads and checks the states once.
+Shapes: T translated layers, b problems of a batch, P positions, R states with a target, M asked tokens of a state, d width.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,10 +20,11 @@ from torch import Tensor
 
 from workings import seeds
 from workings.errors import BadInput, Failed
-from workings.reading.lens import Fitted, FrozenHead, TunedLens, resolved
+from workings.reading.head import FrozenHead, resolved
+from workings.reading.lens import Fitted, Lens
 from workings.reading.recipe import FitConfig
-from workings.reading.store import HiddenStates
-from workings.reading.targets import Targets
+from workings.reading.store import FINAL_NORM, HiddenStates
+from workings.reading.targets import EMPTY, Targets
 
 Log = Callable[..., Any]  # called once an epoch as log(epoch, fit=…, train=…, validation=…, lr=…); a run's `log` is one
 _VALIDATED_AT_ONCE = 128  # problems; they need no gradients
@@ -28,7 +32,7 @@ _VALIDATED_AT_ONCE = 128  # problems; they need no gradients
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training problems; losses are nats per target, means over all layers, positions and problems."""
+    """One pass over the training problems; losses are nats per asked token, means over all translated layers."""
 
     epoch: int  # 0 is before the first step
     train: float  # NaN for epoch 0
@@ -43,35 +47,35 @@ class Fit:
 
     Attributes:
         best_epoch: The epoch whose weights the lens has; 0 is the start: nothing better was found.
-        validation: Loss of the lens, in nats per target, in float32.
+        validation: Loss of the lens, in nats per asked token, in float32.
     """
 
-    lens: TunedLens
+    lens: Lens
     best_epoch: int
     validation: float
     epochs: list[Epoch]
 
 
-def fit_tuned_lens(
-    lens: TunedLens, hidden: HiddenStates, targets: Targets, config: FitConfig | None = None, log: Log | None = None
+def fit_lens(
+    lens: Lens, hidden: HiddenStates, targets: Targets, config: FitConfig | None = None, log: Log | None = None
 ) -> Fit:
     """Fit a copy of `lens` to say `targets`: on the rows of split "train", selected on "val".
 
     The same seed gives the same lens on the same machine.
 
     Args:
-        lens: Starting point of the fit; it is not changed.
+        lens: Starting point of the fit, of any kind that has parameters; it is not changed.
         hidden: States of the lens's model.
         targets: Probe targets of the same problems, in the same order.
         config: Recipe of the fit; the default recipe if omitted.
         log: Called once an epoch.
 
     Raises:
-        BadInput: For states of another model or not finite (naming problem, layer and position), targets of other
-            problems, or a split without a target.
+        BadInput: For a lens without parameters, states of another model or not finite (naming problem, layer and position),
+            targets of other problems, or a split without a target.
         Failed: Where the fit diverges.
 
-    >>> from workings.reading import FitConfig, StatesInMemory, TunedLens, fit_tuned_lens, probe_targets
+    >>> from workings.reading import FitConfig, StatesInMemory, TunedLens, fit_lens, probe_targets
     >>> from workings.models import open_model
     >>> from workings.text.datasets import load_problems
     >>> import tempfile
@@ -79,7 +83,7 @@ def fit_tuned_lens(
     >>> model, problems = open_model("bundled"), load_problems("generated", limit=60).problems
     >>> folder = tempfile.TemporaryDirectory()
     >>> store = collect(model, problems, folder.name, max_new_tokens=0, splits=split_problems(problems))
-    >>> fit = fit_tuned_lens(TunedLens.of(model), store, probe_targets("step1", model, store), FitConfig(max_epochs=2))
+    >>> fit = fit_lens(TunedLens.of(model), store, probe_targets("step1", model, store), FitConfig(max_epochs=2))
     >>> fit.epochs[2].train < fit.epochs[1].train, fit.lens.n_parameters
     (True, 33024)
     """
@@ -87,15 +91,17 @@ def fit_tuned_lens(
 
 
 def fit_each(
-    lens: TunedLens,
+    lens: Lens,
     hidden: HiddenStates,
     targets: Mapping[str, Targets],
     config: FitConfig | None = None,
     log: Log | None = None,
 ) -> dict[str, Fit]:
-    """`fit_tuned_lens` for several named sets of targets with the same splits; each is fitted as if it were alone."""
+    """`fit_lens` for several named sets of targets with the same splits; each is fitted as if it were alone."""
     config = config or FitConfig()
     lens.refuse_others(hidden)
+    if not lens.n_parameters:
+        raise BadInput(f"a {lens.name} has nothing to fit: it has no parameters, or no layer but {FINAL_NORM}")
     first = next(iter(targets.values()))
     for one in targets.values():
         one.refuse_others(hidden)
@@ -145,18 +151,22 @@ def _validate(
 class _Fitting:
     """One lens on its way to one set of targets."""
 
-    def __init__(self, start: TunedLens, head: FrozenHead, targets: Targets, config: FitConfig) -> None:
+    def __init__(self, start: Lens, head: FrozenHead, targets: Targets, config: FitConfig) -> None:
         self.head, self.targets, self.config = head, targets, config
-        self.lens = TunedLens.of(start)
-        self.trained = [self.lens.weight, self.lens.bias]
-        self.best = [start.weight.detach(), start.bias.detach()]
+        self.lens = copy.deepcopy(start)
+        self.device = start.unembedding.weight.device
+        # The place in the lens of each position at which something is asked.
+        asked = targets.has_target.any(0).tolist()
+        names = zip(targets.positions, asked, strict=True)
+        self.places = torch.tensor([start.place_of(name) if is_asked else 0 for name, is_asked in names])
+        self.trained = list(self.lens.parameters())
+        self.best = [each.detach().clone() for each in self.trained]
         self.best_epoch, self.best_validation = 0, torch.inf
-        self.take_best()
         self.optimizer = torch.optim.AdamW(self.trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         # Stepped by the epoch; over the largest number of epochs, though patience usually ends the fit long before.
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=config.max_epochs)
         self.epochs: list[Epoch] = []
-        self.train_sum = torch.zeros((), device=self.lens.weight.device)
+        self.train_sum = torch.zeros((), device=self.device)
         self.began = time.perf_counter()
 
     @property
@@ -185,14 +195,19 @@ class _Fitting:
         return float(self._loss(states, rows, head or self.head)[0])
 
     def _loss(self, states: Tensor, rows: Tensor, head: FrozenHead) -> tuple[Tensor, int]:
-        """Σ nats over the targets of states [T, b, P, d], and their number: the R states that have one, in every layer."""
-        mask, device = self.targets.mask[rows], self.lens.weight.device
-        h = states[:, mask].to(device)  # [T, R, d]
-        targets = self.targets.ids[rows][mask].repeat(len(states)).to(device)
-        # h + A h + b in float32, the product in the head's dtype
-        moved = torch.bmm(h.to(head.dtype), self.lens.weight.to(head.dtype).transpose(1, 2))
-        translated = h.float() + moved.float() + self.lens.bias[:, None]
-        return head(translated.flatten(0, 1), targets), len(targets)
+        """Σ nats over the asked tokens of states [T, b, P, d] in all layers, and how many are asked in one."""
+        asked = self.targets.has_target[rows]
+        h = states[:, asked].to(self.device)  # [T, R, d]
+        targets = self.targets.ids[rows][asked].to(self.device)  # [R, M]
+        position = self.places.expand_as(asked)[asked].to(self.device)
+        # Matrix products in the head's dtype; what they are added to is float32.
+        with torch.autocast(self.device.type, head.dtype, enabled=head.dtype is not torch.float32):
+            translated = self.lens.translate(h, position)
+        n_below = len(self.lens.translated) - self.lens.final_norm  # the last one is past the norm already
+        loss = head(translated[:n_below].flatten(0, 1), targets.repeat(n_below, 1))
+        if self.lens.final_norm:
+            loss = loss + head(translated[-1], targets, normed=True)
+        return loss, int((targets != EMPTY).sum())
 
     def end_epoch(self, epoch: int, validation_sum: float) -> Epoch:
         validation = validation_sum / self._n_targets("val")
@@ -217,7 +232,7 @@ class _Fitting:
         self.lens.zero_grad()
         total = sum(self.loss_sum(load(rows), rows, head) for rows in val.split(_VALIDATED_AT_ONCE))
         self.lens.fitted = Fitted(
-            recipe=replace(self.config, precision=resolved(self.config.precision, self.lens.weight.device)),
+            recipe=replace(self.config, precision=resolved(self.config.precision, self.device)),
             rule=self.targets.rule,
             targets=self.targets.digest,
             states=states,
@@ -228,8 +243,8 @@ class _Fitting:
         return Fit(self.lens, self.best_epoch, self.lens.fitted.validation, self.epochs)
 
     def _n_targets(self, split: str) -> int:
-        """Targets of a split, in all layers."""
-        return int(self.targets.mask[self.targets.rows(split)].sum()) * len(self.lens.weight)
+        """Asked tokens of a split, in all layers."""
+        return int(self.targets.mask[self.targets.rows(split)].sum()) * len(self.lens.translated)
 
 
 def _check_finite(hidden: HiddenStates, layers: Sequence[str], rows: Tensor) -> None:

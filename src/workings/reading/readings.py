@@ -1,7 +1,7 @@
 """A lens × hidden states × targets → readings: at what rank, and with how much surprise, each target was read.
 
-The frame of `read_all` is what every statistic is computed from; controls give rows of the same shape.
-Shapes: b problems at a time, P positions, d width, V vocabulary.
+READINGS, the frame of `read_all`, is what every statistic on lenses is computed from; controls give rows of the same shape.
+Shapes: b problems at a time, P positions, M asked tokens of a slot, d width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -9,18 +9,44 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 import torch
 from torch import Tensor
 
 from workings.errors import BadInput
+from workings.models.anatomy import QUESTION
 from workings.models.thinking import ThoughtModel
 from workings.reading.lens import Lens
 from workings.reading.store import HiddenStates, ThoughtStore
 from workings.reading.targets import EMPTY, Targets
 
 _SCORES_AT_ONCE = 1 << 24
+
+
+class Predictor(NamedTuple):
+    """Who predicts a target, from what, and fitted to what: the columns that tell the readers of a table apart.
+
+    Attributes:
+        reader: What predicts: tuned lens, logit lens, majority, ….
+        subject: Whose states it sees: "model", "control" (matched, without recurrence) or "untrained"; "" for none.
+        features: "T" for states, "Q" for what is known from the question or the data.
+        targets: "real", or "shuffled" where it was fitted to the targets of other problems.
+    """
+
+    reader: str
+    subject: str = "model"
+    features: str = "T"
+    targets: str = "real"
+
+    def __str__(self) -> str:
+        on = [f"the {self.subject} model"] if self.subject in ("control", "untrained") else []
+        on += [f"{self.targets} targets"] if self.targets != "real" else []
+        return " on ".join([self.reader, " and ".join(on)] if on else [self.reader])
+
+
+READINGS = (*Predictor._fields, "problem", "layer", "position", "target", "rank", "nll", "new_value", "split")
 
 
 @torch.no_grad()
@@ -30,7 +56,8 @@ def read_all(
     targets: Targets,
     rows: Tensor,
     *,
-    reader: str | None = None,
+    subject: str = "model",
+    fitted_to: str = "real",
     layers: Sequence[str] | None = None,
 ) -> pl.DataFrame:
     """Read every target of some problems with a lens, at every layer.
@@ -40,13 +67,14 @@ def read_all(
         hidden: Hidden states [n, P, d] by layer.
         targets: Probe targets of the same problems, in the same order.
         rows: The problems to read, Long [m].
-        reader: Name in the frame; the lens's own, by default.
+        subject: Whose states these are: "model", "control" or "untrained".
+        fitted_to: "shuffled" for a lens that was fitted to the targets of other problems.
         layers: Layers to read; by default all that the lens knows.
 
     Returns:
-        One row per (problem, layer, position) with a target. Columns: reader, problem, layer, position, target, rank (how
-        many other tokens score at least as high: ties count against), nll (−log p of the full softmax, in nats, float32),
-        new_value, split.
+        One row per (problem, layer, position, asked token). Columns: reader (the lens's name), subject, features ("T") and
+        targets, see `Predictor`; problem, layer, position, target, rank (how many other tokens score at least as high: ties
+        count against), nll (−log p of the full softmax, in nats, float32), new_value, split.
 
     Raises:
         BadInput: For states of another model than the lens is for, or targets of other problems.
@@ -55,21 +83,24 @@ def read_all(
     targets.refuse_others(hidden)
     tables = []
     for layer, place, some, h in _states(lens, hidden, rows, layers):
-        has_target = targets.mask[some, place]
+        has_target = targets.has_target[some, place]
         if not has_target.any():
             continue
         some, h = some[has_target], h[has_target]
-        target = targets.ids[some, place]
+        target, asked = targets.ids[some, place], targets.mask[some, place]
         rank, nll = _rank_and_nll(lens.read(h, layer, hidden.positions[place]), target)
-        columns = {"row": some, "target": target, "rank": rank, "nll": nll, "new_value": targets.new_value[some, place]}
-        table = pl.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+        found = {"target": target, "rank": rank.cpu(), "nll": nll.cpu(), "new_value": targets.new_value[some, place]}
+        columns = {name: column[asked] for name, column in found.items()}
+        columns["row"] = some[:, None].expand_as(asked)[asked]
+        table = pl.DataFrame({name: column.numpy() for name, column in columns.items()})
         tables.append(table.with_columns(layer=pl.lit(layer), position=pl.lit(hidden.positions[place])))
     if not tables:
         raise BadInput(f"none of these problems has a target of '{targets.rule}'; there is nothing to read")
     frame = pl.concat(tables)
     problem, split = (pl.Series(names).gather(frame["row"]) for names in (hidden.ids, targets.splits))
-    frame = frame.with_columns(reader=pl.lit(reader or lens.name), problem=problem, split=split)
-    return frame.select("reader", "problem", "layer", "position", "target", "rank", "nll", "new_value", "split")
+    named = Predictor(lens.name, subject, targets=fitted_to)._asdict()
+    labels = {name: pl.lit(value) for name, value in named.items()}
+    return frame.with_columns(problem=problem, split=split, **labels).select(READINGS)
 
 
 def _states(
@@ -85,10 +116,11 @@ def _states(
 
 
 def _rank_and_nll(scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """(rank Int [b], nll [b] in nats) of targets Long [b] under scores [b, V]."""
+    """(rank Int, nll in nats) [b, M] of targets Long [b, M] under scores [b, V]; of no meaning where nothing is asked."""
     scores = scores.float()
-    of_target = scores.gather(1, target[:, None].to(scores.device))
-    return (scores >= of_target).sum(1, dtype=torch.int32) - 1, scores.logsumexp(1) - of_target[:, 0]
+    of_target = scores.gather(1, target.to(scores.device).clamp(min=0))
+    at_least = torch.stack([(scores >= own[:, None]).sum(1, dtype=torch.int32) for own in of_target.T], 1)
+    return at_least - 1, scores.logsumexp(1, keepdim=True) - of_target
 
 
 @torch.no_grad()
@@ -112,7 +144,7 @@ class SampleCell:
 
 @dataclass(frozen=True)
 class SampleGrid:
-    """All readings of one problem: cells [layers, positions], and the target token of each position or None."""
+    """All readings of one problem: cells [layers, positions], and the (first) target token of each position or None."""
 
     problem: str
     question: str
@@ -129,17 +161,21 @@ class SampleGrid:
 def sample_grids(
     model: ThoughtModel, store: ThoughtStore, lens: Lens, targets: Targets, n: int
 ) -> tuple[SampleGrid, ...]:
-    """Read the first `n` test problems that have a target: nothing is picked by how well it was read."""
+    """Read the first `n` test problems that have a target: nothing is picked by how well it was read.
+
+    The mean over the question is left out, as it is no state that a lens is asked about.
+    """
     lens.refuse_others(store)
     targets.refuse_others(store)
-    grids = []
+    shown = [place for place, position in enumerate(store.positions) if position != QUESTION]
+    positions, grids = tuple(store.positions[place] for place in shown), []
     for row in [row for row in targets.rows("test").tolist() if targets.mask[row].any()][:n]:
         about = store.problems.row(row, named=True)
-        asked = [token if token != EMPTY else None for token in targets.ids[row].tolist()]
+        asked = [token if token != EMPTY else None for token in targets.ids[row, shown, 0].tolist()]
         cells = []
         for layer in lens.layers:
             [states] = store.hidden(layer, torch.tensor([row]))  # [P, d]
-            places = zip(states, store.positions, asked, strict=True)
+            places = zip(states[shown], positions, asked, strict=True)
             cells.append(tuple(_cell(model, lens, h, layer, position, target) for h, position, target in places))
         grid = SampleGrid(
             problem=about["problem"],
@@ -149,7 +185,7 @@ def sample_grids(
             answer=about["model_answer"] or "",
             correct=bool(about["correct"]),
             layers=lens.layers,
-            positions=store.positions,
+            positions=positions,
             targets=tuple(None if token is None else model.tokens([token])[0] for token in asked),
             cells=tuple(cells),
         )
@@ -163,5 +199,5 @@ def _cell(model: ThoughtModel, lens: Lens, h: Tensor, layer: str, position: str,
     guesses = tuple(zip(model.tokens(ids), probabilities, strict=True))
     if target is None:
         return SampleCell(guesses, None, None)
-    rank, nll = _rank_and_nll(lens.read(h[None], layer, position), torch.tensor([target]))
+    rank, nll = _rank_and_nll(lens.read(h[None], layer, position), torch.tensor([[target]]))
     return SampleCell(guesses, int(rank), math.exp(-float(nll)))

@@ -1,6 +1,8 @@
-"""Written chains → probe targets: the token that each (problem, position) is to be read as, by a named rule.
+"""Written solutions → probe targets: the tokens that each (problem, position) is to be read as, by two named rules.
 
-A slot without a target is masked and counted, never a token. Shapes: n problems, P positions, N tokens of a chain.
+A *membership* rule says which tokens of a written solution belong to each position; a *selection* rule says which of them are
+asked. A slot without a target is masked and counted, never a token, and nothing is asked of the mean over the question.
+Shapes: n problems, P positions, M asked tokens of a slot at most, N tokens of a chain.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +23,7 @@ from workings import seeds
 from workings.arithmetic.chain import LONGEST_NUMBER, evaluate
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
+from workings.models.anatomy import QUESTION
 from workings.models.thinking import ThoughtModel
 from workings.reading.store import HiddenStates, ThoughtStore
 
@@ -36,29 +40,45 @@ class Targets:
     """Probe targets, one row per problem, in the order of the store.
 
     Attributes:
-        rule: The rule they follow.
-        ids: Token ids, Long [n, P]; `EMPTY` where there is no target.
-        new_value: True where the target is a number that stands neither in the question nor in the answer, Bool [n, P].
-        multi_token: True where the target is only the first token of something longer, Bool [n, P].
+        rule: The rules they follow, in words.
+        positions: Names of the P positions.
+        ids: Token ids, Long [n, P, M], the asked tokens of a slot first; `EMPTY` where there is none.
+        new_value: True where the token says a number that stands neither in the question nor in the answer, Bool [n, P, M].
+        n_members: Tokens that belong to each slot, asked or not, Long [n, P].
         problems, splits: Ids of the problems, and "train", "val" or "test" for each [n].
     """
 
     rule: str
+    positions: tuple[str, ...]
     ids: Tensor
     new_value: Tensor
-    multi_token: Tensor
+    n_members: Tensor
     problems: tuple[str, ...]
     splits: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        n, n_positions = len(self.problems), len(self.positions)
+        shapes = (self.ids.shape[:2], self.new_value.shape[:2], self.n_members.shape)
+        if len(self.splits) != n or any(shape != (n, n_positions) for shape in shapes):
+            raise BadInput(
+                f"targets of shape {list(self.ids.shape)}, {n} problems, {len(self.splits)} splits and "
+                f"{n_positions} positions do not match"
+            )
+
     @cached_property
     def mask(self) -> Tensor:
-        """True where there is a target, Bool [n, P]."""
+        """True where a token is asked, Bool [n, P, M]."""
         return self.ids != EMPTY
+
+    @cached_property
+    def has_target(self) -> Tensor:
+        """True for the slots that have a target, Bool [n, P]."""
+        return self.mask.any(-1)
 
     @property
     def n_empty(self) -> int:
-        """Slots with no target."""
-        return int((~self.mask).sum())
+        """Slots with no target, those at the mean over the question left out: nothing is asked there by any rule."""
+        return int((~self.has_target[:, _asked(self.positions)]).sum())
 
     @property
     def in_every_split(self) -> bool:
@@ -67,14 +87,15 @@ class Targets:
 
     @property
     def multi_token_share(self) -> float:
-        """Share of the targets that are only the first token of something longer; 0 where there is no target."""
-        return float(self.multi_token[self.mask].float().mean()) if self.mask.any() else 0.0
+        """Share of the slots with a target that hold more tokens than are asked; 0 where there is no target."""
+        in_part = self.n_members > self.mask.sum(-1)
+        return float(in_part[self.has_target].float().mean()) if self.has_target.any() else 0.0
 
     @property
     def digest(self) -> str:
-        """sha256 of rule, problems, splits, ids and mask."""
-        sha256 = hashlib.sha256("\n".join((self.rule, *self.problems, *self.splits)).encode())
-        sha256.update(self.ids.contiguous().numpy().tobytes() + self.mask.contiguous().numpy().tobytes())
+        """sha256 of rule, problems, splits, positions and ids."""
+        sha256 = hashlib.sha256("\n".join((self.rule, *self.problems, *self.splits, *self.positions)).encode())
+        sha256.update(self.ids.contiguous().numpy().tobytes())
         return sha256.hexdigest()
 
     def rows(self, split: str) -> Tensor:
@@ -82,10 +103,15 @@ class Targets:
         return torch.tensor([i for i, name in enumerate(self.splits) if name == split], dtype=torch.long)
 
     def refuse_others(self, hidden: HiddenStates) -> None:
-        """BadInput for hidden states of other problems, or in another order."""
+        """BadInput for hidden states of other problems or positions, or in another order."""
         if list(self.problems) != list(hidden.ids):
             raise BadInput(
                 f"the targets '{self.rule}' are of other problems than the hidden states, or in another order"
+            )
+        if self.positions != tuple(hidden.positions):
+            raise BadInput(
+                f"the targets '{self.rule}' are at {', '.join(self.positions)}, the hidden states at "
+                f"{', '.join(hidden.positions)}"
             )
 
     def shuffled(self, seed: int) -> Targets:
@@ -99,67 +125,131 @@ class Targets:
             rows = self.rows(split)
             cycle = rows[torch.randperm(len(rows), generator=seeds.torch(f"shuffled targets {split}", seed))]
             donors[cycle] = cycle.roll(1)  # one cycle through the split: nobody keeps its own
-        mask = self.mask & self.mask[donors]
+        both = self.has_target & self.has_target[donors]
+        ids = self.ids[donors].where(both[..., None], EMPTY)
         return replace(
             self,
             rule=f"{self.rule}, shuffled",
-            ids=self.ids[donors].where(mask, EMPTY),
-            new_value=self.new_value & mask,
-            multi_token=self.multi_token[donors] & mask,
+            ids=ids,
+            new_value=self.new_value & (ids != EMPTY),
+            n_members=self.n_members[donors] * both,
         )
 
 
 def probe_targets(rule: str, model: ThoughtModel, store: ThoughtStore) -> Targets:
-    """The probe targets of a store's problems, by the name of a rule.
+    """The probe targets of a store's problems, by the names of their rules.
 
     Args:
-        rule: `stepK`: the result of step K, at every position. `uniform`: the first token of the position's slice of the
-            chain. Another name is BadInput.
+        rule: A membership rule: `stepK`, the result of step K; `answer`, the final answer; `uniform`, the position's slice of
+            the chain. The first of its tokens is asked; `uniform:every` asks for all of them. Another name is BadInput.
         model: The model that thought; its tokenizer and its way of writing a chain are used.
         store: Its thoughts, which name the problems.
     """
-    problems, n_positions = store.as_problems(), len(store.positions)
-    if rule == "uniform":
-        chains = [model.chain_ids(p) for p in problems]
-        return uniform_split(chains, n_positions, problems, store.splits, model.tokenizer.decode)
-    if rule.startswith("step") and rule[4:].isdigit():
-        encode = lambda text: model.tokenizer.encode(text, add_special_tokens=False)
-        return step_result(problems, encode, int(rule[4:]), n_positions, store.splits)
-    raise BadInput(f"no target rule '{rule}'; there are uniform, step1, step2, …")
+    encode = lambda text: model.tokenizer.encode(text, add_special_tokens=False)
+    spelling = Spelling(encode, model.tokenizer.decode, model.chain_ids)
+    return targets_by_rule(rule, store.as_problems(), spelling, store.positions, store.splits)
 
 
-def uniform_split(
-    chains: Sequence[Sequence[int]],
-    n_positions: int,
-    problems: Sequence[Problem] | None = None,
+def targets_by_rule(
+    rule: str,
+    problems: Sequence[Problem],
+    spelling: Spelling,
+    positions: Sequence[str],
     splits: Sequence[str] | None = None,
-    decode: Callable[[list[int]], str] | None = None,
 ) -> Targets:
-    """Targets: at position i of P, the first token of slice [i·N/P, (i+1)·N/P) of the chain's N token ids.
-
-    A chain of fewer tokens than positions leaves slots empty (the first one always).
+    """Targets of problems by the names of their rules, see `probe_targets`.
 
     Args:
-        chains: Token ids of each problem's chain.
-        n_positions: P.
-        problems: Needed, with `decode`, to mark the targets that are new values.
-        splits: One per row; "train", by default.
-        decode: Token ids → text.
+        rule: MEMBERSHIP, or MEMBERSHIP:SELECTION.
+        problems: The n problems.
+        spelling: How the model writes.
+        positions: Names of the P positions; nothing is asked at `question`.
+        splits: One per problem; "train", by default.
     """
-    ids = torch.full((len(chains), n_positions), EMPTY)
-    multi = torch.zeros(len(chains), n_positions, dtype=torch.bool)
-    for row, chain in enumerate(chains):
-        for position, (start, end) in enumerate(slices(len(chain), n_positions)):
-            if end > start:
-                ids[row, position] = chain[start]
-                multi[row, position] = end - start > 1
-    new = torch.zeros_like(multi)
-    if problems is not None and decode is not None:
-        values = {i: _value(decode([i])) for i in ids[ids != EMPTY].unique().tolist()}
-        for row, problem in enumerate(problems):
-            new[row] = torch.tensor([_is_new(values.get(i), problem) for i in ids[row].tolist()])
-    names = [p.id for p in problems] if problems is not None else [str(i) for i in range(len(chains))]
-    return _targets("uniform split", ids, new, multi, names, splits)
+    membership, _, selection = rule.partition(":")
+    in_words, members = membership_rule(membership)
+    select = SELECTIONS.get(selection or "first")
+    if select is None:
+        raise BadInput(f"no selection rule '{selection}'; there are {', '.join(SELECTIONS)}")
+    asked = _asked(positions)
+    n_members = torch.zeros(len(problems), len(positions), dtype=torch.long)
+    chosen: list[list[list[Token]]] = []
+    for row, problem in enumerate(problems):
+        slots = members(problem, spelling, len(asked))
+        n_members[row, asked] = torch.tensor([len(slot) for slot in slots])
+        chosen.append([select(slot) for slot in slots])
+    most = max((len(slot) for slots in chosen for slot in slots), default=0)
+    ids = torch.full((len(problems), len(positions), max(most, 1)), EMPTY)
+    new = torch.zeros(ids.shape, dtype=torch.bool)
+    for row, (problem, slots) in enumerate(zip(problems, chosen, strict=True)):
+        known = numbers_in(problem.question) | {problem.value}
+        for place, slot in zip(asked, slots, strict=True):
+            for at, token in enumerate(slot):
+                ids[row, place, at] = token.id
+                new[row, place, at] = token.value is not None and token.value not in known
+    named = in_words if selection in ("", "first") else f"{in_words}, {selection} token"
+    splits = ["train"] * len(problems) if splits is None else splits
+    return Targets(named, tuple(positions), ids, new, n_members, tuple(p.id for p in problems), tuple(splits))
+
+
+def _asked(positions: Sequence[str]) -> list[int]:
+    """Places of the positions at which something may be asked."""
+    return [place for place, position in enumerate(positions) if position != QUESTION]
+
+
+# ---- which tokens belong to a position ---------------------------------------------------------------------------
+
+
+class Token(NamedTuple):
+    """A token of a written solution, and the number that it says, or begins to say, if any."""
+
+    id: int
+    value: Fraction | None
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How a model writes, which is all that a rule needs of it: text → token ids, and back; a problem → its chain's ids."""
+
+    encode: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
+    chain_ids: Callable[[Problem], Sequence[int]]
+
+    @cached_property
+    def value_of(self) -> Callable[[int], Fraction | None]:
+        """The number that a token is by itself, or None."""
+        return cache(lambda i: _value(self.decode([i])))
+
+    def tokens(self, text: str) -> list[Token]:
+        """The tokens of a number written out; each has the value of the whole."""
+        return [Token(i, _value(text)) for i in self.encode(text)] if text else []
+
+
+# The tokens of each of P positions; [] where there are none.
+Membership = Callable[[Problem, Spelling, int], Sequence[Sequence[Token]]]
+
+
+def result_of_step(k: int) -> Membership:
+    """At every position, the result of step k (1 is the first). None where a problem has fewer steps."""
+    if k < 1:
+        raise BadInput(f"there is no step {k}: the first is step 1")
+    return lambda problem, spelling, n_positions: (
+        [spelling.tokens(problem.steps[k - 1].result if problem.n_steps >= k else "")] * n_positions
+    )
+
+
+def final_answer(problem: Problem, spelling: Spelling, n_positions: int) -> list[list[Token]]:
+    """At every position, the final answer, written as a result is: without separators of thousands."""
+    return [spelling.tokens(problem.answer.strip().replace(",", ""))] * n_positions
+
+
+def slices_of_chain(problem: Problem, spelling: Spelling, n_positions: int) -> list[list[Token]]:
+    """At position i of P, slice [i·N/P, (i+1)·N/P) of the chain's N tokens; see `slices`.
+
+    A chain of fewer tokens than positions leaves slots empty (the first one always).
+    """
+    chain = [Token(i, spelling.value_of(i)) for i in spelling.chain_ids(problem)]
+    return [chain[start:end] for start, end in slices(len(chain), n_positions)]
 
 
 def slices(n_tokens: int, n_positions: int) -> list[tuple[int, int]]:
@@ -168,27 +258,38 @@ def slices(n_tokens: int, n_positions: int) -> list[tuple[int, int]]:
     return list(pairwise(bounds))
 
 
-def step_result(
-    problems: Sequence[Problem],
-    encode: Callable[[str], list[int]],
-    k: int,
-    n_positions: int,
-    splits: Sequence[str] | None = None,
-) -> Targets:
-    """Targets: at every position, the first token of the result of step k (1 is the first).
+def membership_rule(name: str) -> tuple[str, Membership]:
+    """A membership rule and what it is called in words. BadInput where there is none of that name."""
+    if name.startswith("step") and name[4:].isdigit():
+        return f"result of step {int(name[4:])}", result_of_step(int(name[4:]))
+    if name not in MEMBERSHIPS:
+        raise BadInput(f"no target rule '{name}'; there are {', '.join(MEMBERSHIPS)}, step1, step2, …")
+    return MEMBERSHIPS[name]
 
-    A problem of fewer steps, or a result that does not encode, is masked at every position.
-    """
-    if k < 1:
-        raise BadInput(f"there is no step {k}: the first is step 1")
-    ids = torch.full((len(problems), n_positions), EMPTY)
-    new, multi = (torch.zeros(len(problems), n_positions, dtype=torch.bool) for _ in range(2))
-    for row, problem in enumerate(problems):
-        result = problem.steps[k - 1].result if problem.n_steps >= k else ""
-        if tokens := encode(result):
-            ids[row], multi[row] = tokens[0], len(tokens) > 1
-            new[row] = _is_new(_value(result), problem)
-    return _targets(f"result of step {k}", ids, new, multi, [p.id for p in problems], splits)
+
+MEMBERSHIPS: dict[str, tuple[str, Membership]] = {
+    "uniform": ("uniform split", slices_of_chain),
+    "answer": ("final answer", final_answer),
+}
+
+# ---- which of them are asked -------------------------------------------------------------------------------------
+
+Selection = Callable[[Sequence[Token]], list[Token]]
+
+
+def first(members: Sequence[Token]) -> list[Token]:
+    """The first token: what a reader that says one token can say."""
+    return list(members[:1])
+
+
+def every(members: Sequence[Token]) -> list[Token]:
+    """Every token, each once however often it is written: a reader gives one score to a token."""
+    return list({token.id: token for token in members}.values())
+
+
+SELECTIONS: dict[str, Selection] = {"first": first, "every": every}
+
+# ---- problems ----------------------------------------------------------------------------------------------------
 
 
 def split_problems(
@@ -227,22 +328,9 @@ def numbers_in(text: str) -> set[Fraction]:
     return {Fraction(number) for number in written if len(number) <= LONGEST_NUMBER}
 
 
-def _targets(
-    rule: str, ids: Tensor, new: Tensor, multi: Tensor, problems: Sequence[str], splits: Sequence[str] | None
-) -> Targets:
-    splits = ["train"] * len(ids) if splits is None else splits
-    if not len(ids) == len(problems) == len(splits):
-        raise BadInput(f"{len(ids)} rows of targets, {len(problems)} problems and {len(splits)} splits do not match")
-    return Targets(rule, ids, new, multi, tuple(problems), tuple(splits))
-
-
 def _value(text: str) -> Fraction | None:
     """The number that a text is, or None: `" 54"` and `"-1,234.5"` are one, `"="` and `"5 pens"` are not."""
     try:
         return evaluate(text) if _WRITTEN.fullmatch(text.strip()) else None
     except ValueError:
         return None
-
-
-def _is_new(value: Fraction | None, problem: Problem) -> bool:
-    return value is not None and value not in numbers_in(problem.question) | {problem.value}
