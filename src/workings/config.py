@@ -135,7 +135,7 @@ def from_dict(cls: type[C], mapping: Mapping[str, Any], where: str = "") -> C:
             raise _unknown(f"{where}{given}", cls, [where + known for known in annotations])
         if name in values:
             raise BadInput(f"field '{where}{name}' is named twice, also by its former name '{given}'")
-        values[name] = read_value(annotations[name], value, f"{where}{name}")
+        values[name] = read_value(annotations[name], _said(cls, name, value), f"{where}{name}")
     for field in dataclasses.fields(cls):  # ty: ignore[invalid-argument-type]
         if field.default is REQUIRED and field.default_factory is REQUIRED and field.name not in values:
             raise BadInput(f"field '{where}{field.name}' of {cls.__name__} has no default: set it")
@@ -143,6 +143,12 @@ def from_dict(cls: type[C], mapping: Mapping[str, Any], where: str = "") -> C:
         return cls(**values)
     except ValueError as error:  # raised by a __post_init__ about what the user set
         raise BadInput(f"{where.rstrip('.') or cls.__name__}: {error}") from None
+
+
+def _said(cls: type, name: str, value: Any) -> Any:
+    """The value, or what null says in this field: JSON has no infinity, and a field may mark that null stands for one."""
+    metadata = cls.__dataclass_fields__[name].metadata  # ty: ignore[missing-attribute]
+    return metadata.get("null") if value is None else value
 
 
 def from_yaml(cls: type[C], path: str | Path) -> C:

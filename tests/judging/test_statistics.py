@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -10,14 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from workings.config import from_dict
 from workings.errors import BadInput
-from workings.judging.paired import sign_flip
+from workings.files import to_json
+from workings.judging.paired import paired_difference, seeds_and_items, t_interval
 from workings.judging.statistics import (
     Interval,
     Measure,
     ProblemSums,
     cluster_bootstrap,
     clustered_wilson,
+    difference_intervals,
     fisher,
     holm,
     mcnemar,
@@ -170,7 +174,7 @@ def test_no_test_finds_a_difference_between_equals_more_than_one_time_in_twenty(
         a, b = (generator.random((2, 80, 5)) < ease).astype(float)
         b_only, a_only = (int((x[:, 0] > y[:, 0]).sum()) for x, y in ((b, a), (a, b)))
         claims = (
-            sign_flip(a.ravel(), b.ravel(), problems, n_resamples=400, seed=at) <= 0.05,
+            paired_difference(a.ravel(), b.ravel(), problems).differs,
             mcnemar(b_only, a_only) <= 0.05,
             cluster_bootstrap(a.ravel() - b.ravel(), problems, n_resamples=400, seed=at).low > 0,  # "a is better"
         )
@@ -227,7 +231,8 @@ def test_the_stated_power_is_the_power():
 def test_an_interval_of_a_median_holds_it():
     found = Measure.median([5, 1, 3, 2, 4, 9, 8, 7, 6])
     assert (found.value, found.low, found.high, found.n) == (5, 2, 8, 9)
-    assert Measure.median([4]) == Measure(4, 4, 4, 1)
+    lowest, highest = Measure.median([3, 1, 2, 6, 5, 4]).low, Measure.median([3, 1, 2, 6, 5, 4]).high
+    assert (lowest, highest) == (1, 6)
 
 
 def test_a_share_and_a_mean_say_what_they_rest_on():
@@ -240,7 +245,92 @@ def test_a_share_and_a_mean_say_what_they_rest_on():
     assert (mean.value, mean.n, mean.k) == (3.0, 3, None) and mean.low < 3 < mean.high
 
 
-@pytest.mark.parametrize("kind", [Measure.share, Measure.mean, Measure.median])
-def test_a_measure_of_no_items_is_bad_input(kind):
-    with pytest.raises(BadInput, match="no item"):
-        kind([])
+def test_a_measure_without_ends_is_read_back_from_json():
+    one = Measure.mean([2.5])
+    assert (one.low, one.high) == (-math.inf, math.inf)
+    assert from_dict(Measure, json.loads(to_json(one))) == one
+
+
+# ---- none, one and two -------------------------------------------------------------------------------------------
+
+OF_VALUES = {
+    "cluster_bootstrap": cluster_bootstrap,
+    "percentile_intervals": lambda values: percentile_intervals(ProblemSums.of(values, range(len(values)))).only(),
+    "simultaneous_intervals": lambda values: simultaneous_intervals(ProblemSums.of(values, range(len(values)))).only(),
+    "difference_intervals": lambda values: difference_intervals(
+        ProblemSums.of(values, range(len(values))), are_shares=False
+    ).only(),
+    "Measure.mean": Measure.mean,
+    "Measure.median": Measure.median,
+    "t_interval": t_interval,
+    "paired_difference": lambda values: paired_difference(values, [0.0] * len(values)).interval,
+    "seeds_and_items": lambda values: seeds_and_items([values]),
+}
+OF_SHARES = {
+    "wilson": lambda flags: wilson(sum(flags), len(flags)),
+    "newcombe": lambda flags: newcombe(sum(flags), len(flags), 0, 5),
+    "newcombe, the second": lambda flags: newcombe(0, 5, sum(flags), len(flags)),
+    "clustered_wilson": lambda flags: clustered_wilson(ProblemSums.of(flags, range(len(flags)))).only(),
+    "Measure.share": Measure.share,
+    "difference_intervals": lambda flags: difference_intervals(
+        ProblemSums.of(flags, range(len(flags))), are_shares=True
+    ).only(),
+    "paired_difference": lambda flags: paired_difference(flags, [0] * len(flags)).interval,
+}
+OTHERS = {
+    "ProblemSums.of": lambda: ProblemSums.of([], []),
+    "ProblemSums": lambda: ProblemSums(np.empty((0, 1)), np.empty((0, 1))),
+    "fisher": lambda: fisher(0, 0, 1, 2),
+    "fisher, the second": lambda: fisher(1, 2, 0, 0),
+    "minimum_detectable_difference": lambda: minimum_detectable_difference(0, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", [*OF_VALUES, *OF_SHARES, *OTHERS])
+def test_of_no_item_nothing_is_said(name: str):
+    made = {**OF_VALUES, **OF_SHARES}.get(name)
+    with pytest.raises(BadInput, match=r"no item|no training seed|at least one"):
+        _ = made([]) if made else OTHERS[name]()
+
+
+@pytest.mark.parametrize("name", OF_VALUES)
+@given(value=st.floats(-1e3, 1e3).filter(lambda value: value not in (-1, 0, 1)))
+def test_one_value_has_the_whole_line_for_its_interval(name: str, value: float):
+    found = OF_VALUES[name]([value])
+    assert (found.low, found.high) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("name", OF_SHARES)
+@pytest.mark.parametrize("flags", [[0], [1]])
+def test_one_right_or_wrong_leaves_most_of_what_is_possible_open(name: str, flags: list[int]):
+    """Wilson's interval of one item is .79 wide; a difference may be anything at least so wide."""
+    found = OF_SHARES[name](flags)
+    assert found.high - found.low > 0.75
+
+
+@pytest.mark.parametrize("name", OF_VALUES)
+@given(values=st.lists(st.integers(-1000, 1000), min_size=2, max_size=2, unique=True))
+def test_two_values_have_an_interval_that_holds_both(name: str, values: list[int]):
+    """Their own range holds the truth half the time; Student's interval of two reaches six times as far as they lie apart."""
+    found = OF_VALUES[name]([value + 0.5 for value in values])
+    assert found.low < min(values) and max(values) + 0.5 < found.high
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_intervals_of_few_values_hold_the_truth_in_95_percent(n: int):
+    draws = np.random.default_rng(n).normal(size=(N_EXPERIMENTS, n))
+    for make in (lambda values: cluster_bootstrap(values, n_resamples=1), Measure.median):
+        assert np.mean([(found := make(values)).low <= 0 <= found.high for values in draws]) >= 0.93
+
+
+@pytest.mark.parametrize(("k", "n"), [(-1, 5), (6, 5), (math.nan, 5), (1, -3)])
+def test_what_is_no_count_of_items_is_refused(k: float, n: float):
+    for make in (lambda: wilson(k, n), lambda: newcombe(k, n, 1, 2), lambda: fisher(1, 2, k, n)):
+        with pytest.raises(BadInput, match=r"no share|no item"):
+            make()
+
+
+@pytest.mark.parametrize(("difference", "p"), [(0.0, 0.5), (-0.1, 0.5), (0.6, 0.5), (0.1, 1.2)])
+def test_no_n_shows_what_is_no_gain(difference: float, p: float):
+    with pytest.raises(BadInput, match="no n shows"):
+        required_n(difference, p)

@@ -15,10 +15,10 @@ import polars as pl
 
 from workings.errors import BadInput
 from workings.experiment import available, experiment_of, plan
-from workings.judging.arms import MATCHED, Cost
+from workings.judging.arms import MATCHED, Cost, unpaired_seeds
 from workings.judging.comparison import Comparison, compare
 from workings.judging.paired import PairedDifference
-from workings.judging.statistics import ALPHA, ONE_SEED, Measure
+from workings.judging.statistics import ONE_SEED, Measure
 from workings.report import (
     Axis,
     Column,
@@ -37,6 +37,10 @@ from workings.report import (
 )
 from workings.report.sections import Section
 from workings.run import RunRecord, question_of
+
+FAMILY_INTERVALS = (
+    "each interval is at the level of its row's test, so that it excludes zero exactly where p is at most .05."
+)
 
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
@@ -78,9 +82,9 @@ def report_on_runs(
     """Write a report with the question of the runs and where its numbers come from; the path of its report.html.
 
     Args:
-        warnings: By default that of `one_seed`.
+        warnings: By default those of `seed_warnings`.
     """
-    warnings = one_seed(records) if warnings is None else warnings
+    warnings = seed_warnings(records) if warnings is None else warnings
     question = records[0].question or question_of(experiment_of(records[0]).file)
     source = provenance(records)
     made = Report(title, question, conclusion, sections, source, headline, warnings, properties, limits)
@@ -97,24 +101,19 @@ def estimate_of(found: Measure | PairedDifference) -> Estimate:
 def difference_table(
     title: str, found: Mapping[str, PairedDifference], counts: Mapping[str, str], caption: str, rows_are: str
 ) -> Table:
-    """A row for each difference of shares by its name, with p where there is one seed.
+    """A row for each difference of shares by its name, with the p of its family; interval and p say the same.
 
     Args:
         counts: Further columns: header → field of `PairedDifference`.
     """
-    tested = any(one.p is not None for one in found.values())
     rows = [
-        Row(
-            name,
-            [estimate_of(one), *(getattr(one, field) for field in counts.values()), *([one.p_holm] * tested)],
-            one.n_items,
-        )
+        Row(name, [estimate_of(one), *(getattr(one, field) for field in counts.values()), one.p_holm], one.n_items)
         for name, one in found.items()
     ]
     columns = [
         Column("difference", "points", signed=True),
         *(Column(header, "count") for header in counts),
-        *([Column("p, Holm", "p")] * tested),
+        Column("p, Holm", "p"),
     ]
     return Table(title, columns, rows, caption, rows_are=rows_are, drawn="difference")
 
@@ -177,6 +176,11 @@ def n_seeds(n: int) -> str:
 def one_seed(records: Sequence[RunRecord]) -> list[str]:
     """The warning that belongs on a report whose runs have all the same training seed."""
     return [ONE_SEED] if len({record.manifest.seed for record in records}) == 1 else []
+
+
+def seed_warnings(records: Sequence[RunRecord]) -> list[str]:
+    """`one_seed`, and which seeds some of the arms lack."""
+    return one_seed(records) + unpaired_seeds(records)
 
 
 def grouped(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
@@ -263,7 +267,8 @@ def comparison_sections(compared: Comparison) -> list[Section]:
             Row(pair.subject, [one.baseline, one.treatment, estimate_of(one), *counts, one.p_holm], one.n_items)
         )
     caption = (
-        "Paired by item: bootstrap intervals (95 %, each by itself), exact McNemar p, adjusted for all rows (Holm)."
+        "Paired by item; n counts items, or structures where items share them. p is exact McNemar's (Student's for "
+        f"structures), adjusted for all rows (Holm); {FAMILY_INTERVALS}"
     )
     sections: list[Section] = [
         Table("Compared item by item", columns, rows, caption, rows_are="from → to", drawn="difference")
@@ -291,10 +296,10 @@ def _conclusion(compared: Comparison | None, reason: str) -> Conclusion:
     """The largest difference that there is evidence for."""
     if compared is None:
         return Conclusion(reason, "undecided")
-    pair = max(compared.pairs, key=lambda pair: (pair.p_holm <= ALPHA, abs(pair.difference.difference)))
+    pair = max(compared.pairs, key=lambda pair: (pair.difference.differs, abs(pair.difference.difference)))
     one, n = pair.difference, len(compared.pairs)
     sentence = f"{pair.subject}: {one.in_points}, n = {one.n_items:,} paired: {pair.finding} (of {n} comparisons)."
-    return Conclusion(sentence, "holds" if pair.p_holm <= ALPHA else "undecided")
+    return Conclusion(sentence, "holds" if one.differs else "undecided")
 
 
 def _headline_table(records: Sequence[RunRecord]) -> list[Table]:

@@ -15,7 +15,7 @@ from workings.evals.evaluation import TaskResult
 from workings.experiments.default_report import comparison_sections, estimate_of, provenance
 from workings.experiments.evaluate_model import Config
 from workings.judging.comparison import Comparison, compare, shared_outcomes
-from workings.judging.statistics import ALPHA, Measure
+from workings.judging.statistics import Measure
 from workings.report import (
     Axis,
     Column,
@@ -290,7 +290,7 @@ def _title(measure: str) -> str:
 def _conclusion(judged: dict[str, Judged], compared: Comparison | None) -> Conclusion:
     """The verdict on the differences between several models, or on whether the one model chooses better than chance."""
     if compared is not None:
-        n_found, n = sum(pair.p_holm <= ALPHA for pair in compared.pairs), len(compared.pairs)
+        n_found, n = sum(pair.difference.differs for pair in compared.pairs), len(compared.pairs)
         if n_found:
             sentence = f"{n_found} of {n} paired comparisons differ beyond chance (McNemar, Holm at 5 %)."
             return Conclusion(sentence, "holds")

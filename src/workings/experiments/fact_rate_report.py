@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from workings.experiments.default_report import cost_table, estimate_of, report_on_runs
+from workings.experiments.default_report import FAMILY_INTERVALS, cost_table, estimate_of, report_on_runs
 from workings.experiments.fact_tokens_report import (
     LIMITS,
     MEASURES,
@@ -56,7 +56,6 @@ def _contrast(rate: str, measure: str) -> Contrast:
 
 def _rate_table(arms: Arms, measure: str, found: Contrasts, rates: Sequence[str]) -> Table:
     """A row a rate: how often a fact was seen, what each arm answers, and their difference."""
-    tested = any(one.p is not None for one in found.values())
     rows = []
     for rate in rates:
         contrast = _contrast(rate, measure)
@@ -64,7 +63,7 @@ def _rate_table(arms: Arms, measure: str, found: Contrasts, rates: Sequence[str]
             continue
         one = found[contrast]
         shares = [answered(arms, arm, measure) for arm in (contrast.baseline, contrast.treatment)]
-        cells = [sightings(arms, contrast.treatment), *shares, estimate_of(one), one.n_seeds, *([one.p_holm] * tested)]
+        cells = [sightings(arms, contrast.treatment), *shares, estimate_of(one), one.n_seeds, one.p_holm]
         rows.append(Row(rate, cells, one.n_items))
     columns = [
         Column("sightings", "number", digits=1),
@@ -72,9 +71,12 @@ def _rate_table(arms: Arms, measure: str, found: Contrasts, rates: Sequence[str]
         Column("facts", "share"),
         Column("facts − digits", "points", signed=True),
         Column("seeds", "count"),
-        *([Column("p, Holm", "p")] * tested),
+        Column("p, Holm", "p"),
     ]
-    caption = f"Probes answered {MEASURES[measure]}, drilled; sightings of a fact in training, the mean over facts."
+    caption = (
+        f"Probes answered {MEASURES[measure]}, drilled; sightings of a fact in training, the mean over facts. p is adjusted for "
+        f"all rates and measures (Holm); {FAMILY_INTERVALS}"
+    )
     return Table(f"Answered {MEASURES[measure]}", columns, rows, caption, rows_are="rate", drawn="facts − digits")
 
 
@@ -89,7 +91,7 @@ def _conclusion(arms: Arms, found: Contrasts, rates: Sequence[str]) -> Conclusio
         one = worked[helps[0]]
         return Conclusion(
             f"The lowest rate at which tokens help is {helps[0]} ({seen[helps[0]]} sightings of each fact): {one.in_points}, "
-            f"{one.n_seeds} training seed{'s' * (one.n_seeds > 1)} (each of {len(worked)} rates has its own 95 % interval).",
+            f"{one.n_seeds} training seed{'s' * (one.n_seeds > 1)} (Holm, {one.n_family} comparisons).",
             "holds",
         )
     every = "; ".join(f"{rate} ({seen[rate]} sightings) {one.in_points}" for rate, one in worked.items())

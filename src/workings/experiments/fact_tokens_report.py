@@ -15,6 +15,7 @@ import polars as pl
 
 from workings.arithmetic.probes import PROBE_KINDS
 from workings.experiments.default_report import (
+    FAMILY_INTERVALS,
     cost_table,
     curves,
     difference_table,
@@ -108,7 +109,7 @@ def contrasts(arms: Arms) -> dict[Contrast, PairedDifference]:
 
 
 def compared(arms: Arms, asked: Sequence[Contrast]) -> dict[Contrast, PairedDifference]:
-    """The difference of each contrast that has items; p-values, with one seed, are adjusted for all of them (Holm)."""
+    """The difference of each contrast that has items; p-values and intervals are adjusted for all of them (Holm)."""
     found = {
         one: arms.difference(
             one.treatment, one.baseline, "probes", one.measure, where=_answerable(one.measure, one.held_out)
@@ -143,11 +144,10 @@ def conclusion(found: Contrasts) -> Conclusion:
 
 
 def _contrast_table(found: Contrasts) -> Table:
-    tested = any(one.p is not None for one in found.values())
     caption = (
         "Share of probes answered, paired by probe and by seed; what is held out rests on a fact that the drills never show. "
-        "Intervals (95 %, each by itself) cover seeds and items where there are several seeds, items alone where there is one"
-        + ("; p only there, by the exact McNemar test." if tested else ".")
+        "Intervals cover seeds and items where there are several seeds (Student's t), items alone where there is one (exact "
+        f"McNemar). p is adjusted for all rows (Holm); {FAMILY_INTERVALS}"
     )
     rows = {contrast.name: one for contrast, one in found.items()}
     return difference_table("What two arms are apart", rows, {"seeds": "n_seeds"}, caption, rows_are="contrast")

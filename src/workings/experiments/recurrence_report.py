@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from workings.experiments.default_report import (
+    FAMILY_INTERVALS,
     cost_table,
     curves,
     difference_table,
@@ -83,12 +84,15 @@ def _n_structures(rows: pl.DataFrame) -> str:
 def _difference_table(found: dict[int, PairedDifference], counted: str) -> Table:
     one_seed = all(one.n_seeds == 1 for one in found.values())
     caption = "Accuracy with own thoughts, recurrent − constant, paired by problem" + (
-        "; p from sign flips by structure" if one_seed else " and by seed; discordant counts are sums over seeds"
+        "; by structure, where problems share one"
+        if one_seed
+        else " and by seed; discordant counts are sums over seeds"
     )
+    caption += f". p is adjusted for all rows (Holm); {FAMILY_INTERVALS}"
     counts = {"only recurrent right": "n_only_treatment", "only constant right": "n_only_baseline"}
     rows = {f"{n_steps} step{'s' * (n_steps > 1)}": one for n_steps, one in found.items()}
     title = "Recurrent against constant"
-    return difference_table(title, rows, counts, f"{caption}. {counted}", rows_are="chain length")
+    return difference_table(title, rows, counts, f"{caption} {counted}", rows_are="chain length")
 
 
 def _accuracy_tables(outcomes: Mapping[RunRecord, pl.DataFrame], lengths: Sequence[int], counted: str) -> list[Table]:

@@ -1,7 +1,8 @@
 """Outcomes of runs, arm by arm → paired differences (`paired.paired_difference`); unmatched runs are refused.
 
 Runs are paired by example and by training seed, and examples of one structure are drawn anew together. Where they record what
-they cost, they must have the same parameters and steps and have read the same raw text.
+they cost, they must have the same parameters and steps and have read the same raw text. Where they keep what an example asked,
+it must be the same under the same id.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from workings.run import RunRecord
 ID_COLUMNS = ("problem", "example", "id")
 CLUSTER = "structure"  # examples that share it are drawn anew together, where a frame of outcomes has it
 CONDITION = "condition"  # several judgements of one example are told apart by it, and paired one by one
+JUDGED = "correct"  # the column of right and wrong
+ASKED = (CLUSTER, "question", "prompt", "context", "gold", "label", "n_steps")
+"""Columns that describe the example and not what a model made of it."""
 
 # ---- runs, arm by arm --------------------------------------------------------------------------------------------
 
@@ -67,7 +71,7 @@ class Arms:
         treatment: str,
         baseline: str,
         outcomes: str,
-        column: str = "correct",
+        column: str = JUDGED,
         *,
         where: pl.Expr | None = None,
     ) -> PairedDifference:
@@ -113,8 +117,29 @@ def difference_over_seeds(paired: Sequence[pl.DataFrame]) -> PairedDifference:
     return paired_difference(a, b, clusters, same_items=all(each.equals(keys[0]) for each in keys))
 
 
+def unpaired_seeds(records: Sequence[RunRecord]) -> list[str]:
+    """A sentence for every arm with a seed that another arm lacks: what is left out, and what is compared."""
+    arms: dict[str, set[int]] = {}
+    for record in records:
+        arms.setdefault(record.manifest.arm, set()).add(record.manifest.seed)
+    said = []
+    for arm, seeds in arms.items():
+        others = {other: theirs for other, theirs in arms.items() if other != arm and seeds - theirs}
+        if others:
+            alone = sorted(set.union(*(seeds - theirs for theirs in others.values())))
+            said.append(
+                f"{_listed_seeds(alone)} of {arm} {'has' if len(alone) == 1 else 'have'} no run of {', '.join(others)} beside "
+                f"{'it' if len(alone) == 1 else 'them'}: only seeds that both arms have are compared."
+            )
+    return said
+
+
+def _listed_seeds(seeds: Sequence[int]) -> str:
+    return f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
 def paired_runs(
-    name: str, a: RunRecord, b: RunRecord, column: str = "correct", where: pl.Expr | None = None
+    name: str, a: RunRecord, b: RunRecord, column: str = JUDGED, where: pl.Expr | None = None
 ) -> pl.DataFrame:
     """Columns example, condition, a, b (values), and structure where both have it; BadInput unless of the same examples."""
     one, other = ((_values(name, record, column, where), str(record.path)) for record in (a, b))
@@ -124,36 +149,69 @@ def paired_runs(
 def _paired(name: str, a: tuple[pl.DataFrame, str], b: tuple[pl.DataFrame, str]) -> pl.DataFrame:
     """Columns of `paired_runs`; BadInput unless both have the same examples."""
     (one, one_is), (other, other_is) = a, b
-    key = ["example", CONDITION, *([CLUSTER] * (CLUSTER in one.columns and CLUSTER in other.columns))]
     both = one.rename({"value": "a"}).join(
-        other.rename({"value": "b"}).select(*key, "b"), on=key, how="inner", maintain_order="left"
+        other.rename({"value": "b"}), on=["example", CONDITION], how="inner", maintain_order="left"
     )
     if not len(both) == len(one) == len(other):
         raise BadInput(
             f"outcomes '{name}' are not of the same examples: {len(other) - len(both):,} of {other_is} are missing in "
             f"{one_is}, and {len(one) - len(both):,} the other way; judge both on the same problems"
         )
-    return both
+    shared = [asked for asked in ASKED if asked in one.columns and asked in other.columns]
+    for asked in shared:
+        differ = both.filter(pl.col(asked).ne_missing(pl.col(f"{asked}_right")))
+        if len(differ):
+            raise BadInput(
+                f"outcomes '{name}': {len(differ):,} of the examples, first '{differ['example'][0]}', have another {asked} in "
+                f"{other_is} than in {one_is}: judge both on the same problems"
+            )
+    return both.select("example", CONDITION, "a", "b", *([CLUSTER] * (CLUSTER in shared)))
 
 
-def _values(name: str, record: RunRecord, column: str = "correct", where: pl.Expr | None = None) -> pl.DataFrame:
-    """Columns example, condition, value (and structure) of one run's outcomes; BadInput where they cannot be paired."""
+def _values(name: str, record: RunRecord, column: str = JUDGED, where: pl.Expr | None = None) -> pl.DataFrame:
+    """Columns example, condition, value, structure and those that say what was asked, of one run's outcomes, one row each.
+
+    BadInput where they cannot be paired.
+    """
     frame = record.outcomes(name)
     found = _id_column(frame)
     if found is None or column not in frame.columns:
         raise BadInput(f"outcomes '{name}' of {record.path} need columns 'problem' and '{column}', not {frame.columns}")
     condition = pl.col(CONDITION).cast(pl.String) if CONDITION in frame.columns else pl.lit("")
-    rows = (frame if where is None else frame.filter(where)).select(
+    chosen = frame if where is None else frame.filter(where)
+    kind = chosen.schema[column]
+    if not (kind == pl.Boolean or kind.is_numeric() or kind == pl.Null):
+        raise BadInput(
+            f"'{column}' in outcomes '{name}' of {record.path} is {_in_words(kind)}: write right and wrong as true and false"
+        )
+    rows = chosen.select(
         pl.col(found).cast(pl.String).alias("example"),
         condition.alias(CONDITION),
-        *([CLUSTER] * (CLUSTER in frame.columns)),
+        *(
+            pl.col(asked).cast(pl.String)
+            for asked in ASKED
+            if asked in frame.columns and _is_plain(frame.schema[asked])
+        ),
         value=pl.col(column).cast(pl.Float64),
     )
     if rows.is_empty() or rows["value"].null_count():
         raise BadInput(f"outcomes '{name}' of {record.path} are empty, or lack a judgement for some examples")
+    if column == JUDGED and not rows["value"].is_in([0.0, 1.0]).all():
+        strange = rows.filter(~pl.col("value").is_in([0.0, 1.0]))["value"][0]
+        raise BadInput(
+            f"'{column}' in outcomes '{name}' of {record.path} holds {strange:g}: give true and false, or 1 and 0"
+        )
     if rows.select("example", CONDITION).is_duplicated().any():
         raise BadInput(f"outcomes '{name}' of {record.path} judge an example more than once")
     return rows
+
+
+def _is_plain(kind: pl.DataType) -> bool:
+    return kind == pl.String or kind.is_integer()
+
+
+def _in_words(kind: pl.DataType) -> str:
+    return "text" if kind == pl.String else f"of the type {kind}"
 
 
 def _id_column(frame: pl.DataFrame) -> str | None:

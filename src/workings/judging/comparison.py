@@ -2,7 +2,8 @@
 
 Runs are compared pair by pair on the same examples. They may differ in scientific fields and the seed alone, and must be matched
 in cost, where they record it (parameters, steps, raw text). The examples of one pair of runs tell about these two models; a
-claim about the arms takes several training seeds.
+claim about the arms takes several training seeds. Pairs of runs are one family of tests and pairs of arms another: each
+interval is shown at the level that Holm gives it, and so agrees with its p and with what is said.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ import polars as pl
 
 from workings.config import differing, read_mapping, role_of
 from workings.errors import BadInput
-from workings.judging.arms import CONDITION, Cost, difference_over_seeds, paired_runs, refuse_unmatched
-from workings.judging.paired import PairedDifference, paired_difference, with_holm
+from workings.judging.arms import (
+    CONDITION,
+    Cost,
+    difference_over_seeds,
+    paired_runs,
+    refuse_unmatched,
+    unpaired_seeds,
+)
+from workings.judging.paired import PairedDifference, with_holm
 from workings.judging.statistics import (
     ALPHA,
     ONE_SEED,
@@ -50,14 +58,19 @@ class RunPair:
 
     @property
     def p_holm(self) -> float:
-        """McNemar's p, adjusted for all pairs of the comparison."""
+        """p, adjusted for all pairs of runs in the comparison."""
         assert self.difference.p_holm is not None
         return self.difference.p_holm
 
     @property
     def detectable(self) -> float:
-        """The smallest difference that these examples show with 80 % power, as a fraction; NaN if there is none."""
+        """The smallest difference that these examples show with 80 % power, as a fraction.
+
+        NaN if there is none, or where examples share structures, for it is McNemar's power.
+        """
         one = self.difference
+        if one.test != "exact McNemar":
+            return float("nan")
         discordant = ((one.n_only_treatment or 0) + (one.n_only_baseline or 0)) / one.n_items
         return minimum_detectable_difference(one.n_items, one.baseline, discordant=discordant)
 
@@ -69,15 +82,14 @@ class RunPair:
     def text(self) -> str:
         """One line with all numbers."""
         one = self.difference
-        found = self.finding + " on these examples" * (self.p_holm <= ALPHA)
+        found = self.finding + " on these examples" * one.differs
         # Nothing where no difference is so large that these few examples would show it.
         power = "" if np.isnan(self.detectable) else f" (80 % power for {number(self.detectable, 'share')} points)"
         return (
             f"{self.subject} (seeds {self.a.manifest.seed}, {self.b.manifest.seed}): "
             f"{number(one.baseline, 'share')} % → {number(one.treatment, 'share')} %, "
             f"difference {one.in_points}, n = {one.n_items:,} paired; "
-            f"right in only one: {one.n_only_baseline} and {one.n_only_treatment}, McNemar p {_p(one.p)}, "
-            f"Holm {_p(self.p_holm)}: {found}{power}"
+            f"right in only one: {one.n_only_baseline} and {one.n_only_treatment}, {_test(one)}: {found}{power}"
         )
 
     def row(self) -> dict[str, str | int | float | None]:
@@ -119,10 +131,10 @@ class ArmPair:
     def text(self) -> str:
         """One line with all numbers."""
         one = self.difference
-        found = "no evidence of a difference between the arms" if 0.0 in one.interval else "the arms differ"
+        found = "the arms differ" if one.differs else "no evidence of a difference between the arms"
         return (
             f"{_subject(self.outcomes, self.condition, self.arm_a, self.arm_b)}, over {one.n_seeds} paired seeds: "
-            f"difference {one.in_points} ({one.interval.covers}): {found}"
+            f"difference {one.in_points} ({one.interval.covers}), {_test(one)}: {found}"
         )
 
 
@@ -144,7 +156,10 @@ class Comparison:
 
     @property
     def table(self) -> pl.DataFrame:
-        """`pairs` as a frame, one row each. Differences are b − a, as fractions; `low` and `high` cover items only."""
+        """`pairs` as a frame, one row each. Differences are b − a, as fractions; `low` and `high` cover items only.
+
+        They agree with `p_holm`; `p` is each test's by itself.
+        """
         return pl.DataFrame([pair.row() for pair in self.pairs])
 
     def text(self) -> str:
@@ -164,7 +179,8 @@ def compare(
 ) -> Comparison:
     """Compare finished runs of one experiment, pair by pair, on the same examples.
 
-    Arms with a common seed are paired by seed; runs of a single arm are compared with each other.
+    Arms with a common seed are paired by seed; runs of a single arm are compared with each other. n counts examples, or
+    structures where the outcomes name them and examples share them.
 
     Args:
         records: Two finished runs or more.
@@ -173,7 +189,8 @@ def compare(
         outcomes: One frame of outcomes or several; by default all that the runs share and that have a column `correct`.
 
     Raises:
-        BadInput: Where runs are unfinished, not matched, or did not judge the same examples.
+        BadInput: Where runs are unfinished, not matched, or did not judge the same examples, or where `correct` holds
+            anything but right and wrong.
 
     >>> import tempfile
     >>> from workings.config import scientific
@@ -200,17 +217,20 @@ def compare(
     found = []
     for name, (a, b) in product(names, pairs):
         for (condition,), rows in paired_runs(name, a, b).group_by(CONDITION, maintain_order=True):
-            difference = paired_difference(rows["b"].to_numpy(), rows["a"].to_numpy())
+            difference = difference_over_seeds([rows.rename({"a": "b", "b": "a"})])
             found.append(RunPair(name, str(condition), a, b, difference))
     adjusted = with_holm([pair.difference for pair in found])
-    arms = tuple(_over_seeds(names, pairs))
+    arms = list(_over_seeds(names, pairs))
+    arms = [
+        replace(arm, difference=one) for arm, one in zip(arms, with_holm([a.difference for a in arms]), strict=True)
+    ]
     compared = list({record.path: record for pair in pairs for record in pair}.values())
     costs = tuple((record, cost) for record in compared if (cost := Cost.of(record)) is not None)
     return Comparison(
         tuple(replace(pair, difference=one) for pair, one in zip(found, adjusted, strict=True)),
-        arms,
+        tuple(arms),
         costs,
-        tuple(_warnings(pairs, compared, len(costs), len(arms))),
+        tuple(_warnings(records, pairs, compared, len(costs))),
     )
 
 
@@ -269,18 +289,33 @@ def _over_seeds(names: Sequence[str], pairs: Sequence[tuple[RunRecord, RunRecord
 
 
 def _warnings(
-    pairs: Sequence[tuple[RunRecord, RunRecord]], compared: Sequence[RunRecord], n_costs: int, n_arm_pairs: int
+    records: Sequence[RunRecord],
+    pairs: Sequence[tuple[RunRecord, RunRecord]],
+    compared: Sequence[RunRecord],
+    n_costs: int,
 ) -> Iterator[str]:
     if len({record.manifest.seed for record in compared}) == 1:
         yield ONE_SEED
     if any(a.manifest.arm != b.manifest.arm and a.manifest.seed != b.manifest.seed for a, b in pairs):
-        yield "No seed is common to the arms, so the seeds are not paired."
+        yield "No seed is common to the arms: every run is compared with those of the other arms, and no seeds are paired."
+    else:
+        yield from unpaired_seeds(records)
+    if changed := sorted({name for a, b in pairs for name in _changed_inputs(a, b)}):
+        yield f"What the runs read was not the same: {', '.join(changed)} changed in content between them."
     if 0 < n_costs < len(compared):
         yield "Some of the runs record no cost, so nothing says that they are matched in it."
     if len({(record.manifest.commit, record.manifest.diff_digest) for record in compared}) > 1:
         yield "The runs were made by different versions of the code."
-    if n_arm_pairs > 1:
-        yield f"Each of the {n_arm_pairs} intervals over seeds holds in 95 % by itself; of so many, some miss."
+
+
+def _changed_inputs(a: RunRecord, b: RunRecord) -> list[str]:
+    """Names of what both runs read from one place with different content."""
+    one, other = a.manifest, b.manifest
+    return [
+        name
+        for name, place in one.input_places.items()
+        if other.input_places.get(name) == place and one.inputs.get(name) != other.inputs.get(name)
+    ]
 
 
 # ---- words -------------------------------------------------------------------------------------------------------
@@ -289,13 +324,18 @@ def _warnings(
 def shares_in_words(k1: int, n1: int, k2: int, n2: int, names: tuple[str, str] = ("the first", "the second")) -> str:
     """Compare k1 of n1 with k2 of n2 in one sentence: independent samples of which only the counts are known.
 
-    Wilson's intervals, Newcombe's of the difference, Fisher's exact p. Runs whose examples are kept say more: `compare`.
+    Wilson's intervals, Newcombe's of the difference, Fisher's exact p. Newcombe's excludes zero a little before Fisher's test,
+    which is conservative, rejects: there it is shown reaching to zero. Runs whose examples are kept say more: `compare`.
+    BadInput where a count is not one of some items.
     """
+    p, between = fisher(k1, n1, k2, n2), newcombe(k1, n1, k2, n2)
     shares = [f"{number(k / n, 'share')} % {_brackets(wilson(k, n))}" for k, n in ((k1, n1), (k2, n2))]
-    difference, p = k1 / n1 - k2 / n2, fisher(k1, n1, k2, n2)
+    difference = k1 / n1 - k2 / n2
+    if p > ALPHA:
+        between = replace(between, low=min(between.low, 0.0), high=max(between.high, 0.0))
     return (
         f"{shares[0]} against {shares[1]}, n = {n1:,} and {n2:,}: "
-        f"difference {number(difference, 'points')} points {_brackets(newcombe(k1, n1, k2, n2))}, "
+        f"difference {number(difference, 'points')} points {_brackets(between)}, "
         f"Fisher p {_p(p)}: {p_in_words(p, names[0] if difference > 0 else names[1])}"
     )
 
@@ -311,3 +351,10 @@ def _brackets(found: Interval) -> str:
 def _p(p: float | None) -> str:
     assert p is not None
     return f"= {number(p)}" if p >= 0.0005 else "< 0.001"
+
+
+def _test(one: PairedDifference) -> str:
+    """The test and the p that go with the interval shown: "McNemar p = 0.143", or Holm's of several comparisons."""
+    name = one.test.removeprefix("exact ")
+    family = f", Holm's of {one.n_family} comparisons" if one.n_family > 1 else ""
+    return f"{name} p {_p(one.p if one.p_holm is None else one.p_holm)}{family}"

@@ -1,32 +1,23 @@
 """Values of two arms on the same items, arrays [seeds, items] → the difference between them, its interval and p.
 
-This is the only paired comparison of the package; `arms` and `comparison` apply it to the outcomes of runs.
+This is the only paired comparison of the package; `arms` and `comparison` apply it to the outcomes of runs. One rule says whether
+there is a difference (docs/decisions/0015): interval and p are two sides of one test, so that an interval excludes zero exactly
+where its p is at most .05; in a family both are Holm's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import hypot, sqrt
+from math import exp, hypot, inf, log, sqrt
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 from workings.errors import BadInput
-from workings.judging.statistics import (
-    CHUNK,
-    UPPER,
-    Array,
-    Interval,
-    Measure,
-    ProblemSums,
-    difference_intervals,
-    holm,
-    mcnemar,
-    wilson,
-)
+from workings.judging.statistics import ALPHA, UPPER, Array, Interval, Measure, ProblemSums, holm, mcnemar, wilson
 from workings.report.wording import interval, number
 
 Values = Sequence[ArrayLike] | NDArray[Any]  # [items], or one array [items] a seed
@@ -39,32 +30,56 @@ class PairedDifference:
     Attributes:
         treatment, baseline: Means of the two arms over items, then over seeds.
         difference: treatment − baseline, in the unit of the values (a fraction for right and wrong).
-        interval: 95 % confidence interval of the difference. `interval.covers` names what would be drawn anew: "items"
-            for one seed, "seeds and items" for several, "seeds" where seeds have different items.
-        test: The test behind `p`; None with several seeds.
-        p: Two-sided. None with several seeds: three signs cannot give a p below .25, so the interval must do.
-        p_holm: `p` adjusted for a family (see `with_holm`).
+        interval: Confidence interval of the difference: 95 % by itself, or in a family at the level that Holm gives it (see
+            `with_holm`). It excludes zero exactly where `differs`. `interval.covers` names what would be drawn anew:
+            "items" for one seed, "seeds and items" for several, "seeds" where seeds have different items.
+        test: The test behind `p`.
+        p: Two-sided, by itself.
+        p_holm: `p` adjusted for a family; None outside of one.
         n_only_treatment, n_only_baseline: Discordant counts, summed over seeds; None unless values are right or wrong.
         n_items: Different items (clusters, where items are clustered).
         n_seeds: Training seeds.
+        n_family: Comparisons in the family.
+        spread: What an interval at any level is made of.
     """
 
     treatment: float
     baseline: float
     difference: float
     interval: Interval
-    test: Literal["exact McNemar", "sign flips"] | None
-    p: float | None
+    test: Literal["exact McNemar", "Student's t"]
+    p: float
     n_only_treatment: int | None
     n_only_baseline: int | None
     n_items: int
     n_seeds: int
+    spread: Spread
     p_holm: float | None = None
+    n_family: int = 1
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is evidence of a difference: p, adjusted where there is a family, is at most .05."""
+        return (self.p if self.p_holm is None else self.p_holm) <= ALPHA
 
     @property
     def in_points(self) -> str:
         """ "+1.4 points [−0.3, 3.1]": a difference of shares in percentage points, with its interval."""
         return f"{number(self.difference, 'points')} points {interval(self.interval.low, self.interval.high, 'share')}"
+
+    def interval_at(self, level: float) -> Interval:
+        """The interval with an error rate of `level`, which excludes zero exactly where p is at most that.
+
+        Where McNemar's exact test and Student's interval disagree about zero, the end on that side is the test's own: Clopper
+        and Pearson's limit of the share of discordant items, times how many are discordant.
+        """
+        found = self.spread.interval(level)
+        if self.test != "exact McNemar" or (self.p <= level) == (0.0 not in found):
+            return found
+        n_more, n_fewer = sorted((self.n_only_treatment or 0, self.n_only_baseline or 0), reverse=True)
+        share = float(stats.beta.ppf(level / 2, n_more, n_fewer + 1))
+        end = (n_more + n_fewer) / self.n_items * (2 * share - 1)
+        return replace(found, low=end) if self.difference > 0 else replace(found, high=-end)
 
 
 def paired_difference(
@@ -73,63 +88,69 @@ def paired_difference(
     clusters: ArrayLike | None = None,
     *,
     same_items: bool = True,
-    seed: int = 0,
 ) -> PairedDifference:
     """Compare two arms, paired by item and by training seed.
 
-    One seed, right and wrong: the percentile bootstrap interval over items, widened by the rule of three, and p from the
-    exact McNemar test (from sign flips where items are clustered). One seed, real values: Student's interval over items,
-    because a bootstrap of few items is too narrow, and p from sign flips. Several seeds: the interval of
-    `seeds_and_items`, or Student's over the seeds' means where seeds have different items.
+    The interval is that of `seeds_and_items`, or Student's over the seeds' means where seeds have different items. p is the level
+    at which it touches zero. For right and wrong of one seed p is that of the exact McNemar test, with which the
+    interval agrees about zero (`PairedDifference.interval_at`). One real value says nothing: its interval is the whole line.
 
     Args:
         treatment, baseline: Values of the two arms, right or wrong (0, 1) or real: [items] or [seeds, items].
         clusters: A label for each item, where several belong together (problems with several rows) [items].
         same_items: True if every seed has the same items in the same order; if not, seeds may differ in their number.
-        seed: Random seed of the bootstrap and of sign flips.
 
     Raises:
         BadInput: Where there is no item, or a value is not finite.
 
     >>> found = paired_difference(treatment=[1, 1, 1, 0, 1, 1, 1, 1], baseline=[0, 1, 0, 0, 0, 1, 0, 0])
-    >>> found.difference, found.n_only_treatment, found.n_only_baseline, found.test, found.p
-    (0.625, 5, 0, 'exact McNemar', 0.0625)
-    >>> found.interval.covers
-    'items'
+    >>> found.difference, found.n_only_treatment, found.n_only_baseline, found.test, found.p, found.differs
+    (0.625, 5, 0, 'exact McNemar', 0.0625, False)
+    >>> 0 in found.interval, found.interval.covers
+    (True, 'items')
     >>> over_seeds = paired_difference([[1, 1, 0, 1], [1, 0, 1, 1]], [[0, 1, 0, 0], [0, 0, 0, 1]])
-    >>> over_seeds.n_seeds, over_seeds.interval.covers, over_seeds.p
-    (2, 'seeds and items', None)
+    >>> over_seeds.n_seeds, over_seeds.interval.covers, over_seeds.test
+    (2, 'seeds and items', "Student's t")
     """
     a, b = _by_seed(treatment), _by_seed(baseline)
     if [len(each) for each in a] != [len(each) for each in b]:
         raise BadInput("the arms do not have the same seeds and items, so their values cannot be paired")
     differences = [x - y for x, y in zip(a, b, strict=True)]
-    is_binary = all(np.isin(each, (0, 1)).all() for each in [*a, *b])
-    around, n_items = _interval(differences, clusters, same_items, is_binary, seed)
+    are_shares = all(np.isin(each, (0, 1)).all() for each in [*a, *b])
+    spread, n_items = _spread(differences, clusters, same_items, are_shares)
     n_wins, n_losses = (sum(int((sign * each > 0).sum()) for each in differences) for sign in (1, -1))
-    test, p = None, None
-    if len(differences) == 1:
-        is_exact = is_binary and n_items == len(differences[0])
-        test = "exact McNemar" if is_exact else "sign flips"
-        p = mcnemar(n_wins, n_losses) if is_exact else sign_flip(a[0], b[0], clusters, seed=seed)
-    return PairedDifference(
+    is_exact = are_shares and len(differences) == 1 and n_items == len(differences[0])
+    found = PairedDifference(
         treatment=float(np.mean([each.mean() for each in a])),
         baseline=float(np.mean([each.mean() for each in b])),
         difference=float(np.mean([each.mean() for each in differences])),
-        interval=around,
-        test=test,
-        p=p,
-        n_only_treatment=n_wins if is_binary else None,
-        n_only_baseline=n_losses if is_binary else None,
+        interval=spread.interval(),
+        test="exact McNemar" if is_exact else "Student's t",
+        p=mcnemar(n_wins, n_losses) if is_exact else spread.p,
+        n_only_treatment=n_wins if are_shares else None,
+        n_only_baseline=n_losses if are_shares else None,
         n_items=n_items,
         n_seeds=len(differences),
+        spread=spread,
     )
+    return replace(found, interval=found.interval_at(ALPHA))
 
 
 def with_holm(family: Sequence[PairedDifference]) -> list[PairedDifference]:
-    """Adjust the p-values of a family of tests (Holm 1979). Differences without a p stay as they are."""
-    adjusted = iter(holm([one.p for one in family if one.p is not None]))
-    return [one if one.p is None else replace(one, p_holm=next(adjusted)) for one in family]
+    """Adjust p-values and intervals of a family of tests (Holm 1979), in the order given.
+
+    Holm tests the smallest of m p-values at .05/m, the next at .05/(m − 1), up to the first that is not below its level; what
+    is left stays at that level. Each interval is shown at the level of its own test, so that it excludes zero exactly where
+    the adjusted p is at most .05.
+    """
+    adjusted = holm([one.p for one in family])
+    n_found = sum(p <= ALPHA for p in adjusted)
+    ranks = np.argsort(np.argsort([one.p for one in family], kind="stable"))
+    levels = [ALPHA / (len(family) - min(int(rank), n_found)) for rank in ranks]
+    return [
+        replace(one, p_holm=p, n_family=len(family), interval=one.interval_at(level))
+        for one, p, level in zip(family, adjusted, levels, strict=True)
+    ]
 
 
 def _by_seed(values: Values) -> list[NDArray[np.float64]]:
@@ -141,73 +162,72 @@ def _by_seed(values: Values) -> list[NDArray[np.float64]]:
     return arrays
 
 
-def _interval(
-    differences: Sequence[NDArray[np.float64]],
-    clusters: ArrayLike | None,
-    same_items: bool,
-    is_binary: bool,
-    seed: int,
-) -> tuple[Interval, int]:
-    """The interval of the mean difference, and the number of items it rests on."""
+def _spread(
+    differences: Sequence[NDArray[np.float64]], clusters: ArrayLike | None, same_items: bool, are_shares: bool
+) -> tuple[Spread, int]:
+    """What the interval of the mean difference is made of, and the number of items it rests on."""
     if not same_items and len(differences) > 1:
         means = [float(each.mean()) for each in differences]
-        return replace(t_interval(means), covers="seeds"), sum(map(len, differences))
-    labels = np.arange(len(differences[0])) if clusters is None else clusters
-    sums = [ProblemSums.of(each, labels) for each in differences]
-    n_items = len(sums[0].sums)
-    if len(differences) > 1 or not is_binary:
-        values = np.array(differences) if clusters is None else np.array([one.linearised()[:, 0] for one in sums])
-        around = seeds_and_items(values) if len(values) > 1 else replace(t_interval(values[0].tolist()), covers="items")
-        return around, n_items
-    return difference_intervals(sums[0], are_shares=True, seed=seed).only("items"), n_items
+        furthest = 1.0 if are_shares else inf
+        return Spread(float(np.mean(means)), (_error(means),), "seeds", furthest), sum(map(len, differences))
+    values = np.array(differences)
+    if clusters is not None:
+        values = np.array([ProblemSums.of(each, clusters).linearised()[:, 0] for each in differences])
+    return _over_seeds_and_items(values, are_shares), values.shape[1]
 
 
-# ---- one seed: sign flips ----------------------------------------------------------------------------------------
+# ---- intervals and p of one make ---------------------------------------------------------------------------------
+
+Error = tuple[float, int]
+"""A standard error and its degrees of freedom; with none, nothing bounds the mean."""
 
 
-def sign_flip(
-    a: ArrayLike, b: ArrayLike, clusters: ArrayLike | None = None, n_resamples: int = 10_000, seed: int = 0
-) -> float:
-    """Two-sided sign-flip (paired permutation) test that a and b have the same mean.
+@dataclass(frozen=True)
+class Spread:
+    """What an interval at any level is made of.
 
-    Under the null hypothesis a whole cluster's difference might as well have the other sign. All 2^n patterns of signs are
-    tried where they are no more than `n_resamples`; scipy's `permutation_test` flips rows one at a time and knows no clusters.
-
-    Args:
-        a, b: Values of two arms on the same rows [rows].
-        clusters: A label for each row; every row is a cluster of its own, by default.
-        n_resamples: Random patterns of signs.
-        seed: Random seed.
-
-    Returns:
-        The p-value, which is never 0: the observed pattern counts as one of those drawn.
+    Attributes:
+        centre: Where it lies.
+        errors: Standard errors with their degrees of freedom; Student's half-lengths are added in quadrature.
+        covers: As in `Interval`.
+        furthest: No mean is further from zero.
     """
-    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    labels = np.arange(len(difference)) if clusters is None else clusters
-    sums = ProblemSums.of(difference, labels).sums[:, 0]
-    n = len(sums)
-    reached = abs(sums.sum()) * (1 - 1e-12)
-    if n < 60 and 2**n <= n_resamples:
-        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return int((np.abs(signs @ sums) >= reached).sum()) / 2**n
-    generator = np.random.default_rng(seed)
-    per_chunk = max(1, CHUNK // n)
-    n_as_far = 0
-    for start in range(0, n_resamples, per_chunk):
-        signs = generator.choice([-1.0, 1.0], size=(min(per_chunk, n_resamples - start), n))
-        n_as_far += int((np.abs(signs @ sums) >= reached).sum())
-    return (n_as_far + 1) / (n_resamples + 1)
 
+    centre: float
+    errors: tuple[Error, ...]
+    covers: str
+    furthest: float = inf
 
-# ---- several seeds -----------------------------------------------------------------------------------------------
+    def interval(self, level: float = ALPHA) -> Interval:
+        """The interval with an error rate of `level`."""
+        reach = self.reach(level)
+        low, high = max(self.centre - reach, -self.furthest), min(self.centre + reach, self.furthest)
+        return Interval(low, high, self.covers)
+
+    @property
+    def p(self) -> float:
+        """The level at which the interval touches zero; 0 where that is below 1e-100."""
+        if self.centre == 0 or any(freedom < 1 for _, freedom in self.errors):
+            return 1.0
+        excess = lambda x: self.reach(exp(x)) - abs(self.centre)
+        tiny = log(1e-100)
+        return 0.0 if excess(tiny) <= 0 else exp(float(optimize.brentq(excess, tiny, 0.0, xtol=1e-14)))
+
+    def reach(self, level: float) -> float:
+        """Half of the interval's length; infinite where a single value shows no spread."""
+        if any(freedom < 1 for _, freedom in self.errors):
+            return inf
+        return hypot(*(float(stats.t.isf(level / 2, freedom)) * error for error, freedom in self.errors))
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """Student's t interval of the mean over training seeds. One seed's is the whole line: it says nothing about a method."""
-    if len(values) < 2:  # the mean of none is no number
-        return Interval(-np.inf, np.inf)
-    mean, reach = float(np.mean(values)), _reach(values)
-    return Interval(mean - reach, mean + reach)
+    """Student's t interval of the mean over training seeds. One seed's is the whole line: it says nothing about a method.
+
+    BadInput where there is no seed.
+    """
+    if not len(values):
+        raise BadInput("no training seed was given, so there is no mean over seeds")
+    return replace(Spread(float(np.mean(values)), (_error(values),), "").interval(), covers="")
 
 
 def seeds_and_items(differences: ArrayLike) -> Interval:
@@ -235,16 +255,19 @@ def seeds_and_items(differences: ArrayLike) -> Interval:
     values = np.asarray(differences, np.float64)
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise BadInput(f"differences are finite numbers [seeds, items], at least one; not an array of {values.shape}")
+    return _over_seeds_and_items(values, bool(np.isin(values, (-1, 0, 1)).all())).interval()
+
+
+def _over_seeds_and_items(values: Array, are_shares: bool) -> Spread:
+    """`seeds_and_items` at any level, of differences [seeds, items]."""
     n_seeds, n_items = values.shape
     covers = " and ".join(["seeds"] * (n_seeds > 1) + ["items"] * (n_items > 1 or n_seeds == 1))
-    furthest = np.inf
-    if np.isin(values, (-1, 0, 1)).all():
-        furthest = 1.0
+    if are_shares:
         values = np.hstack([values, np.ones((n_seeds, 1)), -np.ones((n_seeds, 1))])
-    over_seeds = _reach(values.mean(1)) if n_seeds > 1 else 0.0
-    over_items = _reach_beyond_noise(values) if values.shape[1] > 1 or n_seeds == 1 else 0.0
-    mean, reach = float(values.mean()), hypot(over_seeds, over_items)
-    return Interval(max(mean - reach, -furthest), min(mean + reach, furthest), covers)
+    errors = [_error(values.mean(1))] if n_seeds > 1 else []
+    if values.shape[1] > 1 or n_seeds == 1:
+        errors.append(_error_beyond_noise(values))
+    return Spread(float(values.mean()), tuple(errors), covers, 1.0 if are_shares else inf)
 
 
 def share_over_seeds(flags: ArrayLike, clusters: ArrayLike | None = None) -> Measure:
@@ -273,27 +296,25 @@ def share_over_seeds(flags: ArrayLike, clusters: ArrayLike | None = None) -> Mea
     share, n = float(right.mean()), values.shape[1]
     effective = float(n)  # where nothing varies: so many times it might have gone otherwise, and did not
     if 0 < share < 1:
-        reach = hypot(_reach(values.mean(1)) if len(values) > 1 else 0.0, _reach_beyond_noise(values))
-        z = float(stats.norm.ppf(UPPER))
+        reach, z = _over_seeds_and_items(values, are_shares=False).reach(ALPHA), float(stats.norm.ppf(UPPER))
         effective = min(right.size, max(share * (1 - share) * (z / reach) ** 2, 1e-3)) if reach > 0 else right.size
     found = wilson(share * effective, effective)
     return Measure(share, found.low, found.high, right.shape[1], n_clusters=None if clusters is None else n)
 
 
-def _reach_beyond_noise(values: Array) -> float:
-    """Half-length of Student's interval over items [seeds, items], less the noise of single values (but all of it for one seed)."""
+def _error_beyond_noise(values: Array) -> Error:
+    """Standard error over items of values [seeds, items], less the noise of single values (but all of it for one seed)."""
     n_seeds, n_items = values.shape
-    reach = _reach(values.mean(0))
+    error, freedom = _error(values.mean(0))
     if n_seeds == 1:
-        return reach
+        return error, freedom
     rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
     noise = float((rest**2).sum()) / ((n_seeds - 1) * (n_items - 1)) / values.size
-    return sqrt(max(0.0, reach**2 - float(stats.t.ppf(UPPER, n_items - 1)) ** 2 * noise))
+    return sqrt(max(0.0, error**2 - noise)), freedom
 
 
-def _reach(values: ArrayLike) -> float:
-    """Half-length of Student's t interval of the mean; infinite for a single value."""
+def _error(values: ArrayLike) -> Error:
+    """Standard error of the mean of values, and its degrees of freedom: none for a single value."""
     values = np.asarray(values, np.float64)
-    if len(values) < 2:
-        return float("inf")
-    return float(stats.t.ppf(UPPER, len(values) - 1) * values.std(ddof=1) / sqrt(len(values)))
+    n = len(values)
+    return (float(values.std(ddof=1)) / sqrt(n) if n > 1 else inf, n - 1)

@@ -6,13 +6,17 @@ often was each problem drawn" with those sums. A million rows cost as much as th
 
 Intervals are 95 %; shares and their differences are fractions. scipy has the textbook tests
 (binomial, Fisher, t), which are used; what is written out here it has not, or not for clusters or fractional n.
+
+Of no item nothing can be said, and every function here refuses it (BadInput). One item has no spread: its interval is the
+whole line (for a share what Wilson gives for n = 1), never a point. Of fewer than `FEW` values a bootstrap cannot reach 95 %,
+because their own range does not, so Student's interval stands in for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from math import ceil, sqrt
+from dataclasses import dataclass, field
+from math import ceil, inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,7 @@ N_RESAMPLES = 2000
 ALPHA = 0.05
 POWER = 0.8
 ONE_SEED = "One training seed: the intervals are items only and say nothing about the method."
+FEW = 6  # the range of n values holds the middle of what they are drawn from in 1 − 2^(1−n): 93.8 % for five
 CHUNK = 4_000_000  # numbers of a resampling matrix held at once: 32 MB
 UPPER = 0.5 + 0.95 / 2  # the upper quantile of a 95 % interval
 _Z = float(stats.norm.ppf(UPPER))
@@ -73,6 +78,9 @@ class ProblemSums:
     sums: Array
     counts: Array
 
+    def __post_init__(self) -> None:
+        _some(self.sums)
+
     @classmethod
     def of(cls, values: ArrayLike, problems: ArrayLike, cells: ArrayLike | None = None) -> ProblemSums:
         """Add up values [rows] by problem and cell.
@@ -81,6 +89,9 @@ class ProblemSums:
             values: One per row.
             problems: Any labels [rows].
             cells: Numbers of the cells from 0 [rows]; all rows are in one cell, by default.
+
+        Raises:
+            BadInput: There is no row.
         """
         _, problem = np.unique(np.asarray(problems), return_inverse=True)
         cell = np.zeros(len(problem), np.int64) if cells is None else np.asarray(cells, np.int64)
@@ -122,18 +133,21 @@ class ProblemSums:
 def wilson(k: float, n: float) -> Interval:
     """Wilson score interval for a proportion k/n. `n` may be a non-integer effective sample size.
 
-    Wilson (1927); recommended by Brown, Cai and DasGupta (2001).
+    Wilson (1927); recommended by Brown, Cai and DasGupta (2001). BadInput unless 0 ≤ k ≤ n and n > 0.
 
     >>> interval = wilson(19, 500)
     >>> round(interval.low, 4), round(interval.high, 4)
     (0.0245, 0.0586)
     """
-    return _wilson(np.array([k / n]), np.array([float(n)]), _Z).only()
+    return _wilson(np.array([_share(k, n)]), np.array([float(n)]), _Z).only()
 
 
 def newcombe(k1: int, n1: int, k2: int, n2: int) -> Interval:
-    """Hybrid score interval for the difference k1/n1 − k2/n2 of independent samples (Newcombe 1998, method 10)."""
-    p1, p2 = k1 / n1, k2 / n2
+    """Hybrid score interval for the difference k1/n1 − k2/n2 of independent samples (Newcombe 1998, method 10).
+
+    BadInput unless both are counts of some items.
+    """
+    p1, p2 = _share(k1, n1), _share(k2, n2)
     one, two = wilson(k1, n1), wilson(k2, n2)
     return Interval(
         p1 - p2 - sqrt((p1 - one.low) ** 2 + (two.high - p2) ** 2),
@@ -142,7 +156,8 @@ def newcombe(k1: int, n1: int, k2: int, n2: int) -> Interval:
 
 
 def fisher(k1: int, n1: int, k2: int, n2: int) -> float:
-    """Fisher's exact two-sided test of k1/n1 against k2/n2, independent samples."""
+    """Fisher's exact two-sided test of k1/n1 against k2/n2, independent samples; BadInput unless both count some items."""
+    _ = _share(k1, n1), _share(k2, n2)
     return float(stats.fisher_exact([[k1, n1 - k1], [k2, n2 - k2]]).pvalue)
 
 
@@ -189,13 +204,16 @@ def clustered_wilson(shares: ProblemSums, z: float | None = None) -> CellInterva
 def cluster_bootstrap(
     values: ArrayLike, clusters: ArrayLike | None = None, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap CI of the mean, resampling whole clusters; expanded for few of them (see `percentile_intervals`).
+    """Percentile bootstrap CI of the mean, resampling whole clusters; see `percentile_intervals` for few of them.
 
     Args:
         values: One per row [rows].
         clusters: A label for each row; every row is a cluster of its own, by default.
         n_resamples: Bootstrap resamples.
         seed: Random seed.
+
+    Raises:
+        BadInput: There is no value.
 
     >>> interval = cluster_bootstrap([1, 0, 0, 1, 0, 1, 0, 0])
     >>> round(interval.low, 3), round(interval.high, 3)
@@ -207,21 +225,23 @@ def cluster_bootstrap(
 
 
 def percentile_intervals(sums: ProblemSums, n_resamples: int = N_RESAMPLES, seed: int = 0) -> CellIntervals:
-    """Percentile bootstrap intervals of the cells' means, each by itself, expanded for few problems (Hesterberg 2015)."""
-    means = np.concatenate(list(_resampled_means(sums, n_resamples, seed)))
-    tail = stats.norm.cdf(-_Z * _widening(sums.n_problems))
-    ends = np.full((2, len(tail)), np.nan)
-    for cell, of_cell in enumerate(means.T):
-        drawn = of_cell[~np.isnan(of_cell)]  # a resample that missed a cell says nothing about it
-        if len(drawn):
-            ends[:, cell] = np.quantile(drawn, [tail[cell], 1 - tail[cell]])
+    """Percentile bootstrap intervals of the cells' means, each by itself, expanded for few problems (Hesterberg 2015).
+
+    Student's for fewer than `FEW` problems, and for one the whole line.
+    """
+    n, means = sums.n_problems, np.concatenate(list(_resampled_means(sums, n_resamples, seed)))
+    tail = stats.norm.cdf(-_Z * _widening(n))
+    reach = _reach(stats.t.ppf(UPPER, np.maximum(n - 1, 1)), sums)
+    ends = np.array([sums.means() - reach, sums.means() + reach])
+    for cell in np.flatnonzero(n >= FEW):
+        drawn = means[:, cell][~np.isnan(means[:, cell])]  # a resample that missed a cell says nothing about it
+        ends[:, cell] = np.quantile(drawn, [tail[cell], 1 - tail[cell]])
     return CellIntervals(sums.means(), *ends)
 
 
 def simultaneous_intervals(sums: ProblemSums, n_resamples: int = N_RESAMPLES, seed: int = 0) -> CellIntervals:
     """Intervals that hold for all cells at once: in 95 % of the experiments *every* one holds its true mean (max-t)."""
-    means, errors = sums.means(), sums.standard_errors()
-    reach = critical_value(sums, n_resamples, seed) * _widening(sums.n_problems) * errors
+    means, reach = sums.means(), _reach(critical_value(sums, n_resamples, seed) * _widening(sums.n_problems), sums)
     return CellIntervals(means, means - reach, means + reach)
 
 
@@ -281,12 +301,21 @@ def required_n(difference: float, p: float, discordant: float | None = None) -> 
         difference: The gain to detect, as a fraction.
         p: The share without it.
         discordant: Share of problems on which two paired arms disagree (McNemar); arms are independent, by default.
+
+    Raises:
+        BadInput: There is no difference to detect, or `p + difference` is no share.
     """
+    if not (0 <= p <= 1 and 0 < difference <= 1 - p):
+        raise BadInput(
+            f"no n shows a gain of {difference:g} over a share of {p:g}: give a gain above 0, up to 1 in all"
+        )
     return ceil(_needed(difference, p, discordant))
 
 
 def minimum_detectable_difference(n: int, p: float, discordant: float | None = None) -> float:
-    """The smallest gain over a share `p` of which `required_n` is n; NaN if there is none."""
+    """The smallest gain over a share `p` of which `required_n` is n; NaN if there is none. BadInput where n is 0."""
+    if n < 1:
+        raise BadInput(_NOTHING)
     largest = 1 - p if discordant is None else discordant
     excess: Callable[[float], float] = lambda d: _needed(d, p, discordant) - n
     if largest <= 0 or excess(largest) > 0:
@@ -313,15 +342,16 @@ class Measure:
     """A number with its 95 % interval, and how many items it rests on.
 
     Attributes:
-        value, low, high: The estimate and the ends of its interval, in the unit of the values.
+        value, low, high: The estimate and the ends of its interval, in the unit of the values; an end is infinite where
+            there are too few items to bound it.
         n: Items.
         k: For a share, how many of the items.
         n_clusters: Clusters, where the interval draws those anew and not the items.
     """
 
     value: float
-    low: float
-    high: float
+    low: float = field(metadata={"null": -inf})
+    high: float = field(metadata={"null": inf})
     n: int
     k: int | None = None
     n_clusters: int | None = None
@@ -357,22 +387,41 @@ class Measure:
 
     @classmethod
     def median(cls, values: ArrayLike) -> Measure:
-        """The median of values [items]; its interval lies between order statistics and covers at least 95 %."""
+        """The median of values [items]; its interval lies between order statistics and covers at least 95 %.
+
+        No order statistics of fewer than `FEW` items do: their interval is the whole line.
+        """
         ordered = np.sort(_some(values))
         n = len(ordered)
         before = int(stats.binom.ppf(0.025, n, 0.5))
-        low, high = ordered[max(before - 1, 0)], ordered[min(n - before, n - 1)]
+        low, high = (ordered[before - 1], ordered[n - before]) if n >= FEW else (-inf, inf)
         return cls(float(np.median(ordered)), float(low), float(high), n)
+
+
+# ---- the pieces --------------------------------------------------------------------------------------------------
+
+_NOTHING = "there is nothing to judge: no item was given"
 
 
 def _some(values: ArrayLike) -> NDArray[Any]:
     values = np.asarray(values)
-    if not len(values):
-        raise BadInput("there is nothing to judge: no item was given")
+    if not values.size:
+        raise BadInput(_NOTHING)
     return values
 
 
-# ---- the pieces --------------------------------------------------------------------------------------------------
+def _share(k: float, n: float) -> float:
+    """k of n as a fraction; BadInput where there is nothing to take a share of, or more than all of it."""
+    if not n > 0:
+        raise BadInput(_NOTHING)
+    if not 0 <= k <= n:
+        raise BadInput(f"{k:g} of {n:g} is no share: give a count from 0 to n")
+    return k / n
+
+
+def _reach(quantiles: Array, sums: ProblemSums) -> Array:
+    """Half-lengths of intervals of the means [cells]: infinite where a single problem shows no spread."""
+    return np.where(sums.n_problems == 1, np.inf, quantiles * sums.standard_errors())
 
 
 def _widening(n_problems: NDArray[np.int64]) -> Array:
