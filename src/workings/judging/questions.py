@@ -42,9 +42,9 @@ from workings.judging.question_features import (
     words_by_sentence,
 )
 from workings.judging.readers import Floats, Ints, fit_linear, normalised
+from workings.judging.verdict import RUNGS
 from workings.reading.targets import Targets
 
-RUNGS = ("surface", "first order", "computing")
 _MOST_INPUTS = 1024  # of a perceptron
 _LONGEST = 99  # more steps than any chain has
 _FARTHEST = 3  # operations back that are looked up together
