@@ -10,8 +10,10 @@ import pytest
 
 import workings
 from workings.arithmetic.answers import same_answer
-from workings.arithmetic.generator import PRESETS, generate
+from workings.arithmetic.generator import PRESETS, generate, part_of
+from workings.judging.ablation import CONDITIONS, accuracy
 from workings.models.codi import CODI
+from workings.run import SHIPPED_RUNS, RunRecord
 
 FOLDER = Path(workings.__file__).parent / "bundled"
 N = 150
@@ -57,3 +59,21 @@ def test_what_is_fed_is_what_the_names_say():
     assert CODI.load("bundled").config.recurrence == "state"
     assert CODI.load("bundled-control").config.recurrence == "constant"
     assert CODI.load("bundled").config.answer_sees == CODI.load("bundled-control").config.answer_sees == "thoughts"
+
+
+@pytest.mark.parametrize("folder", sorted(SHIPPED_RUNS.glob("*")), ids=lambda folder: folder.name)
+def test_a_shipped_record_is_whole_and_was_judged_on_structures_that_no_training_had(folder: Path):
+    record = RunRecord(folder)
+    assert record.verify() == []
+    assert set(map(part_of, record.outcomes("answers")["structure"].unique())) == {"test"}
+
+
+def test_the_cards_first_table_is_of_the_model_that_is_shipped_and_its_second_of_all_seeds(model):
+    arm = "recurrent" if model.config.recurrence == "state" else "constant"
+    card = (FOLDER / arm / "README.md").read_text()
+    seeds = sorted(int(folder.name.rpartition("-")[2]) for folder in SHIPPED_RUNS.glob(f"{arm}-*"))
+    assert f"--seeds {' '.join(map(str, seeds or [0]))}\n" in card
+    if seeds:
+        outcomes = RunRecord(SHIPPED_RUNS / f"{arm}-{seeds[0]}").outcomes("answers")
+        for (n_steps, condition), found in accuracy(outcomes).items():
+            assert abs(found.correct.value - on_card(model, n_steps, CONDITIONS.index(condition))) < 0.0006

@@ -1,6 +1,7 @@
 """Specification × seed → a stream of word problems, no two alike, whose every number is known and in range.
 
-A problem is an opening, one sentence for each step, perhaps a distractor, and a question. Draws are single uniform floats in an
+A problem is an opening, one sentence for each step, perhaps a distractor, and a question. What is learned from and what is asked
+are told apart by structure. Draws are single uniform floats in an
 order that never changes, so that a seed gives the same problems in every version.
 """
 

@@ -1,4 +1,4 @@
-"""Runs of `recurrence` → their report: both arms beside each other, by chain length and by what was done to the thoughts."""
+"""Runs of `recurrence`, all seeds pooled → their report: both arms, by chain length and by what was done to the thoughts."""
 
 from __future__ import annotations
 
