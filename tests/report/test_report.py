@@ -13,21 +13,27 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from workings.errors import BadInput
 from workings.report import (
     Axis,
+    Badge,
     Column,
     Conclusion,
     ControlRow,
     Curves,
     Estimate,
+    Fold,
     Guess,
     HeatMap,
+    Intervals,
+    Panel,
     Properties,
     Provenance,
     Reading,
@@ -43,7 +49,8 @@ from workings.report import (
 )
 from workings.report.figures import colour, ink_on, round_ends, ticks
 from workings.report.markdown import escaped, fenced
-from workings.report.wording import interval, notes, number, pieces, printable, probability, visible
+from workings.report.sections import BadgeKind, ConclusionKind
+from workings.report.wording import SIGNS, interval, notes, number, pieces, printable, probability, visible
 
 LAYERS = ("embed", "block1", "final_norm")
 POSITIONS = ("bot", "t1", "t2")
@@ -124,7 +131,7 @@ def table() -> Table:
         Row("untrained", [Estimate(0.21), None, "", math.nan]),
     ]
     columns = [Column("top-1", "share"), Column("loss", "nats"), Column("kind"), Column("p", "p")]
-    return Table("Controls", columns, rows, "Caption.", highlight="tuned lens", reference="majority", drawn="top-1")
+    return Table("Controls", columns, rows, "Caption.", highlight="tuned lens", drawn="top-1")
 
 
 def heat_map() -> HeatMap:
@@ -148,12 +155,40 @@ def curves() -> Curves:
     return Curves("Fit", Axis("epoch"), Axis("loss", "nats"), series, chosen=2.0)
 
 
+def answers(text: str) -> Table:
+    """A table of words, as a report begins with."""
+    rows = [
+        Row("step 1", [Badge(text, "in part", text), Badge("no", "no")], 410, text),
+        Row("step 2", [Badge("yes", "yes"), Badge("not asked", "not asked")], 388),
+    ]
+    return Table(text, [Column("read"), Column("used")], rows, text, rows_are="target", highlight="step 2")
+
+
+def intervals(text: str = "Gains") -> Intervals:
+    points = [
+        [Estimate(0.033, 0.005, 0.061), Estimate(0.17, 0.1, 0.237)],
+        [Estimate(-0.004, -0.022, 0.014), Estimate(None)],
+    ]
+    bits = [[Estimate(0.15, 0.1, 0.2), Estimate(0.42, 0.3, 0.55)], [Estimate(0.03, -0.01, 0.06), Estimate(math.nan)]]
+    panels = [Panel("gain", "points", points, {"worth having": 0.05}), Panel("gain", "bits", bits)]
+    return Intervals(text, ["step 2", "step 1"], [text, "over the control"], panels, text, ["over the control"])
+
+
 def report(text: str = "What is it?", tokens=NASTY) -> Report:
     return Report(
         title=text,
         question=text,
-        conclusion=Conclusion(text, "explained by a control"),
-        sections=[table(), heat_map(), curves(), Samples("Samples", [grid(tokens, text)] * 2), Text("Notes", text)],
+        conclusion=Conclusion(text, "read in part"),
+        sections=[
+            table(),
+            heat_map(),
+            curves(),
+            Samples("Samples", [grid(tokens, text)] * 2),
+            Text("Notes", text),
+            answers(text),
+            intervals(text),
+            Fold("Step 1", [table(), curves(), heat_map(), Text(text, text)], text),
+        ],
         provenance=Provenance([text], {text: text}, {"torch": text}, [text], when=text),
         headline=[Stat(text, Estimate(0.304, 0.279, 0.329), "points", text)],
         warnings=[text],
@@ -244,8 +279,8 @@ def test_every_number_of_the_page_is_in_the_markdown_too(page, markdown):
 
 def test_the_verdict_stands_first_with_its_kind_in_words(page, markdown):
     text = " ".join("".join(page.text).split())
-    assert text.index("explained by a control") < text.index("Controls")
-    assert "**Verdict: explained by a control.**" in markdown
+    assert text.index("read in part") < text.index("Controls")
+    assert "**Verdict: read in part.**" in markdown
 
 
 def test_a_number_that_is_not_known_is_a_dash(page, markdown, folder):
@@ -259,7 +294,8 @@ def test_a_number_that_is_not_known_is_a_dash(page, markdown, folder):
 
 def test_data_stand_beside_every_figure(folder):
     figures = {path.stem for path in folder.glob("figures/*.svg")}
-    assert figures == {"01-controls", "02-by-layer", "03-fit"}
+    on_top = {"01-controls", "02-by-layer", "03-fit", "07-what-is-it"}
+    assert figures == on_top | {"08-01-step-1-controls", "08-02-step-1-fit", "08-03-step-1-by-layer"}
     assert figures <= {path.stem for path in folder.glob("figures/*.csv")}
     with (folder / "figures/02-by-layer.csv").open() as lines:
         rows = {(row["layer"], row["position"]): row for row in csv.DictReader(lines)}
@@ -408,12 +444,36 @@ def test_nothing_closes_a_code_block_from_inside(text):
     assert all(first not in line for line in inside)
 
 
-def test_markdown_finds_no_markup_in_text():
-    assert escaped("1. a\n# b\n- c") == "1\\. a\n\\# b\n\\- c"
-    assert escaped("<b> $5 a|b [x](y) *z* _w_ final_norm &lt;") == (
-        "\\<b> \\$5 a\\|b [x\\](y) \\*z\\* \\_w\\_ final_norm \\&lt;"
+MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+markup = st.text(st.sampled_from("ab1 \n\\`<>|$*_~[](){}#+-=!.&;:/\"'"), max_size=60) | st.text(
+    st.characters(), max_size=60
+)
+
+
+@given(markup)
+def test_markdown_finds_no_markup_in_text(text):
+    for given_text in (text, f"Some words, then {text}"):
+        tokens = MARKDOWN.parse(escaped(given_text))
+        assert {token.type for token in tokens} <= {"paragraph_open", "paragraph_close", "inline"}
+        inside = [one for token in tokens for one in token.children or []]
+        assert {one.type for one in inside} <= {"text", "code_inline", "softbreak"}
+        shown = "".join(one.content for one in inside)
+        assert "".join(shown.split()) == "".join(printable(given_text).split())
+
+
+def test_text_with_signs_reads_well_in_a_terminal_too():
+    assert escaped("1. a\n# b\n- c") == "`1.` a\n`#` b\n`-` c"
+    assert escaped("it cost $5 <b>, 6 * 9, a|b (or [x](y)) in final_norm") == (
+        "it cost `$5 <b>`, 6 * 9, a|b (or `[x](y)`) in final_norm"
     )
-    assert escaped("61.2 % [58.2, 64.2]") == "61.2 % [58.2, 64.2]"
+    assert escaped("61.2 % [58.2, 64.2]: <<6*9=54>> <<54+1=55>>.") == "61.2 % [58.2, 64.2]: `<<6*9=54>> <<54+1=55>>`."
+
+
+def test_no_backslash_is_in_the_markdown_but_those_of_the_text(markdown, tmp_path):
+    assert "\\" not in re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
+    everything = write_report(report("a|b *c* [−0.59, −0.41]: $5 <d>"), tmp_path).with_suffix(".md").read_text()
+    outside = re.sub(r"```.*?```", "", everything, flags=re.DOTALL)
+    assert set(re.findall(r"\\.", outside)) == {"\\|"}  # in cells of tables, where a bar alone would end the cell
 
 
 def linear(hex_colour: str) -> list[float]:
@@ -529,6 +589,44 @@ def test_sections_whose_titles_begin_alike_share_a_heading_in_the_contents(tmp_p
     contents = "".join(page.text).split("What was run")[0].splitlines()
     assert [line for line in contents if line in titles] == ["Costs", "Step 2: by layer"]
     assert "Step 1: overview · by layer · by position" in contents
+
+
+def test_a_fold_is_one_entry_of_the_contents_and_one_chapter(page, markdown):
+    contents = "".join(page.text).split("What was run")[0].splitlines()
+    assert contents.count("Step 1") == 1
+    links = {given["href"]: None for tag, given in page.elements if tag == "a" and "href" in given}
+    assert "#08-step-1" in links and "#08-01-step-1-controls" not in links
+    headings = re.findall(r"(?m)^#+ .*", markdown)
+    chapter = headings[headings.index("## Step 1") :]
+    assert chapter[1:5] == ["### Controls", "### Fit", "### By layer", "### What is it?"]
+    assert "<details" not in markdown
+
+
+def test_what_is_folded_away_is_closed_and_its_anchor_lies_inside(html):
+    opened = re.search(r'<details class="fold"><summary>.*?</summary>\s*<div id="08-step-1"', html, re.DOTALL)
+    assert opened and "open" not in opened[0].split(">")[0]
+    assert html.index('id="08-01-step-1-controls"') > opened.end()
+
+
+def test_a_table_of_answers_says_in_words_what_its_signs_say(page, markdown):
+    cells = [" ".join(cell.split()) for rows in page.tables for row in rows for cell in row]
+    assert "◐ What is it? What is it?" in cells and "● yes" in cells and "– not asked" in cells
+    assert "● yes" in markdown and "◐ What is it? (What is it?)" in markdown
+
+
+def test_every_kind_of_answer_has_a_sign():
+    assert set(SIGNS) == {*get_args(BadgeKind), *get_args(ConclusionKind)}
+
+
+def test_intervals_show_every_series_of_every_row(folder):
+    with (folder / "figures/07-what-is-it.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == 2 * 2 * 2
+    assert [row["value"] for row in rows if row["target"] == "step 1"] == ["-0.004", "", "0.03", ""]
+    svg = (folder / "figures/07-what-is-it.svg").read_text()
+    assert {"step 1", "step 2", "over the control", "gain (points)", "gain (bits)"} <= set(
+        re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    )
 
 
 def test_the_notes_explain_the_units_that_a_report_uses():

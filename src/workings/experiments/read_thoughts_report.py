@@ -45,6 +45,7 @@ from workings.report import (
     Text,
     write_report,
 )
+from workings.report.sections import ConclusionKind
 from workings.run import RunRecord
 
 TUNED, LOGIT = map(str, (TUNED_LENS, Predictor("logit lens")))
@@ -63,6 +64,12 @@ SCORE_COLUMNS = (
     Column("top-10", "share"),
     Column("cross-entropy", "nats"),
 )
+KINDS: dict[str, ConclusionKind] = {
+    "read": "read",
+    "explained by a control": "not read",
+    "nothing read": "not read",
+    "undecided": "undecided",
+}
 ScoreRow = Mapping[str, float]  # a row of `score`
 
 
@@ -88,7 +95,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     made = Report(
         title=f"Reading the thoughts of {_short(config.model)}",
         question=records[0].question,
-        conclusion=Conclusion(f"{_name(headline, model)}: {found.sentence}", found.kind),
+        conclusion=Conclusion(f"{_name(headline, model)}: {found.sentence}", KINDS[found.kind]),
         sections=sections,
         provenance=provenance([record]),
         headline=[
@@ -179,7 +186,6 @@ def _controls(name: str, readings: pl.DataFrame, found: Verdict) -> Table:
         rows,
         caption,
         highlight=TUNED,
-        reference=found.points.control,
         drawn="top-1",
     )
 

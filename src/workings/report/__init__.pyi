@@ -1,12 +1,16 @@
 from .page import write_report as write_report
 from .sections import Axis as Axis
+from .sections import Badge as Badge
 from .sections import Column as Column
 from .sections import Conclusion as Conclusion
 from .sections import ControlRow as ControlRow
 from .sections import Curves as Curves
 from .sections import Estimate as Estimate
+from .sections import Fold as Fold
 from .sections import Guess as Guess
 from .sections import HeatMap as HeatMap
+from .sections import Intervals as Intervals
+from .sections import Panel as Panel
 from .sections import Properties as Properties
 from .sections import Provenance as Provenance
 from .sections import Reading as Reading

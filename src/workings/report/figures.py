@@ -20,16 +20,22 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from matplotlib.ticker import MaxNLocator
 
 from workings.report.sections import (
     Axis,
+    Badge,
+    Block,
     Cell,
     Curves,
     Estimate,
+    Fold,
     HeatMap,
     HeatRow,
+    Intervals,
+    Panel,
     Report,
     Samples,
     Section,
@@ -38,7 +44,7 @@ from workings.report.sections import (
     Text,
     Unit,
 )
-from workings.report.wording import axis_name, is_known, n_of_map, number, printable, slug, suffix, visible
+from workings.report.wording import axis_name, n_of_map, number, printable, slug, suffix, visible
 
 INK, MUTED, EDGE, GRID, EMPTY, PAPER = "#1d232b", "#5c6773", "#9aa5b1", "#e6eaef", "#f1f3f5", "#ffffff"
 # Okabe & Ito's colours that hold up on white, in an order that keeps neighbours apart; dashes repeat the distinction.
@@ -89,16 +95,17 @@ Ends = tuple[float, float]
 
 @dataclass(frozen=True)
 class Part:
-    """A section with its files. Its name is its anchor on the page too: `02-skill-by-layer`."""
+    """A section with its files; of a fold, its sections too. Its name is its anchor on the page: `02-skill-by-layer`."""
 
     name: str
     section: Section
-    svg: bytes | None
-    csv: bytes | None
+    svg: bytes | None = None
+    csv: bytes | None = None
+    parts: Sequence[Part] = ()
 
     @property
     def files(self) -> dict[str, bytes]:
-        """Path inside the report's folder → content."""
+        """Path inside the report's folder → content; without those of the sections in a fold."""
         contents = {"svg": self.svg, "csv": self.csv}
         return {f"figures/{self.name}.{kind}": content for kind, content in contents.items() if content is not None}
 
@@ -108,8 +115,26 @@ def parts_of(report: Report) -> list[Part]:
     parts = []
     for at, section in enumerate(report.sections, 1):
         name = f"{at:02d}-{slug(section.title)}"
-        parts.append(Part(name, section, _svg(section, name), _csv(section)))
+        if isinstance(section, Fold):
+            inside = [
+                _drawn(f"{at:02d}-{within:02d}-{slug(f'{section.title} {one.title}')}", one)
+                for within, one in enumerate(section.sections, 1)
+            ]
+            parts.append(Part(name, section, parts=inside))
+        else:
+            parts.append(_drawn(name, section))
     return parts
+
+
+def every_part(parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts, and after each fold those inside it."""
+    for part in parts:
+        yield part
+        yield from part.parts
+
+
+def _drawn(name: str, section: Block) -> Part:
+    return Part(name, section, _svg(section, name), _csv(section))
 
 
 # ── colours, ends and ticks ──────────────────────────────────────────────────────────────────────────────────────────
@@ -183,7 +208,7 @@ def tick_labels(marks: Sequence[float], unit: Unit) -> list[str]:
 
 
 def _as_estimate(value: Cell) -> Estimate:
-    return value if isinstance(value, Estimate) else Estimate(None if isinstance(value, str) else value)
+    return value if isinstance(value, Estimate) else Estimate(None if isinstance(value, (str, Badge)) else value)
 
 
 def _finite(values: Iterable[float | None]) -> list[float]:
@@ -193,17 +218,20 @@ def _finite(values: Iterable[float | None]) -> list[float]:
 # ── SVG ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _svg(section: Section, name: str) -> bytes | None:
+def _svg(section: Block, name: str) -> bytes | None:
     if isinstance(section, HeatMap):
         height = 0.24 if len(section.rows) > 12 else 0.34
         inches = 1.9 + 0.68 * len(section.columns), 1.0 + height * (len(section.rows) + 1.3 * len(section.controls))
         draw = partial(_draw_heat_map, section)
     elif isinstance(section, Curves):
         inches, draw = (5.6, 3.3), partial(_draw_curves, section)
+    elif isinstance(section, Intervals):
+        rows = len(section.rows) * (0.16 * len(section.series) + 0.14)
+        inches, draw = (2.9 + 2.3 * (len(section.panels) - 1), 1.0 + rows), partial(_draw_intervals, section)
     elif isinstance(section, Table) and section.drawn is not None:
         # The names of the rows must leave the axes about half of the width.
         width = max(5.6, 2.8 + 0.08 * max((len(row.name) for row in section.rows), default=0))
-        inches, draw = (width, 0.75 + 0.3 * len(section.rows)), partial(_draw_intervals, section)
+        inches, draw = (width, 0.75 + 0.3 * len(section.rows)), partial(_draw_column, section)
     else:
         return None
     style: Any = {**_STYLE, "svg.hashsalt": name}  # matplotlib types the keys as a list of literals
@@ -313,7 +341,64 @@ def _draw_series(axes: Axes, series: Series, index: int, marker: str | None) -> 
         axes.fill_between(x, drawn(series.low), drawn(series.high), color=ink, alpha=0.15, linewidth=0)
 
 
-def _draw_intervals(table: Table, figure: Figure) -> None:
+MARKERS = "osD^vP"
+
+
+def _draw_intervals(section: Intervals, figure: Figure) -> None:
+    """The panels side by side, which share their rows; series below each other in a row, the first at the top."""
+    every = figure.subplots(1, len(section.panels), sharey=True, squeeze=False)[0]
+    n = len(section.series)
+    inks = _inks(section)
+    for axes, panel in zip(every, section.panels, strict=True):
+        factor = 100 if panel.unit in ("share", "points") else 1
+        for value in panel.lines.values():
+            axes.axvline(factor * value, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+        for at, row in enumerate(panel.values):
+            if at % 2:
+                axes.axhspan(at - 0.5, at + 0.5, color=GRID, alpha=0.45, linewidth=0)
+            for index, one in enumerate(row):
+                y = at + 0.74 * ((index + 0.5) / n - 0.5)
+                value, *ends = factor * np.array([one.value, one.low, one.high], dtype=float)
+                axes.plot(ends, [y] * 2, color=inks[index], linewidth=1.6)
+                axes.plot([value], [y], MARKERS[index % len(MARKERS)], color=inks[index], markersize=4.6)
+        axes.set(xlim=[factor * end for end in ends_of_panel(panel)], ylim=(len(section.rows) - 0.5, -0.5))
+        axes.set_xlabel(axis_name(Axis(panel.name, suffix(panel.unit))))
+        axes.set_yticks(range(len(section.rows)), [printable(name) for name in section.rows])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="y", visible=False)
+    handles = [
+        Line2D([], [], color=ink, marker=MARKERS[index % len(MARKERS)], markersize=4.6, label=printable(name))
+        for index, (name, ink) in enumerate(zip(section.series, inks, strict=True))
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2, fontsize=8.5, handlelength=1.8, columnspacing=1.4)
+
+
+def _inks(section: Intervals) -> list[str]:
+    """A colour for each series, from the controls' own or from the others'."""
+    own = [name for name in section.series if name not in section.controls]
+    return [
+        CONTROLS[section.controls.index(name) % len(CONTROLS)]
+        if name in section.controls
+        else SERIES[own.index(name) % len(SERIES)]
+        for name in section.series
+    ]
+
+
+def ends_of_panel(panel: Panel) -> Ends:
+    """The ends of a panel's axis: round, around every interval, 0 and the named lines."""
+    return round_ends(
+        _finite(
+            [
+                0.0,
+                *panel.lines.values(),
+                *(x for row in panel.values for one in row for x in (one.value, one.low, one.high)),
+            ]
+        )
+    )
+
+
+def _draw_column(table: Table, figure: Figure) -> None:
     axes, column = figure.add_subplot(), table.columns[table.column_index(table.drawn or "")]
     factor = 100 if column.unit in ("share", "points") else 1
     for index, (row, cell) in enumerate(zip(table.rows, drawn_cells(table), strict=True)):
@@ -321,8 +406,6 @@ def _draw_intervals(table: Table, figure: Figure) -> None:
         ink = SERIES[0] if row.name == table.highlight else MUTED
         axes.plot(ends, [index] * 2, color=ink)
         axes.plot([value], [index], "o", color=ink, markersize=5)
-        if row.name == table.reference and is_known(cell.value):
-            axes.axvline(value, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
     axes.set(xlim=[factor * end for end in domain_of(table)], ylim=(len(table.rows) - 0.4, -0.6))
     axes.set_yticks(range(len(table.rows)), [printable(row.name) for row in table.rows])
     axes.tick_params(axis="y", length=0)
@@ -334,7 +417,7 @@ def _draw_intervals(table: Table, figure: Figure) -> None:
 # ── CSV ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _csv(section: Section) -> bytes | None:
+def _csv(section: Block) -> bytes | None:
     """The section's numbers, unrounded, one observation a line. Shares stay fractions; an unknown value is empty."""
     if isinstance(section, Text):
         return None
@@ -343,7 +426,7 @@ def _csv(section: Section) -> bytes | None:
     return out.getvalue().encode()
 
 
-def _lines(section: Table | HeatMap | Curves | Samples) -> Iterator[Sequence]:
+def _lines(section: Table | HeatMap | Intervals | Curves | Samples) -> Iterator[Sequence]:
     if isinstance(section, HeatMap):
         yield section.rows_are, section.columns_are, "value", "low", "high", "n", "differs"
         for row in section.all_rows():
@@ -354,6 +437,12 @@ def _lines(section: Table | HeatMap | Curves | Samples) -> Iterator[Sequence]:
         for series in section.series:
             for at, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
                 yield series.name, x, y, *(None if side is None else side[at] for side in (series.low, series.high))
+    elif isinstance(section, Intervals):
+        yield section.rows_are, "series", "measure", "unit", "value", "low", "high"
+        for panel in section.panels:
+            for row, values in zip(section.rows, panel.values, strict=True):
+                for series, one in zip(section.series, values, strict=True):
+                    yield row, series, panel.name, panel.unit, one.value, one.low, one.high
     elif isinstance(section, Table):
         yield from _table_lines(section)
     else:
@@ -367,7 +456,7 @@ def _lines(section: Table | HeatMap | Curves | Samples) -> Iterator[Sequence]:
 
 
 def _table_lines(table: Table) -> Iterator[Sequence]:
-    is_text = [all(isinstance(row.cells[at], str) for row in table.rows) for at in range(len(table.columns))]
+    is_text = [all(isinstance(row.cells[at], (str, Badge)) for row in table.rows) for at in range(len(table.columns))]
     header = [table.rows_are, "n"]
     for column, text in zip(table.columns, is_text, strict=True):
         header += [column.name] if text else [column.name, f"{column.name} low", f"{column.name} high"]
@@ -375,6 +464,8 @@ def _table_lines(table: Table) -> Iterator[Sequence]:
     for row in table.rows:
         line: list[object] = [row.name, row.n]
         for value, text in zip(row.cells, is_text, strict=True):
+            if isinstance(value, Badge):
+                value = value.text
             parts = _as_estimate(value)
             line += [value] if text else [value if isinstance(value, str) else parts.value, parts.low, parts.high]
         yield line

@@ -14,12 +14,24 @@ from rich.table import Table as Grid
 from rich.text import Text as Plain
 
 from workings.report.figures import Part
-from workings.report.sections import Curves, HeatCell, HeatMap, Reading, ReadingGrid, Report, Samples, Section, Table
+from workings.report.sections import (
+    Block,
+    Curves,
+    HeatCell,
+    HeatMap,
+    Intervals,
+    Reading,
+    ReadingGrid,
+    Report,
+    Samples,
+    Table,
+)
 from workings.report.wording import (
     DASH,
     cell,
     curve_summary,
     estimate,
+    interval_lines,
     is_known,
     n_of_map,
     notes,
@@ -33,8 +45,12 @@ from workings.report.wording import (
 
 LONGEST_TOKEN = 12  # seven positions must fit a terminal
 
-_SPECIAL = re.compile(r"([\\`*<|$]|\](?=[(\[:])|(?<!\w)_|_(?!\w)|&(?=#?\w+;))")
-_FIRST_IN_LINE = re.compile(r"(?m)^([ \t]*[#+=~>-]|[ \t]*\d+[.)](?=\s))")
+# Words in which Markdown, or GitHub's, could find markup. They become code: an escape would be a stray backslash in a terminal.
+# A star between spaces is none. Some signs are one only at the start of a line: heading, list, quote, rule, table, link target.
+_SPECIAL = r"(?:[\\`<$]|\*(?=\S)|(?<=\S)\*|~~|\](?=[(\[])|(?<!\w)_|_(?!\w)|&(?=#?\w+;))"
+_WORD = rf"(?:(?!{_SPECIAL})\S)*{_SPECIAL}\S*"
+_FIRST = r"#+(?=\s|$)|[-+*](?=\s|$)|=+(?=\s*$)|[-=~]{2,}\S*|[-:|][-:| ]*(?=$)|>\S*|\d+[.)](?=\s|$)|\[[^\]\n]*\]:\S*"
+_MARKUP = re.compile(rf"(?m)^(?:{_FIRST})|{_WORD}(?: +{_WORD})*")
 
 
 def markdown_of(report: Report, parts: Sequence[Part]) -> str:
@@ -48,16 +64,21 @@ def markdown_of(report: Report, parts: Sequence[Part]) -> str:
     filters = {"body": body, "pairs": pairs, "fenced": fenced, "line": line, "quantity": quantity, "as_is": str}
     # Markup tells `finalize` that a filter has already escaped what it was given.
     environment.filters.update({name: lambda *given, make=make: Markup(make(*given)) for name, make in filters.items()})
-    text = environment.get_template("report.md.j2").render(report=report, parts=parts, notes=notes(report))
+    chapters = [
+        (level, each) for part in parts for level, each in (("##", part), *(("###", one) for one in part.parts))
+    ]
+    text = environment.get_template("report.md.j2").render(report=report, chapters=chapters, notes=notes(report))
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def body(section: Section) -> str:
+def body(section: Block) -> str:
     """The section as Markdown, with every number that the page shows."""
     if isinstance(section, Table):
         return _table(section)
     if isinstance(section, HeatMap):
         return _heat_map(section)
+    if isinstance(section, Intervals):
+        return aligned(interval_lines(section))
     if isinstance(section, Curves):
         return aligned(curve_summary(section))
     if isinstance(section, Samples):
@@ -67,13 +88,18 @@ def body(section: Section) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text in which Markdown finds no markup: `<b>` stays `<b>`, `$5` starts no formula, `#` no heading."""
-    return _FIRST_IN_LINE.sub(lambda start: f"{start[0][:-1]}\\{start[0][-1]}", _inline(text))
+    """Text in which Markdown finds no markup: words that hold any become code.
+
+    >>> print(escaped("Is <<6*9=54>> in final_norm [58.2, 64.2] (or <b>)?"))
+    Is `<<6*9=54>>` in final_norm [58.2, 64.2] (or `<b>`)?
+    """
+    lines = "\n".join(one.strip() for one in printable(text).split("\n"))
+    return _MARKUP.sub(_as_code, lines)
 
 
 def line(text: str) -> str:
     """Text as a part of one line: a heading, a list item, a table cell."""
-    return " ".join(_inline(text).split()) or DASH
+    return escaped(" ".join(text.split())) or DASH
 
 
 def pairs(items: Mapping[str, str]) -> str:
@@ -98,7 +124,9 @@ def code(text: str) -> str:
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table with padded columns, its header first: the first column to the left, the others to the right."""
-    rows = [[line(text) for text in texts] for texts in lines]
+    rows = [
+        [line(text).replace("|", "\\|") for text in texts] for texts in lines
+    ]  # a bar would end the cell, even in code
     widths = [max(3, *(len(row[at]) for row in rows)) for at in range(len(rows[0]))]
     rows.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     padded = [
@@ -108,8 +136,14 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
-def _inline(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", printable(text))
+def _as_code(words: re.Match[str]) -> str:
+    """The words as a code span, without the full stop behind them or the bracket that closes what began before."""
+    inside = words[0].rstrip(".,:!?")
+    if inside.count(")") > inside.count("("):
+        inside = inside.removesuffix(")")
+    if not re.search(_SPECIAL, inside):
+        inside = words[0]
+    return code(inside) + words[0][len(inside) :]
 
 
 def _longest_run(text: str) -> int:
@@ -121,10 +155,9 @@ def _table(table: Table) -> str:
     n = ["n"] if table.has_counts else []
     lines = [[table.rows_are, *(f"{column.name} {suffix(column.unit)}" for column in table.columns), *n]]
     for row in table.rows:
-        role = " (best control)" if row.name == table.reference else ""
         note = f" ({row.note})" if row.note else ""
         cells = [cell(value, column) for value, column in zip(row.cells, table.columns, strict=True)]
-        lines.append([row.name + role + note, *cells, *(number(row.n, "count") for _ in n)])
+        lines.append([row.name + note, *cells, *(number(row.n, "count") for _ in n)])
     return aligned(lines)
 
 

@@ -1,6 +1,7 @@
 """Report → a folder to read, show and check: report.html, report.md, figures/*.svg, and the CSV behind each table and figure.
 
-The page needs no network, can be read without its one small script, and escapes everything it was given.
+The page needs no network, can be read without its one small script, and escapes everything it was given. What is folded away
+opens for a link to anything inside it, and is printed.
 """
 
 from __future__ import annotations
@@ -18,18 +19,10 @@ from markupsafe import Markup
 
 from workings.files import explained, write_atomic
 from workings.report import figures, wording
-from workings.report.figures import Part, parts_of
+from workings.report.figures import Part, every_part, parts_of
 from workings.report.markdown import markdown_of
-from workings.report.sections import ConclusionKind, Curves, Estimate, Report
+from workings.report.sections import Badge, Curves, Estimate, Intervals, Report
 
-BADGES: dict[ConclusionKind, str] = {
-    "read": "●",
-    "holds": "●",
-    "explained by a control": "◐",
-    "nothing read": "○",
-    "fails": "○",
-    "undecided": "?",
-}
 TEMPLATES = FileSystemLoader(Path(__file__).with_name("templates"))
 # A figure in the page takes the page's colours, which its style sheet darkens and lightens; other colours stay.
 _PAGE_COLOURS = {
@@ -59,7 +52,7 @@ def write_report(report: Report, out: Path | str) -> Path:
         Failed: The disk is full.
     """
     out, parts = Path(out), parts_of(report)
-    files = {path: content for part in parts for path, content in part.files.items()}
+    files = {path: content for part in every_part(parts) for path, content in part.files.items()}
     files["report.md"] = markdown_of(report, parts).encode()
     files["report.html"] = html_of(report, parts).encode()
     try:
@@ -80,6 +73,7 @@ def html_of(report: Report, parts: Sequence[Part]) -> str:
         loader=TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_printable
     )
     environment.tests["estimate"] = lambda value: isinstance(value, Estimate)
+    environment.tests["badge"] = lambda value: isinstance(value, Badge)
     environment.filters["kind"] = lambda value: type(value).__name__
     environment.filters["extension"] = lambda path: PurePosixPath(path).suffix[1:].upper()
     style, script = (TEMPLATES.get_source(environment, f"report.{kind}")[0] for kind in ("css", "js"))
@@ -90,9 +84,10 @@ def html_of(report: Report, parts: Sequence[Part]) -> str:
         parts=parts,
         contents=_contents(parts),
         drawings={
-            part.name: _inline(part.svg, part) for part in parts if part.svg and isinstance(part.section, Curves)
+            part.name: _inline(part.svg, part)
+            for part in every_part(parts)
+            if part.svg and isinstance(part.section, (Curves, Intervals))
         },
-        badges=BADGES,
         wording=wording,
         figures=figures,
         along=_along,

@@ -12,7 +12,8 @@ from numbers import Integral
 from typing import Any, Literal
 
 Unit = Literal["text", "share", "points", "bits", "nats", "count", "p", "number"]
-ConclusionKind = Literal["read", "holds", "explained by a control", "nothing read", "fails", "undecided"]
+ConclusionKind = Literal["read", "read in part", "not read", "holds", "fails", "undecided", "not judged"]
+BadgeKind = Literal["yes", "in part", "no", "undecided", "not asked"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,28 @@ class Estimate:
     high: float | None = None
 
 
-Cell = Estimate | str | float | int | None
+@dataclass(frozen=True)
+class Badge:
+    """A cell that answers in words: `Badge("beyond its numbers one by one", "in part")` is shown as `◐ beyond its numbers …`.
+
+    Args:
+        text: What is answered.
+        kind: Which sign and colour go with it; neither says more than the words do.
+        note: Small print under it.
+    """
+
+    text: str
+    kind: BadgeKind
+    note: str = ""
+
+
+Cell = Estimate | Badge | str | float | int | None
 Matrix = Sequence[Sequence[float | None]]
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The answer in one sentence and its kind: of a reading (read … undecided) or of a claim (holds, fails, undecided)."""
+    """The answer in one sentence and its kind: of a reading (read … not judged) or of a claim (holds, fails, undecided)."""
 
     sentence: str
     kind: ConclusionKind
@@ -88,7 +104,6 @@ class Table:
     Args:
         rows_are: What a row is, as the header of the names.
         highlight: The name of the row that the table is about.
-        reference: The name of the row it must beat: the best control.
         drawn: The name of the column that is also drawn as dots and whiskers, beside the numbers and as a figure.
     """
 
@@ -98,18 +113,16 @@ class Table:
     caption: str = ""
     rows_are: str = "reader"
     highlight: str | None = None
-    reference: str | None = None
     drawn: str | None = None
 
     def __post_init__(self) -> None:
         for row in self.rows:
             same_length(f"table {self.title!r}, row {row.name!r}", "cells", row.cells, "columns", self.columns)
         names = {row.name for row in self.rows}
-        for role, name in (("highlight", self.highlight), ("reference", self.reference)):
-            if name is not None and name not in names:
-                raise ValueError(
-                    f"table {self.title!r}: {role} names the row {name!r}, which is not one of {sorted(names)}"
-                )
+        if self.highlight is not None and self.highlight not in names:
+            raise ValueError(
+                f"table {self.title!r}: highlight names the row {self.highlight!r}, which is not one of {sorted(names)}"
+            )
         if self.drawn is not None:
             self.column_index(self.drawn)
 
@@ -117,6 +130,11 @@ class Table:
     def has_counts(self) -> bool:
         """True if any row says how many items it counts."""
         return any(row.n is not None for row in self.rows)
+
+    @property
+    def has_badges(self) -> bool:
+        """True if any cell is a badge; a narrow page shows such a table as a card a row."""
+        return any(isinstance(value, Badge) for row in self.rows for value in row.cells)
 
     def column_index(self, name: str) -> int:
         for index, column in enumerate(self.columns):
@@ -269,6 +287,50 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """One axis of `Intervals`, with an estimate for each row and series.
+
+    Args:
+        name: What is measured.
+        unit: How it is written.
+        values: Estimates [rows][series].
+        lines: Values on the axis that mean something, by name.
+    """
+
+    name: str
+    unit: Unit
+    values: Sequence[Sequence[Estimate]]
+    lines: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Estimates with their intervals as dots and whiskers: for each row one of each series, on one axis or two side by side.
+
+    Args:
+        rows: Names of the rows, the first at the top.
+        series: Names of the series, told apart by colour and shape.
+        controls: Those of them that are drawn as controls.
+        rows_are: What a row is.
+    """
+
+    title: str
+    rows: Sequence[str]
+    series: Sequence[str]
+    panels: Sequence[Panel]
+    caption: str = ""
+    controls: Sequence[str] = ()
+    rows_are: str = "target"
+
+    def __post_init__(self) -> None:
+        for panel in self.panels:
+            where = f"intervals {self.title!r}, {panel.name!r}"
+            same_length(where, "values", panel.values, "rows", self.rows)
+            for name, row in zip(self.rows, panel.values, strict=True):
+                same_length(f"{where}, row {name!r}", "values", row, "series", self.series)
+
+
+@dataclass(frozen=True)
 class Guess:
     """A token (decoded text, possibly blank or broken) and its probability under the full softmax."""
 
@@ -343,7 +405,27 @@ class Text:
     body: str
 
 
-Section = Table | HeatMap | Curves | Samples | Text
+Block = Table | HeatMap | Intervals | Curves | Samples | Text
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Sections behind one heading, closed until a reader opens it: one entry in the contents, one chapter in Markdown.
+
+    The titles of its sections need not repeat its own.
+
+    Args:
+        title: The heading, which stays in sight.
+        sections: What it opens to.
+        caption: What it says, in a sentence that stays in sight too.
+    """
+
+    title: str
+    sections: Sequence[Block]
+    caption: str = ""
+
+
+Section = Block | Fold
 
 
 @dataclass(frozen=True)

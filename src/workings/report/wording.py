@@ -7,11 +7,43 @@ import re
 import unicodedata
 from itertools import groupby
 
-from workings.report.sections import Axis, Cell, Column, Curves, Estimate, HeatCell, HeatMap, Report, Table, Unit
+from workings.report.sections import (
+    Axis,
+    Badge,
+    BadgeKind,
+    Block,
+    Cell,
+    Column,
+    ConclusionKind,
+    Curves,
+    Estimate,
+    Fold,
+    HeatCell,
+    HeatMap,
+    Intervals,
+    Report,
+    Table,
+    Unit,
+)
 
 DASH = "–"
 LONGEST_TOKEN = 18  # characters of a token shown in a grid; the whole of it (to LONGEST_TITLE) is in its title
 LONGEST_TITLE = 200
+
+SIGNS: dict[BadgeKind | ConclusionKind, str] = {
+    "yes": "●",
+    "read": "●",
+    "holds": "●",
+    "in part": "◐",
+    "read in part": "◐",
+    "no": "○",
+    "not read": "○",
+    "fails": "○",
+    "undecided": "?",
+    "not asked": "–",
+    "not judged": "–",
+}
+"""The sign before an answer: colour alone would tell some readers nothing."""
 
 _DIGITS: dict[Unit, int] = {"share": 1, "points": 1, "bits": 2, "nats": 3, "count": 0, "p": 3, "number": 3, "text": 3}
 _SUFFIX: dict[Unit, str] = {"share": "%", "points": "points", "bits": "bits", "nats": "nats"}
@@ -72,6 +104,8 @@ def cell(value: Cell, column: Column) -> str:
     """Write a table cell in its column's unit."""
     if isinstance(value, str):
         return printable(value)
+    if isinstance(value, Badge):
+        return printable(f"{SIGNS[value.kind]} {value.text}" + f" ({value.note})" * bool(value.note))
     if isinstance(value, Estimate):
         return estimate(value, column.unit, column.digits, column.signed)
     return number(value, column.unit, column.digits, column.signed)
@@ -116,10 +150,8 @@ def notes(report: Report) -> str:
     """A guide to the numbers: brackets, n, dashes, and the units that this report uses."""
     units: set[Unit] = {stat.unit for stat in report.headline}
     for section in report.sections:
-        if isinstance(section, Table):
-            units |= {column.unit for column in section.columns}
-        elif isinstance(section, HeatMap):
-            units.add(section.unit)
+        for one in section.sections if isinstance(section, Fold) else [section]:
+            units |= _units(one)
     sentences = [
         "Brackets hold a 95 % interval unless the caption says otherwise.",
         f"n is the number of items: problems, probes or documents. {DASH} means not known.",
@@ -128,11 +160,30 @@ def notes(report: Report) -> str:
     return " ".join(sentences)
 
 
+def _units(section: Block) -> set[Unit]:
+    if isinstance(section, Table):
+        return {column.unit for column in section.columns}
+    if isinstance(section, Intervals):
+        return {panel.unit for panel in section.panels}
+    return {section.unit} if isinstance(section, HeatMap) else set()
+
+
 def n_of_map(heat_map: HeatMap) -> str:
     """The problems behind a heat map: `n = 1,000 problems`, or `n = 412 to 1,000 problems` where its cells differ."""
     counts = [cell.n or 0 for row in heat_map.all_rows() if not row.is_control for cell in row.cells]
     fewest, most = min(counts), max(counts)
     return f"n = {most:,} problems" if fewest == most else f"n = {fewest:,} to {most:,} problems"
+
+
+def interval_lines(section: Intervals) -> list[list[str]]:
+    """The numbers of dots and whiskers as a table, its header first: a line for each row and series."""
+    lines = [[section.rows_are, "series", *(f"{panel.name} {suffix(panel.unit)}".rstrip() for panel in section.panels)]]
+    for at, row in enumerate(section.rows):
+        for index, series in enumerate(section.series):
+            lines.append(
+                [row, series, *(estimate(panel.values[at][index], panel.unit, signed=True) for panel in section.panels)]
+            )
+    return lines
 
 
 def curve_summary(curves: Curves) -> list[list[str]]:

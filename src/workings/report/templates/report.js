@@ -1,6 +1,22 @@
 
 "use strict";
-// The page is whole without this: it only says a cell in full, for whoever points at it or moves with the arrow keys.
+// The page is whole without this. It opens what is folded away for a link into it, where the browser does not, and for printing;
+// and it says a cell in full, for whoever points at it or moves with the arrow keys.
+const reveal = () => {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+  target.scrollIntoView();
+};
+addEventListener("hashchange", reveal);
+for (const link of document.querySelectorAll('a[href^="#"]')) link.addEventListener("click", () => setTimeout(reveal)); // the same one again
+reveal();
+addEventListener("beforeprint", () => {
+  for (const fold of document.querySelectorAll(".fold:not([open])")) { fold.open = true; fold.dataset.closed = ""; }
+});
+addEventListener("afterprint", () => {
+  for (const fold of document.querySelectorAll(".fold[data-closed]")) { fold.open = false; delete fold.dataset.closed; }
+});
 const inFull = (cell) => {
   if (cell.title) return cell.title;
   const guesses = [...cell.querySelectorAll("li")].map((li) =>
