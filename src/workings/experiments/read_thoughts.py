@@ -1,17 +1,19 @@
-"""Do the continuous thoughts of this model hold its chain of thought, or does the lens only know the data?
+"""Do the continuous thoughts of this model hold the results of its steps, or does the question tell them all?
 
-The model thinks about problems; its hidden states at every layer, at the opening token and at each thought, are stored; a tuned
-lens (seed 001: one affine translator a layer, shared by the positions) is fitted to name, from a state, a token of the written
-chain. What it names is judged beside everything that could name it without the thoughts: the commonest token of the position,
-the position and the length of the chain, the numbers of the question, the same lens fitted on shuffled targets, the same lens
-on an untrained model, and on the matched control without recurrence where there is one.
+The model thinks about problems; its hidden states at every layer, over the question, at the opening token and at each thought, are
+stored. What a state adds to the question is judged: five answers for each target, beside a ladder of question readers, the states
+before the first thought, the neighbouring steps, an untrained model and the matched control without recurrence
+(`judging.conditional`, `judging.verdict`). Whether the thoughts are used is asked by ablation. Beside this stands the lens's own
+table: a tuned lens (seed 001: one affine translator a layer, shared by the positions) is fitted to name a token of the written
+chain, and is compared with everything that could name it without the thoughts.
 
-Targets: `step1`, `step2` …: the result of that step, at every position; `uniform`: the first token of the position's slice
-of the chain. The first rule named is the headline.
-Prediction (2026-11-21): for the bundled model the results of steps are read far above every control but the one without
-recurrence on step 1; for an untrained CODI on GSM8K nothing is read beyond the controls.
-Measure: share of targets named (top-1) at the layer chosen on validation, minus the best control's; intervals by problem.
-Stop rule: none is needed; the splits are fixed before anything is fitted, and test is read once.
+Targets: `step1`, `step2` …: the result of that step; `answer`; `uniform`, for the lens alone: the first token of the position's
+slice of the chain. The first target named is the headline; with the rung of question readers and the family of targets it is declared in
+the manifest before any test problem is read.
+Prediction (2026-11-25): for the bundled model the result of step 4 is read beyond every question reader and needs the recurrence;
+step 1 is not shown beyond readers that look pairs of numbers up; for an untrained CODI on GSM8K nothing is read.
+Measure: what a linear reader of the state adds to the stack of question readers, in points and bits, on test problems; intervals by
+structure. Stop rule: none is needed; the splits are fixed before anything is fitted, and test is read once.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from workings import judging, models, reading
 from workings.arithmetic.problems import Problem
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput, Failed
-from workings.run import Run, RunRecord, resolved
+from workings.run import Run, resolved
 from workings.text.datasets import load_problems
 
 # The models that think: the one that is read, and those it is compared with (their names as the subject of readings).
@@ -52,11 +54,14 @@ class Config:
     problem_split: str = fixed("test", "dataset split of the problems, for hub data sets")
     limit: int = fixed(2000, "maximum number of problems")
     targets: tuple[str, ...] = fixed(
-        ("step1", "step2", "step3", "step4", "uniform"),
-        "rules that say what each position is probed for: step1, step2, …, uniform",
+        ("step4", "step1", "step2", "step3", "answer", "uniform"),
+        "targets, the headline first: step1, step2, …, answer; uniform is for the lens alone",
+    )
+    rung: Literal["surface", "first order", "computing"] = fixed(
+        "computing", "strongest question readers that the thoughts must beat"
     )
     fractions: tuple[float, float, float] = fixed(
-        (0.5, 0.1, 0.4), "shares of the problems used for training, validation and test"
+        (0.5, 0.2, 0.3), "shares of the problems used for training, validation and test"
     )
     layers: tuple[str, ...] = fixed((), "layers to read; by default all")
     fit: reading.FitConfig = fixed(reading.FitConfig(), "recipe of the tuned lens")
@@ -75,7 +80,13 @@ class Config:
 
 ARMS = {"reading": Config()}
 SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"limit": 300, "n_ablated": 60, "n_samples": 2, "fit": {"max_epochs": 2}},
+    "smoke": {
+        "targets": ("step2", "uniform"),
+        "limit": 300,
+        "n_ablated": 60,
+        "n_samples": 2,
+        "fit": {"max_epochs": 2},
+    },
     "mini": {},
     "full": {"limit": 8792, "n_ablated": 1319},
 }
@@ -162,6 +173,7 @@ def run_arm(config: Config, run: Run) -> None:
     stores = _collected(thinkers, problems, splits, config, run)
     model, store = thinkers[MODEL], stores[MODEL]
     targets = _targets(model, store, config)
+    _judge(stores, targets, config, run)
     lenses = _fitted(thinkers, stores, targets, config, run)
     for rule, of_rule in targets.items():
         others = {name: (lenses[name][rule], stores[name]) for name in stores if name != MODEL}
@@ -176,8 +188,36 @@ def run_arm(config: Config, run: Run) -> None:
     run.results("samples", SampleReadings(headline, grids))
     run.results("model", _summary(model, store, targets))
     _ablate(model, store, config, run)
-    found = judging.verdict(RunRecord(run.path).outcomes(f"readings_{headline}"))
-    run.results("headline", {"rule": headline, "kind": found.kind, "sentence": found.sentence, **found.numbers})
+
+
+def _judge(
+    stores: Mapping[str, reading.ThoughtStore], targets: Mapping[str, reading.Targets], config: Config, run: Run
+) -> None:
+    """Declare what is tested, then judge every target, the headline first."""
+    store = stores[MODEL]
+    problems = store.as_problems()
+    family = judging.family(targets, problems)
+    if not family:
+        raise BadInput(
+            f"none of the targets {', '.join(targets)} can be judged on {len(problems)} problems; give more of them"
+        )
+    run.declare(headline=family[0], rung=config.rung, family=family)
+    tables = {}
+    for rule in family:
+        tables[rule] = judging.judged(
+            rule,
+            problems,
+            store.splits,
+            store,
+            stores.get(CONTROL),
+            stores.get(UNTRAINED),
+            rung=config.rung,
+            seed=config.seed,
+        )
+        run.outcomes(f"judged_{rule}", tables[rule])
+    found = judging.verdicts(tables, config.rung)[family[0]]
+    read = {name: value for name, value in vars(found.read).items() if name not in ("over", "why")}
+    run.results("headline", {"target": found.rule, "sentence": found.sentence, "beyond": found.rung, **read})
 
 
 def _control(config: Config) -> str | None:

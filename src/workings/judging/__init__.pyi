@@ -4,8 +4,9 @@ from .ablation import self_check as self_check
 from .arms import Arms as Arms
 from .arms import between_conditions as between_conditions
 from .comparison import compare as compare
+from .conditional import family as family
+from .conditional import judged as judged
 from .controls import readings_beside_controls as readings_beside_controls
-from .former_verdict import verdict as verdict
 from .paired import PairedDifference as PairedDifference
 from .paired import paired_difference as paired_difference
 from .paired import with_holm as with_holm
@@ -16,3 +17,5 @@ from .scores import skill as skill
 from .statistics import Measure as Measure
 from .statistics import ProblemSums as ProblemSums
 from .statistics import percentile_intervals as percentile_intervals
+from .verdict import Verdict as Verdict
+from .verdict import verdicts as verdicts

@@ -11,7 +11,7 @@ Shapes: n problems that have the target, C candidate values (those seen in train
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -28,6 +28,7 @@ from workings.judging.verdict import JUDGED, RUNGS
 from workings.reading.store import HiddenStates
 
 THOUGHT = re.compile(r"t\d+")
+_STEP = re.compile(r"step([1-9]\d*)")
 N_FOLDS = 5
 ONE_SPLIT_FROM = 1000  # problems; fewer are tested once each, in five folds
 FEWEST_VALIDATED = 200
@@ -86,6 +87,12 @@ def judged(
     return pl.concat(tables)
 
 
+def family(rules: Iterable[str], problems: Sequence[Problem]) -> tuple[str, ...]:
+    """The targets among `rules` that can be judged on these problems: step results and the answer, where enough have them."""
+    judgeable = [rule for rule in rules if rule == "answer" or _STEP.fullmatch(rule)]
+    return tuple(rule for rule in judgeable if len(_Asked.among(rule, problems)) >= FEWEST)
+
+
 # ---- which problems, and which of them are tested ------------------------------------------------------------------
 
 
@@ -101,6 +108,18 @@ class _Asked:
 
     @classmethod
     def of(cls, rule: str, problems: Sequence[Problem], splits: Sequence[str]) -> _Asked:
+        kept = cls.among(rule, problems)
+        if len(kept) < FEWEST:
+            raise BadInput(
+                f"only {len(kept)} problems have the target '{rule}', {FEWEST} are needed; give more problems or an earlier step"
+            )
+        rows = [row for row, _ in kept]
+        chosen = [problems[row] for row in rows]
+        return cls(rule, np.array(rows), chosen, [splits[row] for row in rows], [value for _, value in kept])
+
+    @staticmethod
+    def among(rule: str, problems: Sequence[Problem]) -> list[tuple[int, str]]:
+        """(row, value) of the problems that have the target; of equal questions the first."""
         value_of = _value_of(rule)
         seen: set[str] = set()
         kept: list[tuple[int, str]] = []
@@ -109,13 +128,7 @@ class _Asked:
             if question not in seen and (value := value_of(problem)) is not None:
                 kept.append((row, value))
             seen.add(question)
-        if len(kept) < FEWEST:
-            raise BadInput(
-                f"only {len(kept)} problems have the target '{rule}', {FEWEST} are needed; give more problems or an earlier step"
-            )
-        rows = [row for row, _ in kept]
-        chosen = [problems[row] for row in rows]
-        return cls(rule, np.array(rows), chosen, [splits[row] for row in rows], [value for _, value in kept])
+        return kept
 
     def folds(self, seed: int) -> list[tuple[Ints, Ints, Ints]]:
         """(train, val, test): one split of many problems; of fewer, five in which each is tested once."""
@@ -143,8 +156,8 @@ def _value_of(rule: str) -> Callable[[Problem], str | None]:
     """The value that a rule asks of a problem, as text; None where the problem has none."""
     if rule == "answer":
         return lambda problem: _written(problem.value)
-    if rule.startswith("step") and rule[4:].isdigit() and int(rule[4:]) >= 1:
-        k = int(rule[4:])
+    if named := _STEP.fullmatch(rule):
+        k = int(named[1])
         return lambda problem: _written(problem.steps[k - 1].value) if problem.n_steps > k else None
     raise BadInput(f"the target '{rule}' cannot be judged; give step1, step2, … or answer")
 
