@@ -304,12 +304,13 @@ def _ablations(record: RunRecord) -> list[Section]:
         if (right := [table[n_steps, condition].correct for n_steps in lengths if (n_steps, condition) in table])
     ]
     columns = [
-        Column(f"{n_steps} step{'s' * (n_steps != 1)} (n = {table[n_steps, 'own'].correct.n})", "share")
+        Column(f"{n_steps} step{'s' * (n_steps != 1)} (n = {table[n_steps, 'own'].correct.n_clusters})", "share")
         for n_steps in lengths
     ]
     caption = (
         "Accuracy of the answer when what is fed is replaced and later thoughts are recomputed. A reading says what a thought "
-        "holds; this says whether the answer needs it. A constant recurrence feeds the same vector anyway."
+        "holds; this says whether the answer needs it. A constant recurrence feeds the same vector anyway. n counts structures "
+        "(numbers and operations of a chain), by which intervals are clustered."
     )
     return [Table("Are the thoughts used?", columns, rows, caption, rows_are="what is fed")]
 

@@ -132,8 +132,9 @@ def _finish(
     run.outcomes("answers", outcomes)
     table = judging.ablation.accuracy(outcomes)
     longest = max(config.problems.n_steps)
-    shown = {c: table[longest, c].correct.value for c in judging.ablation.CONDITIONS}
-    run.results("headline", {f"{c}, {longest} steps": round(share, 4) for c, share in shown.items()})
+    shown = {c: table[longest, c].correct for c in judging.ablation.CONDITIONS}
+    counts = {"n": shown["own"].n, "structures": shown["own"].n_clusters}
+    run.results("headline", counts | {f"{c}, {longest} steps": round(one.value, 4) for c, one in shown.items()})
     folder = model.save(
         training.cleared(run.folder("checkpoint") / "model"), card(config, {config.seed: outcomes}, model)
     )
