@@ -8,8 +8,8 @@ table: a tuned lens (seed 001: one affine translator a layer, shared by the posi
 chain, and is compared with everything that could name it without the thoughts.
 
 Targets: `step1`, `step2` …: the result of that step; `answer`; `uniform`, for the lens alone: the first token of the position's
-slice of the chain. The first target named is the headline; with the rung of question readers and the family of targets it is declared in
-the manifest before any test problem is read.
+slice of the chain. The first target named is the headline; with the rung of question readers and the family of targets it is
+declared in the manifest before any test problem is read.
 Prediction (2026-11-25): for the bundled model the result of step 4 is read beyond every question reader and needs the recurrence;
 step 1 is not shown beyond readers that look pairs of numbers up; for an untrained CODI on GSM8K nothing is read.
 Measure: what a linear reader of the state adds to the stack of question readers, in points and bits, on test problems; intervals by
