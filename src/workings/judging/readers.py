@@ -147,6 +147,17 @@ def discriminants(
         yield normalised(every @ precise.T - 0.5 * (precise * means).sum(1) + prior)
 
 
+def _in_their_span(every: Floats, some: Floats) -> Floats:
+    """Coordinates of rows in an orthonormal basis of what fewer rows span. Means and covariance of those lie in it: nothing is lost.
+
+    By way of the products of the rows, in float64: several times faster than a singular value decomposition.
+    """
+    products = some.astype(np.float64) @ some.T.astype(np.float64)
+    squares, axes = np.linalg.eigh(products)
+    kept = squares > 1e-12 * squares[-1]
+    return every @ (some.T @ (axes[:, kept] / np.sqrt(squares[kept])).astype(np.float32))
+
+
 # ---- pools -------------------------------------------------------------------------------------------------------
 
 
