@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from tests.models.conftest import *  # noqa: F403  (the small models)
+from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.models.codi import CODI
+from workings.reading import collect
 
 QUESTIONS = [
     "a has 3 pens . how many now ?",
@@ -90,6 +92,18 @@ def test_compat_gives_the_official_states_and_tokens(words, family, seed, batch_
     states, said = states_and_tokens(model, batch_size)
     assert (states - torch.cat([hidden for hidden, _ in theirs])).abs().max() <= 1e-5
     assert said == [ids for _, part in theirs for ids in part]
+
+
+def test_a_store_has_the_official_batches(words, tmp_path):
+    model = talkative(words, "gpt2", 0)
+    model.official_compat = True
+    problems = [Problem(question, (), "1") for question in QUESTIONS]
+    states, _ = states_and_tokens(model, 3)
+    stored = collect(model, problems, tmp_path / "store", batch_size=3, shard_problems=6, max_new_tokens=0)
+    at = [i for i, position in enumerate(stored.positions) if position != "question"]
+    assert (torch.stack([stored.hidden(layer)[:, at] for layer in stored.layers], 2) - states).abs().max() <= 1e-5
+    with pytest.raises(BadInput, match="multiple"):
+        collect(model, problems, tmp_path / "cut", batch_size=3, shard_problems=7)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

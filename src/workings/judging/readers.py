@@ -148,7 +148,7 @@ def discriminants(
 
 
 def _in_their_span(every: Floats, some: Floats) -> Floats:
-    """Coordinates of rows in an orthonormal basis of what fewer rows span. Means and covariance of those lie in it: nothing is lost.
+    """Coordinates of rows in an orthonormal basis of what fewer rows span; means and covariance of those lie in it.
 
     By way of the products of the rows, in float64: several times faster than a singular value decomposition.
     """

@@ -78,6 +78,11 @@ def collect(
     for name, value in (("batch_size", batch_size), ("shard_problems", shard_problems)):
         if value < 1:
             raise BadInput(f"{name} is {value}; it must be at least 1")
+    if getattr(model, "official_compat", False) and shard_problems % batch_size:
+        raise BadInput(
+            f"with official_compat a state depends on its batch, and shards of {shard_problems} problems would cut batches of "
+            f"{batch_size}; give a shard_problems that is a multiple"
+        )
     settings = CollectionSettings(
         model=model.fingerprint,
         layers=tuple(model.layers),
@@ -116,6 +121,7 @@ class _Collection:
     ) -> None:
         self.model, self.settings, self.writer = model, settings, writer
         self.splits, self.max_failures = splits, max_failures
+        self.in_order = getattr(model, "official_compat", False)
         self.seen: set[str] = set()
 
     def run(self, problems: Iterable[Problem]) -> None:
@@ -137,7 +143,10 @@ class _Collection:
         self.writer.finish()
 
     def _think(self, window: list[Problem], tracker: Tracker) -> dict[int, _Thought | str]:
-        """The thought of each problem of a window, or why there is none, in batches of similar length (little padding)."""
+        """The thought of each problem of a window, or why there is none.
+
+        Batches hold questions of similar length, which need little padding; with `official_compat`, those given one after another.
+        """
         found: dict[int, _Thought | str] = {}
         for at, problem in enumerate(window):
             if self.splits is not None and problem.id not in self.splits:
@@ -146,7 +155,9 @@ class _Collection:
                 found[at] = reason
             self.seen.add(problem.id)
         tracker.advance(len(found))
-        waiting = sorted(set(range(len(window))) - set(found), key=lambda at: (-len(window[at].question), at))
+        waiting = sorted(set(range(len(window))) - set(found))
+        if not self.in_order:
+            waiting.sort(key=lambda at: -len(window[at].question))
         for start in range(0, len(waiting), self.settings.batch_size):
             batch = waiting[start : start + self.settings.batch_size]
             found |= dict(zip(batch, self._tried([window[at] for at in batch]), strict=True))
