@@ -1,4 +1,5 @@
 from . import ablation as ablation
+from . import transplant as transplant
 from .ablation import ablate as ablate
 from .ablation import self_check as self_check
 from .arms import Arms as Arms
@@ -17,5 +18,7 @@ from .scores import skill as skill
 from .statistics import Measure as Measure
 from .statistics import ProblemSums as ProblemSums
 from .statistics import percentile_intervals as percentile_intervals
+from .transplant import swap_thoughts as swap_thoughts
+from .transplant import used as used
 from .verdict import Verdict as Verdict
 from .verdict import verdicts as verdicts
