@@ -29,8 +29,20 @@ def test_from_problems_to_a_judged_lens_by_hand(tmp_path, capsys):
     assert said(capsys, "lens", "fit", "--thoughts", store, "--out", lens, "--set", "max_epochs=2", "--quiet") == lens
     judged = json.loads(said(capsys, "lens", "score", "--thoughts", store, "--lens", lens, "--json"))
     assert {row["reader"] for row in judged["scores"]} >= {"tuned lens", "logit lens", "majority", "structure only"}
+    assert {row["reader"] for row in judged["skill"]} == {"majority", "structure only", "copy from question"}
+    assert main(["lens", "score", "--thoughts", store, "--lens", lens, "--target", "step2"]) == 2
+    assert "was fitted to the result of step 1, and --target step2 asks for" in capsys.readouterr().err
     assert main(["lens", "score", "--thoughts", store, "--lens", lens, "--model", "bundled-control"]) == 2
     assert "reads only the model it was fitted on" in capsys.readouterr().err
+
+
+def test_a_lens_of_another_kind_is_fitted_and_scored_by_name(tmp_path, capsys):
+    store, lens = str(tmp_path / "thoughts"), str(tmp_path / "lens")
+    said(capsys, "thoughts", "collect", "--problems", "generated", "--limit", "90", "--out", store, "--quiet")
+    about = ["--thoughts", store, "--target", "answer"]
+    kind = ["--kind", "per-position", "--final-norm", "--set", "max_epochs=1", "--quiet"]
+    said(capsys, "lens", "fit", *about, "--out", lens, *kind)
+    assert said(capsys, "lens", "score", *about, "--lens", lens).startswith("per-position tuned lens at ")
 
 
 def test_answers_are_printed_one_a_line(capsys):

@@ -14,7 +14,7 @@ from torch import nn
 from tests.reading.toy import SPELLING, WIDTH, ToyThinker, problems
 from workings.errors import BadInput, Failed
 from workings.models.anatomy import Unembedding
-from workings.reading.fit import fit_each, fit_lens
+from workings.reading.fit import _Fitting, fit_each, fit_lens
 from workings.reading.head import FrozenHead
 from workings.reading.lens import LogitLens, PerPositionLens, TunedLens
 from workings.reading.readings import READINGS, read_all, top_tokens
@@ -92,6 +92,23 @@ def test_the_lens_kept_is_that_of_the_best_validation_epoch(planted):
     assert fit.validation == pytest.approx(min(losses), abs=1e-4)
     start = read_all(LogitLens.of(model), hidden, targets, targets.rows("val"), layers=fit.lens.translated)
     assert start["nll"].mean() == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_a_step_is_taken_on_the_mean_over_layers_and_tokens(planted):
+    """So that the largest gradient allowed means the same for a model of 3 and of 30 layers."""
+    model, hidden, targets, _ = planted
+    lens = TunedLens.of(model, final_norm=True)
+    fitting = _Fitting(lens, FrozenHead(model.unembedding, "fp32"), targets, replace(CONFIG, clip=1e9))
+    rows = targets.rows("val")
+    states = torch.stack([hidden.hidden(layer, rows) for layer in lens.translated])
+    fitting.step(states, rows)
+    surprises = []
+    for at, layer in enumerate(lens.translated):
+        moved = states[at] + lens.bias[at]  # by nothing, as before the step
+        logits = model.unembedding(moved, normed=layer == "final_norm")
+        surprises.append(-logits.log_softmax(-1).gather(-1, targets.ids[rows]))
+    (gradient,) = torch.autograd.grad(torch.stack(surprises).mean(), [lens.bias])
+    torch.testing.assert_close(fitting.lens.bias.grad, gradient, rtol=1e-4, atol=1e-7)
 
 
 def test_the_model_is_not_touched_by_a_fit_and_a_lens_does_not_copy_its_head(planted):

@@ -195,7 +195,7 @@ class _Fitting:
         return float(self._loss(states, rows, head or self.head)[0])
 
     def _loss(self, states: Tensor, rows: Tensor, head: FrozenHead) -> tuple[Tensor, int]:
-        """Σ nats over the asked tokens of states [T, b, P, d] in all layers, and how many are asked in one."""
+        """Σ nats over the asked tokens of states [T, b, P, d], and their number, in all layers."""
         asked = self.targets.has_target[rows]
         h = states[:, asked].to(self.device)  # [T, R, d]
         targets = self.targets.ids[rows][asked].to(self.device)  # [R, M]
@@ -207,7 +207,7 @@ class _Fitting:
         loss = head(translated[:n_below].flatten(0, 1), targets.repeat(n_below, 1))
         if self.lens.final_norm:
             loss = loss + head(translated[-1], targets, normed=True)
-        return loss, int((targets != EMPTY).sum())
+        return loss, int((targets != EMPTY).sum()) * len(self.lens.translated)
 
     def end_epoch(self, epoch: int, validation_sum: float) -> Epoch:
         validation = validation_sum / self._n_targets("val")
