@@ -45,7 +45,8 @@ def test_every_problem_is_tested_once_by_every_predictor() -> None:
     predictors = set(table.select(keys[:3]).rows())
     assert {("surface", "model", "S+B+T"), ("surface", "control", "S+T"), ("surface", "", "S+N")} <= predictors
     chosen = table.filter(features="S+T", subject="model", targets="real")
-    assert (chosen["layer"] == "block1").all() and (chosen["position"] == "t2").mean() > 0.5
+    assert (chosen["layer"] == "block1").all()
+    assert chosen["position"].is_in(["t2", "all"]).all()  # all positions together hold it too
 
 
 def test_the_same_seed_gives_the_same_table() -> None:

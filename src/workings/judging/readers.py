@@ -44,8 +44,15 @@ def fit_linear(x: Features, y: Ints, n_classes: int, train: Ints, val: Ints, l2s
     >>> fit_linear(x, y, 3, np.arange(30), np.arange(30, 60)).argmax(1)[:3]
     array([0, 1, 2])
     """
-    found = list(linear_path(x, y, n_classes, train, l2s))
-    return min(found, key=lambda log_p: nats(log_p, y, val))
+    path = linear_path(x, y, n_classes, train, l2s)
+    best = next(path)
+    for log_p in path:
+        if nats(log_p, y, val) > nats(
+            best, y, val
+        ):  # weaker penalties take longest, and only fit the training problems better
+            break
+        best = log_p
+    return best
 
 
 def linear_path(x: Features, y: Ints, n_classes: int, train: Ints, l2s: Sequence[float] = L2S) -> Iterator[Floats]:
