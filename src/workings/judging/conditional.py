@@ -22,7 +22,7 @@ import torch
 from workings import seeds
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.judging.questions import question_readers
+from workings.judging.questions import QuestionReader, question_readers
 from workings.judging.readers import Floats, Ints, discriminants, fit_linear, joined_nats, linear_path, pool
 from workings.judging.verdict import JUDGED, RUNGS
 from workings.reading.store import HiddenStates
@@ -78,10 +78,10 @@ def judged(
             )
     if not any(THOUGHT.fullmatch(position) for position in model.positions):
         raise BadInput(f"no position is a thought (t1, t2, …); there are {', '.join(model.positions)}")
-    asked = _Asked.of(rule, problems, splits)
+    asked = Asked.of(rule, problems, splits)
     subjects = {MODEL: model, CONTROL: control, UNTRAINED: untrained}
     tables = [
-        _Fold(asked, number, train, val, test, seed).table(subjects, rung)
+        Fold(asked, number, train, val, test, seed).table(subjects, rung)
         for number, (train, val, test) in enumerate(asked.folds(seed))
     ]
     return pl.concat(tables)
@@ -90,14 +90,14 @@ def judged(
 def family(rules: Iterable[str], problems: Sequence[Problem]) -> tuple[str, ...]:
     """The targets among `rules` that can be judged on these problems: step results and the answer, where enough have them."""
     judgeable = [rule for rule in rules if rule == "answer" or _STEP.fullmatch(rule)]
-    return tuple(rule for rule in judgeable if len(_Asked.among(rule, problems)) >= FEWEST)
+    return tuple(rule for rule in judgeable if len(Asked.among(rule, problems)) >= FEWEST)
 
 
 # ---- which problems, and which of them are tested ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """The problems that have the target, once each."""
 
     rule: str
@@ -107,7 +107,7 @@ class _Asked:
     values: list[str]
 
     @classmethod
-    def of(cls, rule: str, problems: Sequence[Problem], splits: Sequence[str]) -> _Asked:
+    def of(cls, rule: str, problems: Sequence[Problem], splits: Sequence[str]) -> Asked:
         kept = cls.among(rule, problems)
         if len(kept) < FEWEST:
             raise BadInput(
@@ -179,7 +179,7 @@ def _neighbours(rule: str, problem: Problem) -> list[float]:
 
 
 @dataclass
-class _Found:
+class Found:
     """What a search over places found best beside one base: log-probabilities [n, C], and where."""
 
     loss: float = float("inf")
@@ -188,10 +188,10 @@ class _Found:
     position: str = ""
 
 
-class _Fold:
+class Fold:
     """Readers fitted on `train`, selected and pooled on `val`, and what they say of `test`."""
 
-    def __init__(self, asked: _Asked, number: int, train: Ints, val: Ints, test: Ints, seed: int) -> None:
+    def __init__(self, asked: Asked, number: int, train: Ints, val: Ints, test: Ints, seed: int) -> None:
         self.asked, self.number, self.seed = asked, number, seed
         self.train, self.val, self.test = train, val, test
         self.classes = sorted({asked.values[i] for i in train}, key=Fraction)
@@ -201,44 +201,51 @@ class _Fold:
     def table(self, subjects: Mapping[str, HiddenStates | None], rung: str) -> pl.DataFrame:
         """The rows of all predictors on this fold's test problems."""
         rungs = RUNGS[: RUNGS.index(rung) + 1]
-        readers = question_readers(
-            self.asked.problems, self.asked.rule, self.classes, self.y, self.train, self.val, rungs, self.seed
-        )
-        rows = [self._rows(reader.name, "", "Q", self._pool([reader.log_p]), rung=reader.rung) for reader in readers]
+        readers = self.question_readers(rung)
+        rows = [self.rows(reader.name, "", "Q", self.pool([reader.log_p]), rung=reader.rung) for reader in readers]
         stacks = {
             name: [each.log_p for each in readers if RUNGS.index(each.rung) <= RUNGS.index(name)] for name in rungs
         }
         for name, stack in stacks.items():
-            rows.append(self._rows(name, "", "S", self._pool(stack)))
+            rows.append(self.rows(name, "", "S", self.pool(stack)))
         question = stacks[rung]
         neighbours = [*question, self._neighbours()]
-        rows.append(self._rows(rung, "", "S+N", self._pool(neighbours)))
+        rows.append(self.rows(rung, "", "S+N", self.pool(neighbours)))
 
         model = subjects[MODEL]
         assert model is not None
         beside = {"S+N": neighbours}
         if before := self._before(model, question):
             beside["S+B"] = [*question, *before]
-            rows.append(self._rows(rung, MODEL, "S+B", self._pool(beside["S+B"])))
+            rows.append(self.rows(rung, MODEL, "S+B", self.pool(beside["S+B"])))
         # A place is chosen for each rung: one that is chosen beside readers that leave nothing to find is any place.
-        found = self._search(model, stacks | beside)
+        found = self.search(model, stacks | beside)
         for name, stack in stacks.items():
-            rows.append(self._rows(name, MODEL, "S+T", self._pool([*stack, found[name].log_p]), found[name]))
-        rows.append(self._rows(STATE_READER, MODEL, "T", self._pool([found[rung].log_p]), found[rung]))
+            rows.append(self.rows(name, MODEL, "S+T", self.pool([*stack, found[name].log_p]), found[name]))
+        rows.append(self.rows(STATE_READER, MODEL, "T", self.pool([found[rung].log_p]), found[rung]))
         for features, stack in beside.items():
-            joined = self._pool([*stack, found[features].log_p])
-            rows.append(self._rows(rung, MODEL, f"{features}+T", joined, found[features]))
+            joined = self.pool([*stack, found[features].log_p])
+            rows.append(self.rows(rung, MODEL, f"{features}+T", joined, found[features]))
         rivals = [(MODEL, SHUFFLED, self._shuffled()), (CONTROL, REAL, None), (UNTRAINED, REAL, None)]
         for subject, targets, labels in rivals:
             hidden = subjects[subject]
             if hidden is not None:
-                others = self._search(hidden, stacks, labels)
+                others = self.search(hidden, stacks, labels)
                 for name, stack in stacks.items():
-                    log_p = self._pool([*stack, others[name].log_p])
-                    rows.append(self._rows(name, subject, "S+T", log_p, others[name], targets))
+                    log_p = self.pool([*stack, others[name].log_p])
+                    rows.append(self.rows(name, subject, "S+T", log_p, others[name], targets))
         return pl.concat(rows)
 
-    def _pool(self, readers: Sequence[Floats | None]) -> Floats:
+    def question_readers(self, rung: str) -> list[QuestionReader]:
+        """The question readers up to a rung."""
+        rungs = RUNGS[: RUNGS.index(rung) + 1]
+        asked = self.asked
+        return question_readers(
+            asked.problems, asked.rule, self.classes, self.y, self.train, self.val, rungs, self.seed
+        )
+
+    def pool(self, readers: Sequence[Floats | None]) -> Floats:
+        """Log-probabilities of the log-linear pool of those readers that there are, weighed on `val`."""
         return pool([each for each in readers if each is not None], self.y, self.val).log_p
 
     def _shuffled(self) -> Ints:
@@ -273,16 +280,16 @@ class _Fold:
             if len(at) > 1:
                 yield layer, "all", states.reshape(len(states), -1)
 
-    def _search(
+    def search(
         self, hidden: HiddenStates, stacks: Mapping[str, list[Floats]], labels: Ints | None = None
-    ) -> dict[str, _Found]:
+    ) -> dict[str, Found]:
         """For each stack the place and the reader whose pool with it does best on validation: one pass over the states.
 
         Chosen by its pool and not by itself: a state that parses the question cleanly reads best alone and adds nothing.
         """
         labels = self.y if labels is None else labels
-        bases = {name: self._pool(stack) for name, stack in stacks.items()}
-        found = {name: _Found() for name in stacks}
+        bases = {name: self.pool(stack) for name, stack in stacks.items()}
+        found = {name: Found() for name in stacks}
         ranked: list[tuple[float, str, str]] = []
         for layer, position, x in self._places(hidden, thoughts=True):
             readers = list(discriminants(x, labels, len(self.classes), self.train))
@@ -296,7 +303,7 @@ class _Fold:
         return found
 
     def _offer(
-        self, readers: list[Floats], layer: str, position: str, bases: Mapping[str, Floats], found: dict[str, _Found]
+        self, readers: list[Floats], layer: str, position: str, bases: Mapping[str, Floats], found: dict[str, Found]
     ) -> float:
         """Keep a reader wherever it does better beside a base than what was found; the best loss beside the first base."""
         first = float("inf")
@@ -304,7 +311,7 @@ class _Fold:
             losses = joined_nats(base, readers, self.y, self.val)
             best = int(np.argmin(losses))
             if losses[best] < found[name].loss:
-                found[name] = _Found(losses[best], readers[best], layer, position)
+                found[name] = Found(losses[best], readers[best], layer, position)
             first = losses[best] if i == 0 else first
         return first
 
@@ -314,7 +321,7 @@ class _Fold:
         All of them, and not the best alone: a thought that copies what stands there with noise of its own would otherwise
         count as holding more.
         """
-        base = self._pool(question)
+        base = self.pool(question)
         best: list[tuple[float, Floats, Floats]] = []
         for _, _, x in self._places(hidden, thoughts=False):
             readers = list(discriminants(x, self.y, len(self.classes), self.train))
@@ -328,13 +335,13 @@ class _Fold:
         losses = joined_nats(base, readers, self.y, self.val)
         return [*(reader for _, reader, _ in best), readers[int(np.argmin(losses))]]
 
-    def _rows(
+    def rows(
         self,
         reader: str,
         subject: str,
         features: str,
         log_p: Floats,
-        at: _Found | None = None,
+        at: Found | None = None,
         targets: str = REAL,
         rung: str = "",
     ) -> pl.DataFrame:
