@@ -1,4 +1,4 @@
-"""A run of `read-thoughts` → its report: verdict, controls, layer × position, curves, ablations, samples. Reads the record only."""
+"""Runs of `read-thoughts` → their report: what the thoughts hold, on one screen; targets in full, use and samples folded away."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from workings.experiments.default_report import one_seed, provenance
+from workings.experiments.default_report import provenance
+from workings.experiments.judged_report import FED, conclusion, first_screen, in_full, in_order, target_name
 from workings.experiments.read_thoughts import (
     MODEL,
     Config,
@@ -19,17 +20,19 @@ from workings.experiments.read_thoughts import (
 )
 from workings.files import write_with
 from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
-from workings.judging.former_verdict import Skill, Verdict, verdict
-from workings.judging.scores import TUNED_LENS, at_one_layer, new_values, score, skill
-from workings.judging.statistics import wilson
+from workings.judging.scores import TUNED_LENS, at_one_layer, choose_layer, new_values, score, skill
+from workings.judging.statistics import ONE_SEED, wilson
+from workings.judging.verdict import verdicts
 from workings.reading import Predictor, SampleGrid
 from workings.report import (
     Axis,
+    Block,
     Column,
     Conclusion,
     ControlRow,
     Curves,
     Estimate,
+    Fold,
     Guess,
     HeatMap,
     Properties,
@@ -40,12 +43,10 @@ from workings.report import (
     Samples,
     Section,
     Series,
-    Stat,
     Table,
     Text,
     write_report,
 )
-from workings.report.sections import ConclusionKind
 from workings.run import RunRecord
 
 TUNED, LOGIT = map(str, (TUNED_LENS, Predictor("logit lens")))
@@ -64,46 +65,41 @@ SCORE_COLUMNS = (
     Column("top-10", "share"),
     Column("cross-entropy", "nats"),
 )
-KINDS: dict[str, ConclusionKind] = {
-    "read": "read",
-    "explained by a control": "not read",
-    "nothing read": "not read",
-    "undecided": "undecided",
-}
 ScoreRow = Mapping[str, float]  # a row of `score`
+LENS_ALONE = "Read by the lens alone, which is no verdict."
+NOT_JUDGED = Conclusion(
+    "This run is older than the judge and holds no table of judged problems: run it again for the answers.",
+    "not judged",
+)
 
 
 def report(records: Sequence[RunRecord], out: Path) -> Path:
-    """Judge the reading of one run (the last of several): report.html, report.md and figures, in `out`."""
-    record = records[-1]
+    """Say what the thoughts hold: report.html, report.md and figures, in `out`.
+
+    Runs of several models that were judged on the same problems are training seeds, and pooled; the lens's tables, ablations and
+    samples are the first one's. Of other runs the last is shown.
+    """
+    shown, unlike = _pooled(records)
+    record = shown[0]
     config, model = record.config(Config), record.result("model", ModelSummary)
+    declared = record.manifest.declared
+    judged = {rule: [one.outcomes(f"judged_{rule}") for one in shown] for rule in in_order(declared.get("family", []))}
+    found = verdicts(judged, declared["rung"]) if judged else {}
     readings = {rule: _readings(record, rule) for rule in model.targets}
-    verdicts = {rule: verdict(frame) for rule, frame in readings.items()}
-    headline, found = next(iter(verdicts.items()))
-    n = f"n = {found.score['n_problems']:,} test problems, {found.layer}"
-    sections: list[Section] = [_at_a_glance(verdicts, model)] if len(verdicts) > 1 else []
-    for rule, frame in readings.items():
-        sections += _about_rule(rule, frame, verdicts[rule], model, first=rule == headline)
-    sections += _fit_curves(record.metrics(), list(verdicts))
-    sections += _ablations(record)
-    samples = record.result("samples", SampleReadings)
-    caption = (
-        f"The first test problems that have a target ({samples.rule}), not picked by how well they were read. "
-        "Full-softmax probabilities."
-    )
-    sections.append(Samples("Sample readings", [_reading_grid(grid) for grid in samples.grids], caption))
+    sections: list[Section] = [*first_screen(found, declared["headline"])] if found else []
+    for rule in in_order(list(dict.fromkeys([*found, *readings]))):
+        inside = in_full(found[rule], judged[rule]) if rule in found else []
+        if rule in readings:
+            inside += _about_lens(rule, readings[rule], model, record.metrics())
+        sections.append(Fold(_name(rule), inside, found[rule].sentence if rule in found else LENS_ALONE))
+    sections += [*_ablations(record), _samples(record)]
     made = Report(
-        title=f"Reading the thoughts of {_short(config.model)}",
+        title=f"Reading the thoughts of {_short(config.model)}" + f", {len(shown)} training seeds" * (len(shown) > 1),
         question=records[0].question,
-        conclusion=Conclusion(f"{_name(headline, model)}: {found.sentence}", KINDS[found.kind]),
+        conclusion=conclusion(found[declared["headline"]]) if found else NOT_JUDGED,
         sections=sections,
-        provenance=provenance([record]),
-        headline=[
-            Stat("the lens names the target", _estimate(found.score, "top1"), "share", n),
-            Stat("skill over the best control", _skill(found.points), "points", found.points.control),
-            Stat("skill in bits", _skill(found.bits), "bits", found.bits.control),
-        ],
-        warnings=_warnings(record, model),
+        provenance=provenance(shown),
+        warnings=[*_warnings(record, model), *([ONE_SEED] if found and len(shown) == 1 else []), *unlike],
         properties=_properties(record, model, config),
         limits=_limits(model),
     )
@@ -111,6 +107,29 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     for rule, frame in readings.items():
         write_with(out / "figures" / f"scores_{rule}.csv", every_score(frame).write_csv)
     return page
+
+
+def _pooled(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
+    """The runs to show, one a model, and a warning where others are left out."""
+    last_of = {record.result("model", ModelSummary).fingerprint: record for record in records}
+    shown = [record for record in records if record in last_of.values()]
+    asked = [_asked(record) for record in shown]
+    if any(one is None or one != asked[0] for one in asked):
+        shown = shown[-1:]
+    left_out = len(records) - len(shown)
+    unlike = (
+        f"{left_out} of the runs are not shown: only runs of different models, judged on the same problems, are pooled."
+    )
+    return shown, [unlike] if left_out else []
+
+
+def _asked(record: RunRecord) -> tuple[dict[str, Any], list[list[str]]] | None:
+    """What a run declared, and the problems on which it was judged; None for a run that was not."""
+    declared = {name: value for name, value in record.manifest.declared.items() if name != "at"}
+    if not declared:
+        return None
+    tables = [record.outcomes(f"judged_{rule}") for rule in declared["family"]]
+    return declared, [table["problem"].unique(maintain_order=True).to_list() for table in tables]
 
 
 def _readings(record: RunRecord, rule: str) -> pl.DataFrame:
@@ -136,72 +155,44 @@ def every_score(readings: pl.DataFrame) -> pl.DataFrame:
 # The parts, in the order of the page ---------------------------------------------------------------------------------
 
 
-def _at_a_glance(verdicts: Mapping[str, Verdict], model: ModelSummary) -> Table:
-    """One row per target rule: none is shown without the others."""
-    rows = []
-    for rule, found in verdicts.items():
-        lens, best = found.score, found.points
-        cells = [_estimate(lens, "top1"), best.control_value, _skill(best), best.control, found.kind]
-        rows.append(Row(_name(rule, model), cells, int(lens["n_problems"])))
-    columns = [
-        Column("lens", "share"),
-        Column("best control", "share"),
-        Column("skill", "points", signed=True),
-        Column("that control"),
-        Column("verdict"),
-    ]
-    caption = (
-        "Top-1 on test problems, at the layer chosen on validation. The first row is the headline, named beforehand."
-    )
-    return Table("The targets, and what was read", columns, rows, caption, rows_are="target", drawn="skill")
-
-
-def _about_rule(rule: str, readings: pl.DataFrame, found: Verdict, model: ModelSummary, first: bool) -> list[Section]:
-    name, counts = _name(rule, model), model.targets[rule]
-    sections: list[Section] = (
-        [Text(name, _counted(counts))]
-        if first  # whose sentence is the report's conclusion
-        else [Text(f"{name}: {found.kind}", f"{found.sentence}\n\n{_counted(counts)}")]
-    )
-    sections.append(_controls(name, readings, found))
+def _about_lens(rule: str, readings: pl.DataFrame, model: ModelSummary, metrics: pl.DataFrame) -> list[Block]:
+    """The lens's own tables about one target, beside everything that names it without the thoughts."""
+    layer, counts = choose_layer(readings), model.targets[rule]
+    blocks: list[Block] = [Text("What the lens is asked for", _counted(counts)), _controls(readings, layer)]
     if counts.n_new_values:
-        sections.append(_new_values(readings, found.layer, name))
-    sections.append(_overall(readings, name))
-    sections.append(_by(readings, "layer", name, _in_order(model.layers, readings["layer"])))
-    sections.append(_by(readings, "position", name, _in_order(model.positions, readings["position"])))
-    sections.append(_heat_map(readings, name, model))
-    return sections
+        blocks.append(_new_values(readings, layer))
+    return [
+        *blocks,
+        _overall(readings),
+        _by(readings, "layer", _in_order(model.layers, readings["layer"])),
+        _by(readings, "position", _in_order(model.positions, readings["position"])),
+        _heat_map(readings, model),
+        *_fit_curve(metrics, rule),
+    ]
 
 
-def _controls(name: str, readings: pl.DataFrame, found: Verdict) -> Table:
+def _controls(readings: pl.DataFrame, layer: str) -> Table:
     order = {TUNED: 0, LOGIT: 1}
-    rows = _rows(score(at_one_layer(readings, layer=found.layer)), lambda reader: order.get(reader, 2))
+    rows = _rows(score(at_one_layer(readings, layer=layer)), lambda reader: order.get(reader, 2))
     caption = (
-        f"Test problems; the tuned lens at {found.layer}, every other reader with layers at the layer where it does best, all "
-        "chosen on validation. Brackets are 95 % intervals, clustered by problem."
+        f"Test problems; the tuned lens at {_layer_name(layer)}, other readers with layers where they do best, all chosen on "
+        "validation. Intervals are clustered by problem."
     )
-    return Table(
-        f"{name}: the lens beside its controls",
-        SCORE_COLUMNS,
-        rows,
-        caption,
-        highlight=TUNED,
-        drawn="top-1",
-    )
+    return Table("The lens beside its controls", SCORE_COLUMNS, rows, caption, highlight=TUNED, drawn="top-1")
 
 
-def _new_values(readings: pl.DataFrame, layer: str, name: str) -> Table:
+def _new_values(readings: pl.DataFrame, layer: str) -> Table:
     scores = new_values(at_one_layer(readings, layer=layer))
     rows = _rows(scores, lambda reader: reader != TUNED, ("top1", "top5"))
     caption = "Only targets that are numbers found neither in the question nor in the answer: they cannot be copied."
-    return Table(f"{name}: hits on new values", SCORE_COLUMNS[:2], rows, caption)
+    return Table("The lens on new values", SCORE_COLUMNS[:2], rows, caption)
 
 
-def _overall(readings: pl.DataFrame, name: str) -> Table:
+def _overall(readings: pl.DataFrame) -> Table:
     """Every layer and position pooled, as seed 001 printed its headline."""
     rows = _rows(score(readings), lambda reader: reader not in (TUNED, LOGIT))
     caption = "All layers and positions of the test problems; n counts problems, not states."
-    return Table(f"{name}: all layers and positions together", SCORE_COLUMNS, rows, caption, highlight=TUNED)
+    return Table("The lens at all layers and positions together", SCORE_COLUMNS, rows, caption, highlight=TUNED)
 
 
 def _rows(scores: pl.DataFrame, place: Callable[[str], int], keys: Sequence[str] = SCORES) -> list[Row]:
@@ -224,7 +215,7 @@ def _least_certain(readings: pl.DataFrame, by: Sequence[str]) -> dict[tuple[Any,
     }
 
 
-def _by(readings: pl.DataFrame, column: str, name: str, order: Sequence[str]) -> Table:
+def _by(readings: pl.DataFrame, column: str, order: Sequence[str]) -> Table:
     """The lens's scores and its skill in points and bits by layer or by position, with simultaneous intervals of the skill."""
     of_lens = score(readings.filter(**TUNED_LENS._asdict()), (column,))
     scores, skills = {row[column]: row for row in of_lens.iter_rows(named=True)}, _least_certain(readings, (column,))
@@ -233,7 +224,8 @@ def _by(readings: pl.DataFrame, column: str, name: str, order: Sequence[str]) ->
         top1, bits = skills[value, "top1"], skills[value, "bits"]
         leads = [Estimate(row["skill"], row["low"], row["high"]) for row in (top1, bits)]
         cells = [*(_estimate(scores[value], key) for key in SCORES), top1["control_value"], *leads]
-        rows.append(Row(value, cells, top1["n_problems"], note=_named(top1)))
+        shown = _layer_name(value) if column == "layer" else value
+        rows.append(Row(shown, cells, top1["n_problems"], note=f"hardest control: {_named(top1)}"))
     columns = [
         *SCORE_COLUMNS[:-1],
         Column("CE", "nats"),
@@ -242,13 +234,13 @@ def _by(readings: pl.DataFrame, column: str, name: str, order: Sequence[str]) ->
         Column("skill by CE", "bits", signed=True),
     ]
     caption = (
-        "Skill is the lens minus a control: the one (named in the row) that it beats least clearly, so that all are beaten where "
-        "this one is. The intervals hold for all rows at once (95 %)."
+        "Skill is the lens minus the control that is hardest to beat, named in the row: where it is beaten, all are. The "
+        "intervals of the skill hold for all rows at once."
     )
-    return Table(f"{name}: by {column}", columns, rows, caption, rows_are=column)
+    return Table(f"The lens by {column}", columns, rows, caption, rows_are=column)
 
 
-def _heat_map(readings: pl.DataFrame, name: str, model: ModelSummary) -> HeatMap:
+def _heat_map(readings: pl.DataFrame, model: ModelSummary) -> HeatMap:
     layers = _in_order(model.layers, readings["layer"])
     positions = _in_order(model.positions, readings["position"])
     by_cell = ("layer", "position")
@@ -259,8 +251,8 @@ def _heat_map(readings: pl.DataFrame, name: str, model: ModelSummary) -> HeatMap
     grid = lambda key: [[lens[cell][key] if cell in lens else None for cell in row] for row in cells]
     of_majority = lambda key: [majority[p][key] if p in majority else None for p in positions]
     return HeatMap(
-        f"{name}: top-1 by layer and position",
-        layers,
+        "The lens by layer and position: top-1",
+        [_layer_name(layer) for layer in layers],
         positions,
         grid("top1"),
         [[lens[cell]["n_problems"] if cell in lens else 0 for cell in row] for row in cells],
@@ -273,25 +265,28 @@ def _heat_map(readings: pl.DataFrame, name: str, model: ModelSummary) -> HeatMap
     )
 
 
-def _fit_curves(metrics: pl.DataFrame, rules: Sequence[str]) -> list[Section]:
-    """A figure a rule: the validation loss of the lens, of the lens on shuffled targets, and of the compared models'."""
+def _fit_curve(metrics: pl.DataFrame, rule: str) -> list[Block]:
+    """The validation loss of the lens, of the lens on shuffled targets, and of the compared models'."""
     if "fit" not in metrics.columns:
         return []
-    sections: list[Section] = []
-    for rule in rules:
-        series = []
-        for reader in metrics["reader"].drop_nulls().unique(maintain_order=True):
-            for fit in (rule, f"{rule}, shuffled"):
-                rows = metrics.filter(reader=reader, fit=fit)
-                name = "shuffled targets" if fit != rule else TUNED if reader == MODEL else f"{reader} model"
-                if len(rows):
-                    steps, losses = rows["step"].to_list(), rows["validation"].to_list()
-                    series.append(Series(name, steps, losses, control=name != TUNED))
-        sections.append(Curves(f"Fitting the lens: {rule}", Axis("epoch"), Axis("validation loss", "nats"), series))
-    return sections
+    series = []
+    for reader in metrics["reader"].drop_nulls().unique(maintain_order=True):
+        for fit in (rule, f"{rule}, shuffled"):
+            rows = metrics.filter(reader=reader, fit=fit)
+            name = (
+                "shuffled targets"
+                if fit != rule
+                else TUNED
+                if reader == MODEL
+                else f"{reader.removesuffix(' model')} model"
+            )
+            if len(rows):
+                steps, losses = rows["step"].to_list(), rows["validation"].to_list()
+                series.append(Series(name, steps, losses, control=name != TUNED))
+    return [Curves("Fitting the lens", Axis("epoch"), Axis("validation loss", "nats"), series)] if series else []
 
 
-def _ablations(record: RunRecord) -> list[Section]:
+def _ablations(record: RunRecord) -> list[Fold]:
     # Runs before 2026-11-25 call the outcomes "necessity".
     names = [name for name in ("ablation", "necessity") if (record.path / "outcomes" / f"{name}.parquet").is_file()]
     if not names:
@@ -308,11 +303,26 @@ def _ablations(record: RunRecord) -> list[Section]:
         for n_steps in lengths
     ]
     caption = (
-        "Accuracy of the answer when what is fed is replaced and later thoughts are recomputed. A reading says what a thought "
-        "holds; this says whether the answer needs it. A constant recurrence feeds the same vector anyway. n counts structures "
-        "(numbers and operations of a chain), by which intervals are clustered."
+        "Accuracy of the answer when what is fed is replaced and later thoughts are recomputed. A constant recurrence feeds the "
+        "same vector anyway. n counts structures, the numbers and operations of a chain."
     )
-    return [Table("Are the thoughts used?", columns, rows, caption, rows_are="what is fed")]
+    says = "A reading says what a thought holds; this says whether the answer needs it."
+    return [
+        Fold(
+            "Are the thoughts used?",
+            [Table("Answers with other thoughts", columns, rows, caption, "what is fed")],
+            says,
+        )
+    ]
+
+
+def _samples(record: RunRecord) -> Fold:
+    samples = record.result("samples", SampleReadings)
+    caption = f"The target is {target_name(samples.rule)}. Probabilities are those of the full softmax."
+    grids = Samples("Test problems read by the lens", [_reading_grid(grid) for grid in samples.grids], caption)
+    return Fold(
+        "Sample readings", [grids], "The first test problems that have a target, not picked by how well they were read."
+    )
 
 
 def _reading_grid(grid: SampleGrid) -> ReadingGrid:
@@ -333,7 +343,7 @@ def _reading_grid(grid: SampleGrid) -> ReadingGrid:
         gold=grid.gold,
         answer=grid.answer,
         correct=grid.correct,
-        layers=grid.layers,
+        layers=[_layer_name(layer) for layer in grid.layers],
         positions=grid.positions,
         cells=cells,
         targets=grid.targets,
@@ -365,15 +375,26 @@ def _properties(record: RunRecord, model: ModelSummary, config: Config) -> list[
         "train, validation, test": ", ".join(f"{share:.0%}" for share in config.fractions),
     }
     checks = {f"largest change: {name}": f"{value:g}" for name, value in model.self_check.items()}
+    about_test = (
+        {
+            "headline": target_name(declared["headline"]),
+            "strongest question readers": declared["rung"],
+            "targets tested together": ", ".join(map(target_name, declared["family"])),
+            "declared at": declared["at"],
+        }
+        if (declared := record.manifest.declared)
+        else {"what is tested": "nothing was declared"}
+    )
     return [
         Properties("The model", about_model),
+        Properties("Declared before the test", about_test),
         Properties("The problems", about_problems),
         Properties("Edits that must change nothing", checks),
     ]
 
 
 def _warnings(record: RunRecord, model: ModelSummary) -> list[str]:
-    warnings = one_seed([record])
+    warnings = []
     if model.failures:
         first = model.failures[0].reason
         warnings.append(f"{len(model.failures)} problems could not be thought about, the first because: {first}")
@@ -387,7 +408,9 @@ def _warnings(record: RunRecord, model: ModelSummary) -> list[str]:
 
 def _limits(model: ModelSummary) -> list[str]:
     limits = [
-        "What a lens reads from a state need not be what the model uses: see the table on ablated thoughts.",
+        "What is read from a state need not be what the model uses: see whether the thoughts are used.",
+        "The question readers are a declared ladder: a stronger one may know what is called read here.",
+        "Intervals hold the fitted readers fixed; they do not cover the luck of fitting them.",
         "The written chain stands for one way to the answer; a model may think another.",
     ]
     if not model.trained:
@@ -400,25 +423,26 @@ def _limits(model: ModelSummary) -> list[str]:
 # Small words ---------------------------------------------------------------------------------------------------------
 
 
-def _name(rule: str, model: ModelSummary) -> str:
-    name = model.targets[rule].rule
-    return "The chain's tokens (uniform split)" if rule == "uniform" else name[0].upper() + name[1:]
+def _name(rule: str) -> str:
+    """The heading of a target."""
+    name = target_name(rule)
+    return name[0].upper() + name[1:]
+
+
+def _layer_name(layer: str) -> str:
+    return f"{layer} ({FED})" if layer == "embed" else layer
 
 
 def _counted(counts: TargetCounts) -> str:
     return (
-        f"{counts.n_targets:,} slots (problem × position) have a target, {counts.n_empty:,} are empty and masked; "
-        f"{counts.n_new_values:,} targets are new values; {100 * counts.multi_token_share:.1f} % of the targets are only the "
-        "first token of something longer."
+        f"{counts.n_targets:,} slots (problem × position) have a target, {counts.n_empty:,} are empty and masked. "
+        f"{counts.n_new_values:,} targets are new values. "
+        f"{100 * counts.multi_token_share:.1f} % of the targets are only the first token of something longer."
     )
 
 
 def _estimate(row: ScoreRow, key: str) -> Estimate:
     return Estimate(row[key], row[f"{key}_low"], row[f"{key}_high"])
-
-
-def _skill(one: Skill) -> Estimate:
-    return Estimate(one.value, one.low, one.high)
 
 
 def _in_order(names: Sequence[str], present: pl.Series) -> list[str]:

@@ -149,14 +149,14 @@ class Verdict:
         read = self.read
         gain, bits = number(read.points, "points"), number(read.bits, "bits", signed=True)
         if read.answer == "yes":
-            beyond = f"beyond {_WHAT_IT_KNOWS[self.declared]} ({gain} points, {bits} bits)"
+            beyond = f"beyond {WHAT_IT_KNOWS[self.declared]} ({gain} points, {bits} bits)"
             return f"The thoughts hold {_target(self.rule)} {beyond}."
         if self.rung is not None:
-            weaker, gained = _WHAT_IT_KNOWS[self.rung], number(self.by_rung[self.rung].points, "points")
-            all_of_it = _WHAT_IT_KNOWS[self.declared]
+            weaker, gained = WHAT_IT_KNOWS[self.rung], number(self.by_rung[self.rung].points, "points")
+            all_of_it = WHAT_IT_KNOWS[self.declared]
             return f"The thoughts hold {_target(self.rule)} beyond {weaker} ({gained} points); beyond {all_of_it} it is not shown."
         if read.answer == "no":
-            known = _WHAT_IT_KNOWS[self.declared]
+            known = WHAT_IT_KNOWS[self.declared]
             return f"About {_target(self.rule)} the thoughts add nothing to {known} ({gain} points, {bits} bits)."
         return f"Whether the thoughts hold {_target(self.rule)} is undecided ({gain} points, {bits} bits): {read.why}."
 
@@ -183,11 +183,12 @@ def _plain(answer: Answer) -> dict[str, object]:
     }
 
 
-_WHAT_IT_KNOWS = {
+WHAT_IT_KNOWS = {
     "surface": "the words of the question",
-    "first order": "its numbers one by one",
+    "first order": "the question's numbers one by one",
     "computing": "every reader of the question",
 }
+"""What the question readers up to a rung know, in words."""
 
 
 def _target(rule: str) -> str:

@@ -1,6 +1,7 @@
 from .page import write_report as write_report
 from .sections import Axis as Axis
 from .sections import Badge as Badge
+from .sections import Block as Block
 from .sections import Column as Column
 from .sections import Conclusion as Conclusion
 from .sections import ControlRow as ControlRow

@@ -226,8 +226,8 @@ def _svg(section: Block, name: str) -> bytes | None:
     elif isinstance(section, Curves):
         inches, draw = (5.6, 3.3), partial(_draw_curves, section)
     elif isinstance(section, Intervals):
-        rows = len(section.rows) * (0.16 * len(section.series) + 0.14)
-        inches, draw = (2.9 + 2.3 * (len(section.panels) - 1), 1.0 + rows), partial(_draw_intervals, section)
+        rows = len(section.rows) * (0.12 * len(section.series) + 0.12)
+        inches, draw = (3.2 + 2.6 * (len(section.panels) - 1), 1.0 + rows), partial(_draw_intervals, section)
     elif isinstance(section, Table) and section.drawn is not None:
         # The names of the rows must leave the axes about half of the width.
         width = max(5.6, 2.8 + 0.08 * max((len(row.name) for row in section.rows), default=0))
@@ -371,7 +371,7 @@ def _draw_intervals(section: Intervals, figure: Figure) -> None:
         Line2D([], [], color=ink, marker=MARKERS[index % len(MARKERS)], markersize=4.6, label=printable(name))
         for index, (name, ink) in enumerate(zip(section.series, inks, strict=True))
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=2, fontsize=8.5, handlelength=1.8, columnspacing=1.4)
+    figure.legend(handles=handles, loc="outside upper left", ncols=2, fontsize=8, handlelength=1.6, columnspacing=1.0)
 
 
 def _inks(section: Intervals) -> list[str]:

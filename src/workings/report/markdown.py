@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -78,7 +78,7 @@ def body(section: Block) -> str:
     if isinstance(section, HeatMap):
         return _heat_map(section)
     if isinstance(section, Intervals):
-        return aligned(interval_lines(section))
+        return aligned(interval_lines(section), words=(1,))
     if isinstance(section, Curves):
         return aligned(curve_summary(section))
     if isinstance(section, Samples):
@@ -122,15 +122,19 @@ def code(text: str) -> str:
     return f"{fence}{pad}{one_line}{pad}{fence}"
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with padded columns, its header first: the first column to the left, the others to the right."""
+def aligned(lines: Sequence[Sequence[str]], words: Collection[int] = ()) -> str:
+    """A Markdown table with padded columns, its header first: names and the columns of words to the left, numbers to the right."""
     rows = [
         [line(text).replace("|", "\\|") for text in texts] for texts in lines
     ]  # a bar would end the cell, even in code
     widths = [max(3, *(len(row[at]) for row in rows)) for at in range(len(rows[0]))]
-    rows.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    to_left = [at in (0, *words) for at in range(len(widths))]
+    rows.insert(1, ["-" * (width - 1) + ("-" if left else ":") for width, left in zip(widths, to_left, strict=True)])
     padded = [
-        [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
+        [
+            text.ljust(width) if left else text.rjust(width)
+            for text, width, left in zip(row, widths, to_left, strict=True)
+        ]
         for row in rows
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in padded)
@@ -158,7 +162,7 @@ def _table(table: Table) -> str:
         note = f" ({row.note})" if row.note else ""
         cells = [cell(value, column) for value, column in zip(row.cells, table.columns, strict=True)]
         lines.append([row.name + note, *cells, *(number(row.n, "count") for _ in n)])
-    return aligned(lines)
+    return aligned(lines, words=[at for at, column in enumerate(table.columns, 1) if column.unit == "text"])
 
 
 def _heat_map(heat_map: HeatMap) -> str:

@@ -12,7 +12,9 @@ from numbers import Integral
 from typing import Any, Literal
 
 Unit = Literal["text", "share", "points", "bits", "nats", "count", "p", "number"]
-ConclusionKind = Literal["read", "read in part", "not read", "holds", "fails", "undecided", "not judged"]
+ConclusionKind = Literal[
+    "read", "read in part", "not read", "not judged", "holds", "explained by a control", "fails", "undecided"
+]
 BadgeKind = Literal["yes", "in part", "no", "undecided", "not asked"]
 
 
@@ -46,7 +48,7 @@ Matrix = Sequence[Sequence[float | None]]
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The answer in one sentence and its kind: of a reading (read … not judged) or of a claim (holds, fails, undecided)."""
+    """The answer in one sentence and its kind: of a reading (read … not judged), of a claim (holds … fails), or undecided."""
 
     sentence: str
     kind: ConclusionKind

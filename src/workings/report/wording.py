@@ -36,6 +36,7 @@ SIGNS: dict[BadgeKind | ConclusionKind, str] = {
     "holds": "●",
     "in part": "◐",
     "read in part": "◐",
+    "explained by a control": "◐",
     "no": "○",
     "not read": "○",
     "fails": "○",
