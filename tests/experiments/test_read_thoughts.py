@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import html
 import json
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 
+from tests.experiments.test_judged_report import says_too_much, sentences
 from tests.models.conftest import *  # noqa: F403  (the small models)
 from workings.cli import main
 from workings.experiment import report_runs, run_experiment
+from workings.experiments.judged_report import in_order, target_name
 from workings.judging.scores import predictors
 from workings.reading.readings import Predictor
 from workings.reading.store import ThoughtStore
@@ -54,11 +59,56 @@ def test_the_engine_was_checked_before_anything_was_printed(record):
 def test_the_run_is_whole_and_its_report_needs_nothing_else(record, tmp_path):
     assert not record.verify()
     page = report_runs([record], tmp_path).read_text()
-    plain = lambda text: " ".join(html.unescape(text).split())  # a number and its % are held together by another space
+    plain = lambda text: " ".join(
+        html.unescape(text).split()
+    )  # a number and its unit are held together by another space
     assert plain(record.result("headline")["sentence"]) in plain(page)
     for words in ("structure only", "untrained model", "control model", "Are the thoughts used?", "items only"):
         assert words in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+
+
+def test_the_first_screen_is_a_sentence_a_table_and_a_figure_and_the_rest_folds_away(record, tmp_path):
+    markdown = report_runs([record], tmp_path).with_suffix(".md").read_text()
+    chapters = re.findall(r"(?m)^## (.*)", markdown)
+    family = [target_name(rule) for rule in in_order(record.manifest.declared["family"])]
+    assert chapters[:2] == ["What the thoughts hold", "What the thoughts add to the question"]
+    assert [chapter.lower() for chapter in chapters[2 : 2 + len(family)]] == family
+    page = (tmp_path / "report.html").read_text()
+    links = re.findall(r'<a href="#[^"]*">([^<]*)</a>', page)
+    assert [link.lower() for link in links if link.lower() in family] == family
+    assert "headline, named beforehand" in markdown
+
+
+def test_no_sentence_of_the_report_says_too_much_and_no_backslash_is_astray(record, tmp_path):
+    markdown = report_runs([record], tmp_path).with_suffix(".md").read_text()
+    assert [sentence for sentence in sentences(markdown) if says_too_much(sentence)] == []
+    assert "\\" not in re.sub(r"(?s)```.*?```|`[^`]*`", "", markdown)
+    assert "does as well" not in markdown and "embed (what was fed)" in markdown
+
+
+def test_a_run_from_before_the_judge_says_so_and_shows_its_lens(record, tmp_path):
+    former = copied(record, tmp_path / "former", declared={})
+    markdown = report_runs([former], tmp_path / "out").with_suffix(".md").read_text()
+    assert "**Verdict: not judged.**" in markdown and "older than the judge" in markdown
+    assert "### The lens beside its controls" in markdown and "What the thoughts hold" not in markdown
+
+
+def test_runs_of_several_models_on_the_same_problems_are_seeds_and_others_are_not_pooled(record, tmp_path):
+    other = copied(record, tmp_path / "other", fingerprint="another")
+    markdown = report_runs([record, other], tmp_path / "pooled").with_suffix(".md").read_text()
+    assert "2 training seeds are pooled" in markdown and "items only" not in markdown
+    again = report_runs([record, copied(record, tmp_path / "again")], tmp_path / "same").with_suffix(".md").read_text()
+    assert "1 of the runs are not shown" in again and "items only" in again
+
+
+def copied(record: RunRecord, to: Path, fingerprint: str | None = None, **of_manifest: object) -> RunRecord:
+    """The same run elsewhere, with another fingerprint of its model or other fields in its manifest."""
+    shutil.copytree(record.path, to)
+    for name, fields in (("manifest.json", of_manifest), ("results/model.json", {"fingerprint": fingerprint})):
+        found = json.loads((to / name).read_text())
+        (to / name).write_text(json.dumps(found | {key: value for key, value in fields.items() if value is not None}))
+    return RunRecord(to)
 
 
 @pytest.mark.parametrize(
