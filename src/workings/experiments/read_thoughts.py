@@ -24,10 +24,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import polars as pl
+
 from workings import judging, models, reading
 from workings.arithmetic.problems import Problem
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput, Failed
+from workings.progress import say
 from workings.run import Run, resolved
 from workings.text.datasets import load_problems
 
@@ -68,6 +71,9 @@ class Config:
     n_ablated: int = fixed(
         1000, "number of test problems answered again with ablated thoughts; 0: none", formerly="necessity"
     )
+    n_transplanted: int = fixed(
+        300, "number of test problems, and of validation problems, answered with a donor's thoughts; 0: none"
+    )
     n_samples: int = fixed(6, "number of test problems shown in the report", formerly="samples")
     max_new_tokens: int = fixed(32, "maximum number of new tokens per answer")
     max_failures: float = fixed(0.05, "largest share of the problems that may be left out, each for a listed reason")
@@ -84,11 +90,12 @@ SCALES: dict[str, dict[str, Any]] = {
         "targets": ("step2", "uniform"),
         "limit": 300,
         "n_ablated": 60,
+        "n_transplanted": 20,
         "n_samples": 2,
         "fit": {"max_epochs": 2},
     },
     "mini": {},
-    "full": {"limit": 8792, "n_ablated": 1319},
+    "full": {"limit": 8792, "n_ablated": 1319, "n_transplanted": 1319},
 }
 
 
@@ -188,6 +195,7 @@ def run_arm(config: Config, run: Run) -> None:
     run.results("samples", SampleReadings(headline, grids))
     run.results("model", _summary(model, store, targets))
     _ablate(model, store, config, run)
+    _transplant(model, store, config, run)
 
 
 def _judge(
@@ -319,6 +327,26 @@ def _ablate(model: models.CODI, store: reading.ThoughtStore, config: Config, run
             model, test, others, config.seed, config.batch_size, config.max_new_tokens, written=_is_trained(model)
         )
         run.outcomes("ablation", outcomes)
+
+
+def _transplant(model: models.CODI, store: reading.ThoughtStore, config: Config, run: Run) -> None:
+    """Answer validation and test problems with thoughts of donors: the first choose the place, the second judge it."""
+    if not config.n_transplanted or not _is_trained(model):
+        return
+    of_split: dict[str, list[Problem]] = {"train": [], "val": [], "test": []}
+    for problem, split in zip(store.as_problems(), store.splits, strict=True):
+        of_split[split].append(problem)
+    parts = []
+    for split in ("val", "test"):
+        asked = of_split[split][: config.n_transplanted]
+        try:
+            found = judging.swap_thoughts(
+                model, asked, of_split["train"], config.seed, config.batch_size, config.max_new_tokens
+            )
+        except BadInput as reason:  # few problems, or none that can be retold: all else that was found stays
+            return say(f"no thoughts were swapped: {reason}")
+        parts.append(found.outcomes.with_columns(split=pl.lit(split)))
+    run.outcomes("transplants", pl.concat(parts))
 
 
 def _is_trained(model: models.CODI) -> bool:
