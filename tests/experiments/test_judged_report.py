@@ -13,9 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.judging.test_verdict import HELD, NOTHING, RIVALS, table
-from workings.experiments.judged_report import conclusion, first_screen, in_full, in_order, place_name
+from workings.experiments.judged_report import (
+    conclusion,
+    first_screen,
+    in_full,
+    in_order,
+    place_name,
+    use_in_full,
+    used_badge,
+)
+from workings.judging.transplant import Gain, Used, used
 from workings.judging.verdict import QUESTIONS, Answer, Verdict, verdicts
-from workings.report import Badge, Fold, Intervals, Provenance, Report, Table, write_report
+from workings.report import Badge, Fold, HeatMap, Intervals, Provenance, Report, Table, write_report
 
 BY_RUNG = ("surface", "first order", "computing")
 
@@ -53,8 +62,8 @@ TABLES = {
 FOUND = verdicts(TABLES)
 
 
-def cells(found: dict[str, Verdict], rule: str, headline: str = "step2") -> list[Badge]:
-    answers = first_screen(found, headline)[0]
+def cells(found: dict[str, Verdict], rule: str, used: dict[str, Badge] | None = None) -> list[Badge]:
+    answers = first_screen(found, "step2", used)[0]
     assert isinstance(answers, Table)
     return dict(zip(found, [row.cells for row in answers.rows], strict=True))[rule]  # ty: ignore
 
@@ -132,6 +141,53 @@ def test_no_sentence_says_too_much(tmp_path: Path):
     assert len(list(sentences(markdown))) > 20
     assert [sentence for sentence in sentences(markdown) if says_too_much(sentence)] == []
     assert "\\" not in markdown and "does as well" not in markdown
+
+
+@pytest.mark.parametrize(
+    ("anywhere", "later", "kind", "text"),
+    [
+        ("yes", "yes", "yes", "yes"),
+        ("yes", "undecided", "in part", "the first vector"),
+        ("yes", "no", "in part", "the first vector"),
+        ("no", "no", "no", "no"),
+        ("not asked", "not asked", "not asked", "not asked"),
+    ],
+)
+def test_use_of_the_first_vector_alone_is_use_in_part(anywhere, later, kind, text):
+    shown = used_badge(Used(Gain(Answer(anywhere)), Gain(Answer(later))))
+    assert (shown.kind, shown.text) == (kind, text)
+    assert shown.note == (f"from the second on: {later}" if kind == "in part" else "")
+    row = cells(FOUND, "step2", used={"step2": shown})
+    assert row[-1] == shown
+
+
+def test_answers_that_follow_are_shown_by_step_chain_length_and_position():
+    """Those of chains of two steps follow at t1 alone, those of three nowhere."""
+    rows = [
+        {
+            "problem": f"p{n_steps}{i}",
+            "structure": f"s{n_steps}{i}",
+            "n_steps": n_steps,
+            "step": 1,
+            "position": position,
+            "condition": condition,
+            "at_risk": True,
+            "follows": n_steps == 2 and position == "t1" and condition.startswith("swapped"),
+        }
+        for n_steps in (2, 3)
+        for i in range(60)
+        for position in ("t1", "t2")
+        for condition in ("swapped", "swapped on", "resampled", "resampled on")
+    ]
+    outcomes = pl.DataFrame(rows)
+    table, alone, on = use_in_full(used(outcomes, outcomes), outcomes)
+    assert isinstance(table, Table) and isinstance(alone, HeatMap) and isinstance(on, HeatMap)
+    by_name = {row.name: row.cells for row in table.rows}
+    assert by_name["step 1, 2 steps in the chain"][0].kind == "yes"  # ty: ignore
+    assert by_name["step 1, 2 steps in the chain"][-1] == "t1 alone"
+    assert alone.rows == ["step 1 of 2", "step 1 of 3"] and alone.columns == ["t1", "t2"]
+    assert alone.values == on.values == [[1.0, 0.0], [0.0, 0.0]]
+    assert alone.controls[0].values == [0.0, 0.0]
 
 
 def test_targets_stand_in_the_order_of_the_chain():

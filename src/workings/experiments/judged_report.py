@@ -12,19 +12,23 @@ import polars as pl
 
 from workings.judging.paired import share_over_seeds
 from workings.judging.statistics import Measure
+from workings.judging.transplant import SWAPS, Used
 from workings.judging.verdict import IN_WORDS, MARGIN, QUESTIONS, RUNGS, WHAT_IT_KNOWS, WORTH_BITS, Answer, Verdict
 from workings.report import (
     Badge,
     Block,
     Column,
     Conclusion,
+    ControlRow,
     Estimate,
+    HeatMap,
     Intervals,
     Panel,
     Row,
     Table,
     number,
 )
+from workings.report.sections import Cell
 
 FED = "what was fed"  # the vector that a thought was made of stands at its layer `embed`, before any block has seen it
 NOT_ASKED = Badge("not asked", "not asked")
@@ -85,6 +89,14 @@ def conclusion(found: Verdict) -> Conclusion:
 
 
 # ---- the first screen ------------------------------------------------------------------------------------------------
+
+
+def used_badge(found: Used) -> Badge:
+    """Whether the answer uses a target, in a word: in part where it is shown of the first vector fed and of no later one."""
+    anywhere, later = found.anywhere.answer, found.after_first.answer
+    if anywhere.answer == "yes" and later.answer != "yes":
+        return Badge("the first vector", "in part", f"from the second on: {later.answer}")
+    return Badge(anywhere.answer, anywhere.answer)
 
 
 def first_screen(found: Mapping[str, Verdict], headline: str, used: Mapping[str, Badge] | None = None) -> list[Block]:
@@ -291,3 +303,88 @@ class _Named:
             place_name(*place) for one in self._rows(key) for place in one.select("layer", "position").unique().rows()
         }
         return places.pop() or "–" if len(places) == 1 else "several places"
+
+
+# ---- use -------------------------------------------------------------------------------------------------------------
+
+
+def use_in_full(found: Mapping[str, Used], outcomes: pl.DataFrame) -> list[Block]:
+    """What the swaps of thoughts found, by target, by chain length and by position.
+
+    Args:
+        found: What `transplant.used` says, by target.
+        outcomes: The outcomes of `transplant.swap_thoughts` on test problems.
+    """
+    return [_followed(found), *(_by_position(outcomes, condition) for condition in SWAPS)]
+
+
+def _followed(found: Mapping[str, Used]) -> Table:
+    rows = []
+    for rule in in_order(list(found)):
+        name = target_name(rule)
+        for of, gain in (("", found[rule].anywhere), (", from the second vector on", found[rule].after_first)):
+            rows.append(_followed_row(name + of, gain.answer, gain.follows, gain.by_chance, ""))
+        for n_steps, answer in found[rule].anywhere.by_length.items():
+            position, condition = found[rule].anywhere.places[n_steps]
+            where = f"{position} and all later" if condition == "swapped on" else f"{position} alone"
+            rows.append(_followed_row(f"{name}, {n_steps} steps in the chain", answer, None, None, where))
+    columns = [
+        Column("used"),
+        Column("follow the donor", "share"),
+        Column("by chance", "share"),
+        Column("follow more", "points", signed=True),
+        Column("swapped at"),
+    ]
+    caption = (
+        "A thought is swapped with that of a donor: the same problem but for one step. The answer follows if it becomes the "
+        "donor's. Chance is a random donor's thought. Positions are chosen on validation, for each chain length; n counts "
+        "structures."
+    )
+    return Table("Does the answer follow a donor's thought?", columns, rows, caption, rows_are="target")
+
+
+def _followed_row(name: str, answer: Answer, follows: Cell, by_chance: Cell, where: str) -> Row:
+    return Row(
+        name,
+        [Badge(answer.answer, answer.answer, answer.why), follows, by_chance, _points(answer), where],
+        answer.n or None,
+    )
+
+
+def _by_position(outcomes: pl.DataFrame, condition: str) -> HeatMap:
+    """How often the answer follows the donor, by step and chain length, and by the position that is swapped."""
+    at_risk = outcomes.filter("at_risk")
+    cell = ["n_steps", "step", "position"]
+    swapped = dict(at_risk.filter(condition=condition).group_by(cell, maintain_order=True))
+    steps, positions = sorted({key[:2] for key in swapped}), sorted({str(key[2]) for key in swapped})
+    chance = {key: rows for (key,), rows in at_risk.filter(condition=SWAPS[condition]).group_by("position")}
+    shares = [[_follow(swapped.get((*step, position))) for position in positions] for step in steps]
+    of_chance = [_follow(chance.get(position)) for position in positions]
+    what = "one thought" if condition == "swapped" else "a thought and all later ones"
+    return HeatMap(
+        f"Answers that follow the donor, {what} swapped",
+        [f"step {step} of {n_steps}" for n_steps, step in steps],
+        positions,
+        [[one.value for one in row] for row in shares],
+        [[one.n for one in row] for row in shares],
+        lows=[[one.low for one in row] for row in shares],
+        highs=[[one.high for one in row] for row in shares],
+        controls=[
+            ControlRow(
+                "a random donor",
+                [one.value for one in of_chance],
+                [one.low for one in of_chance],
+                [one.high for one in of_chance],
+                [one.n for one in of_chance],
+            )
+        ],
+        limits=(0.0, 1.0),
+        caption="Test problems that model and donor answer right at the start.",
+        rows_are="step",
+    )
+
+
+def _follow(rows: pl.DataFrame | None) -> Measure:
+    if rows is None:
+        return Measure(float("nan"), float("nan"), float("nan"), 0)
+    return Measure.share(rows["follows"], rows["structure"])

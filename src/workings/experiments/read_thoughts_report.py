@@ -9,7 +9,16 @@ from typing import Any
 import polars as pl
 
 from workings.experiments.default_report import provenance
-from workings.experiments.judged_report import FED, conclusion, first_screen, in_full, in_order, target_name
+from workings.experiments.judged_report import (
+    FED,
+    conclusion,
+    first_screen,
+    in_full,
+    in_order,
+    target_name,
+    use_in_full,
+    used_badge,
+)
 from workings.experiments.read_thoughts import (
     MODEL,
     Config,
@@ -22,6 +31,7 @@ from workings.files import write_with
 from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
 from workings.judging.scores import TUNED_LENS, at_one_layer, choose_layer, new_values, score, skill
 from workings.judging.statistics import ONE_SEED, wilson
+from workings.judging.transplant import Used, used
 from workings.judging.verdict import verdicts
 from workings.reading import Predictor, SampleGrid
 from workings.report import (
@@ -66,6 +76,7 @@ SCORE_COLUMNS = (
     Column("cross-entropy", "nats"),
 )
 ScoreRow = Mapping[str, float]  # a row of `score`
+SWAPPED = "transplants"  # outcomes
 LENS_ALONE = "Read by the lens alone, which is no verdict."
 NOT_JUDGED = Conclusion(
     "This run is older than the judge and holds no table of judged problems: run it again for the answers.",
@@ -86,13 +97,15 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     judged = {rule: [one.outcomes(f"judged_{rule}") for one in shown] for rule in in_order(declared.get("family", []))}
     found = verdicts(judged, declared["rung"]) if judged else {}
     readings = {rule: _readings(record, rule) for rule in model.targets}
-    sections: list[Section] = [*first_screen(found, declared["headline"])] if found else []
+    use = _used(record)
+    badges = {rule: used_badge(one) for rule, one in use.items()}
+    sections: list[Section] = [*first_screen(found, declared["headline"], badges)] if found else []
     for rule in in_order(list(dict.fromkeys([*found, *readings]))):
         inside = in_full(found[rule], judged[rule]) if rule in found else []
         if rule in readings:
             inside += _about_lens(rule, readings[rule], model, record.metrics())
         sections.append(Fold(_name(rule), inside, found[rule].sentence if rule in found else LENS_ALONE))
-    sections += [*_ablations(record), _samples(record)]
+    sections += [*_use(record, use), _samples(record)]
     made = Report(
         title=f"Reading the thoughts of {_short(config.model)}" + f", {len(shown)} training seeds" * (len(shown) > 1),
         question=records[0].question,
@@ -286,12 +299,17 @@ def _fit_curve(metrics: pl.DataFrame, rule: str) -> list[Block]:
     return [Curves("Fitting the lens", Axis("epoch"), Axis("validation loss", "nats"), series)] if series else []
 
 
-def _ablations(record: RunRecord) -> list[Fold]:
+def _use(record: RunRecord, found: Mapping[str, Used]) -> list[Fold]:
+    """Ablations and swaps of thoughts, where the run has them."""
+    blocks: list[Block] = use_in_full(found, record.outcomes(SWAPPED).filter(split="test")) if found else []
     # Runs before 2026-11-25 call the outcomes "necessity".
-    names = [name for name in ("ablation", "necessity") if (record.path / "outcomes" / f"{name}.parquet").is_file()]
-    if not names:
-        return []
-    table = accuracy(record.outcomes(names[0]))
+    blocks += [_ablated(record.outcomes(name)) for name in ("ablation", "necessity") if _has(record, name)]
+    says = "A reading says what a thought holds; this says whether the answer needs it."
+    return [Fold("Are the thoughts used?", blocks, says)] if blocks else []
+
+
+def _ablated(outcomes: pl.DataFrame) -> Table:
+    table = accuracy(outcomes)
     lengths = sorted({n_steps for n_steps, _ in table})
     rows = [
         Row(IN_WORDS[condition], [Estimate(one.value, one.low, one.high) for one in right])
@@ -306,14 +324,19 @@ def _ablations(record: RunRecord) -> list[Fold]:
         "Accuracy of the answer when what is fed is replaced and later thoughts are recomputed. A constant recurrence feeds the "
         "same vector anyway. n counts structures, the numbers and operations of a chain."
     )
-    says = "A reading says what a thought holds; this says whether the answer needs it."
-    return [
-        Fold(
-            "Are the thoughts used?",
-            [Table("Answers with other thoughts", columns, rows, caption, "what is fed")],
-            says,
-        )
-    ]
+    return Table("Right answers with other thoughts", columns, rows, caption, rows_are="what is fed")
+
+
+def _used(record: RunRecord) -> dict[str, Used]:
+    """Whether the answer uses each target; nothing where no thoughts were swapped."""
+    if not _has(record, SWAPPED):
+        return {}
+    outcomes = record.outcomes(SWAPPED)
+    return used(outcomes.filter(split="val"), outcomes.filter(split="test"))
+
+
+def _has(record: RunRecord, outcomes: str) -> bool:
+    return (record.path / "outcomes" / f"{outcomes}.parquet").is_file()
 
 
 def _samples(record: RunRecord) -> Fold:
