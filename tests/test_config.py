@@ -256,3 +256,15 @@ def test_every_field_of_an_experiment_says_what_it_is(name: str) -> None:
     config = load(name).module.Config
     helps = {field: field_of(config, field)[0].metadata.get("help", "") for field in names_of(config)}
     assert [field for field, text in helps.items() if len(text.split()) < 2 or text.split()[0] in ("of", "at")] == []
+
+
+def test_a_field_that_a_config_once_had_is_passed_over_and_no_other() -> None:
+    @dataclass(frozen=True)
+    class Later:
+        rate: float = 1.0
+        former_fields = ("bundle",)
+
+    assert from_dict(Later, {"rate": 2.0, "bundle": "a/folder"}) == Later(2.0)
+    for name in ("bundles", "former_fields"):
+        with pytest.raises(BadInput, match=name):
+            from_dict(Later, {name: "a/folder"})

@@ -121,7 +121,8 @@ def from_dict(cls: type[C], mapping: Mapping[str, Any], where: str = "") -> C:
 
     Args:
         cls: The dataclass.
-        mapping: Its fields by their present or former names; absent fields take their defaults.
+        mapping: Its fields by their present or former names; absent fields take their defaults. Fields that the class once had,
+            and names in an attribute `former_fields`, are passed over, so that a record of before is read.
         where: Prefix of the field names in messages, with a dot at its end: "training.".
 
     Raises:
@@ -131,6 +132,8 @@ def from_dict(cls: type[C], mapping: Mapping[str, Any], where: str = "") -> C:
     values = {}
     for given, value in mapping.items():
         name = _present_name(cls, given)
+        if given in getattr(cls, "former_fields", ()):
+            continue
         if name not in annotations:
             raise _unknown(f"{where}{given}", cls, [where + known for known in annotations])
         if name in values:

@@ -72,6 +72,7 @@ class Config:
     )
     threads: int = fixed(0, "number of CPU threads; 0: torch decides")
     seed: int = nuisance(0, "random seed for training problems, initial weights and order")
+    former_fields = ("bundle",)  # the folder to which a checkpoint was copied: `workings` bundles runs now
 
 
 ARMS = {"recurrent": Config(), "constant": Config(recurrence="constant")}

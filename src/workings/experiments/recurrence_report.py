@@ -70,15 +70,16 @@ def _differences(arms: Arms, lengths: Sequence[int]) -> dict[int, PairedDifferen
 def _counted(outcomes: pl.DataFrame, lengths: Sequence[int]) -> str:
     """What n counts, by chain length."""
     own = [outcomes.filter(condition="own", n_steps=n_steps) for n_steps in lengths]
+    if "structure" not in outcomes.columns:
+        return (
+            "n counts problems; this run is from before structures were held out, and some may have been in training."
+        )
     n_problems = dict.fromkeys(f"{len(rows):,}" for rows in own)
+    n_structures = ", ".join(f"{rows['structure'].n_unique():,}" for rows in own)
     return (
-        f"n counts structures, the numbers and operations of a chain: {', '.join(_n_structures(rows) for rows in own)} with "
-        f"{lengths[0]} to {lengths[-1]} steps, told in {', '.join(n_problems)} problems each. None was in training."
+        f"n counts structures, the numbers and operations of a chain: {n_structures} with {lengths[0]} to {lengths[-1]} steps, "
+        f"told in {', '.join(n_problems)} problems each. None was in training."
     )
-
-
-def _n_structures(rows: pl.DataFrame) -> str:
-    return f"{rows['structure'].n_unique():,}"
 
 
 def _difference_table(found: dict[int, PairedDifference], counted: str) -> Table:
