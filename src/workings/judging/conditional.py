@@ -135,9 +135,9 @@ class Asked:
         n = len(self.rows)
         order = seeds.numpy(f"folds of {self.rule}", seed).permutation(n)
         if n >= ONE_SPLIT_FROM:
-            given = tuple(np.flatnonzero(np.array(self.splits) == split) for split in ("train", "val", "test"))
-            if min(len(given[0]), len(given[1]), len(given[2])) >= FEWEST_VALIDATED:
-                return [given]
+            train, val, test = (np.flatnonzero(np.array(self.splits) == split) for split in ("train", "val", "test"))
+            if min(len(train), len(val), len(test)) >= FEWEST_VALIDATED:
+                return [(train, val, test)]
             ends = np.cumsum(SHARES)[:2] * n
             train, val, test = np.split(order, ends.astype(int))
             return [(train, val, test)]

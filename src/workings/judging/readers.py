@@ -65,7 +65,7 @@ def linear_path(x: Features, y: Ints, n_classes: int, train: Ints, l2s: Sequence
     start = np.zeros((f + 1, n_classes), np.float32)
     start[f] = np.log((np.bincount(labels, minlength=n_classes) + 0.5) / (n + 0.5 * n_classes))
 
-    transposed = np.ascontiguousarray(of_train.T) if dense else of_train.T.tocsr()
+    transposed = np.ascontiguousarray(of_train.T) if dense else sparse.csr_array(of_train.T)
     picked = (np.arange(n), labels)
 
     def objective(flat: NDArray[np.float64], l2: float) -> tuple[float, NDArray[np.float64]]:

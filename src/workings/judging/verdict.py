@@ -412,7 +412,7 @@ class _Evidence:
             stretch * bits_reach,
             n,
             len(pairs[0][0]),
-            missed=float(np.mean([1 - b["hit"].mean() for _, b in pairs])),
+            missed=1 - float(np.mean([_share(b["hit"]) for _, b in pairs])),
             unknown=self.unknown,
             over=_in_words(right),
             of_one_reader=right[2] == "Q",
@@ -429,7 +429,7 @@ class _Evidence:
     @property
     def unknown(self) -> float:
         """Share of the tested problems whose value no reader can name."""
-        return 1 - float(self._stack["known"].mean())
+        return 1 - _share(self._stack["known"])
 
     def named(self) -> dict[str, float]:
         """Shares named by the stack, by the stack and the state, by the state alone; means over seeds."""
@@ -439,7 +439,7 @@ class _Evidence:
             "state": ("linear probe", "model", "T", "real"),
         }
         return {
-            name: float(np.mean([t[key]["hit"].mean() for t in self.tables]))
+            name: float(np.mean([_share(t[key]["hit"]) for t in self.tables]))
             for name, key in keys.items()
             if all(key in t for t in self.tables)
         }
@@ -447,6 +447,10 @@ class _Evidence:
     def place(self, column: str) -> str:
         places = {value for table in self.tables for value in table[self.rung, "model", "S+T", "real"][column].unique()}
         return places.pop() if len(places) == 1 else ""
+
+
+def _share(flags: pl.Series) -> float:
+    return float(flags.to_numpy().mean())
 
 
 def _minus(left: pl.Series, right: pl.Series) -> Array:
