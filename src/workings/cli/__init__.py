@@ -17,7 +17,9 @@ VERBS = {
     "new": Verb("runs:New", "Write a small experiment that runs at once, to start yours from."),
     "show": Verb("runs:Show", "Show what a run was and what came out of it."),
     "compare": Verb("runs:Compare", "Compare finished runs of one experiment, paired by example."),
-    "report": Verb("runs:Report", "Write the report on finished runs of one experiment again."),
+    "report": Verb(
+        "runs:Report", "Write the report on finished runs of one experiment again, pooled over their training seeds."
+    ),
     "verify": Verb("runs:Verify", "Check that every file of a run, or of a corpus, is unchanged."),
     "codi train": Verb("thoughts:CodiTrain", "Train a language model to think in continuous vectors."),
     "codi import": Verb("thoughts:CodiImport", "Turn a released CODI checkpoint into a folder of ours."),

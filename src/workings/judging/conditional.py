@@ -25,9 +25,9 @@ from workings.errors import BadInput
 from workings.judging.questions import QuestionReader, question_readers
 from workings.judging.readers import Floats, Ints, discriminants, fit_linear, joined_nats, linear_path, pool
 from workings.judging.verdict import JUDGED, RUNGS
+from workings.models.anatomy import is_thought
 from workings.reading.store import HiddenStates
 
-THOUGHT = re.compile(r"t\d+")
 _STEP = re.compile(r"step([1-9]\d*)")
 N_FOLDS = 5
 ONE_SPLIT_FROM = 1000  # problems; fewer are tested once each, in five folds
@@ -76,7 +76,7 @@ def judged(
             raise BadInput(
                 f"the states of the {name} are of other problems, or in another order; collect both on the same ones"
             )
-    if not any(THOUGHT.fullmatch(position) for position in model.positions):
+    if not any(map(is_thought, model.positions)):
         raise BadInput(f"no position is a thought (t1, t2, …); there are {', '.join(model.positions)}")
     asked = Asked.of(rule, problems, splits)
     subjects = {MODEL: model, CONTROL: control, UNTRAINED: untrained}
@@ -271,7 +271,7 @@ class Fold:
 
     def _places(self, hidden: HiddenStates, thoughts: bool) -> Iterator[tuple[str, str, Floats]]:
         """(layer, position, states [n, d]) of the thoughts and of all of them together, or of the places before them."""
-        at = [i for i, position in enumerate(hidden.positions) if bool(THOUGHT.fullmatch(position)) == thoughts]
+        at = [i for i, position in enumerate(hidden.positions) if is_thought(position) == thoughts]
         rows = torch.from_numpy(self.asked.rows)
         for layer in hidden.layers:
             states = hidden.hidden(layer, rows)[:, at].float().numpy()  # [n, positions, d]

@@ -21,10 +21,11 @@ from torch import Tensor
 from workings import seeds
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.judging.conditional import MODEL, THOUGHT, Asked, Fold
+from workings.judging.conditional import MODEL, Asked, Fold
 from workings.judging.readers import Floats
 from workings.judging.statistics import Interval, wilson
 from workings.judging.verdict import RUNGS, verdicts
+from workings.models.anatomy import is_thought
 from workings.reading.store import HiddenStates, StatesInMemory
 
 STRENGTHS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.13, 1.6)
@@ -97,7 +98,7 @@ def detection_curve(
     Raises:
         BadInput: There is no such place, or it is no thought.
     """
-    if layer not in hidden.layers or position not in hidden.positions or not THOUGHT.fullmatch(position):
+    if layer not in hidden.layers or position not in hidden.positions or not is_thought(position):
         raise BadInput(
             f"{layer}/{position} is no place of a thought; there are {', '.join(hidden.layers)} and t1, t2, …"
         )
@@ -150,7 +151,7 @@ class _Draw:
     @classmethod
     def of(cls, asked: Asked, hidden: HiddenStates, layer: str, position: str, seed: int) -> _Draw:
         random = seeds.numpy("planted directions", seed)
-        thoughts = [p for p in hidden.positions if THOUGHT.fullmatch(p) and p != position]
+        thoughts = [p for p in hidden.positions if is_thought(p) and p != position]
         positions = (position, *random.permutation(thoughts)[:N_BESIDE].tolist())
         at = [hidden.positions.index(p) for p in positions]
         rows = torch.from_numpy(asked.rows)
