@@ -74,6 +74,9 @@ class Config:
     n_transplanted: int = fixed(
         300, "number of test problems, and of validation problems, answered with a donor's thoughts; 0: none"
     )
+    n_planted: int = fixed(
+        8, "number of draws in which the headline is planted into copies of the states, to see what is read; 0: none"
+    )
     n_samples: int = fixed(6, "number of test problems shown in the report", formerly="samples")
     max_new_tokens: int = fixed(32, "maximum number of new tokens per answer")
     max_failures: float = fixed(0.05, "largest share of the problems that may be left out, each for a listed reason")
@@ -91,6 +94,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "limit": 300,
         "n_ablated": 60,
         "n_transplanted": 20,
+        "n_planted": 1,
         "n_samples": 2,
         "fit": {"max_epochs": 2},
     },
@@ -224,8 +228,28 @@ def _judge(
         )
         run.outcomes(f"judged_{rule}", tables[rule])
     found = judging.verdicts(tables, config.rung)[family[0]]
+    if config.n_planted:
+        run.results("detection", _detection(found, tables[family[0]], problems, store, config))
     read = {name: value for name, value in vars(found.read).items() if name not in ("over", "why")}
     run.results("headline", {"target": found.rule, "sentence": found.sentence, "beyond": found.rung, **read})
+
+
+def _detection(
+    found: judging.Verdict,
+    table: pl.DataFrame,
+    problems: list[Problem],
+    store: reading.ThoughtStore,
+    config: Config,
+) -> judging.DetectionCurve:
+    """How strongly the headline would have to be carried to be read, at the single place that was read most often."""
+    read = table.filter(features="S+T", subject="model", targets="real", reader=config.rung)
+    places = read.filter(pl.col("position") != "all")["layer", "position"].rows() or [
+        (store.layers[-1], next(filter(models.is_thought, store.positions)))
+    ]
+    layer, position = max(dict.fromkeys(places), key=places.count)
+    return judging.detection_curve(
+        found.rule, problems, store.splits, store, layer, position, config.rung, config.seed, n_draws=config.n_planted
+    )
 
 
 def _control(config: Config) -> str | None:

@@ -8,6 +8,8 @@ from .comparison import compare as compare
 from .conditional import family as family
 from .conditional import judged as judged
 from .controls import readings_beside_controls as readings_beside_controls
+from .detection import DetectionCurve as DetectionCurve
+from .detection import detection_curve as detection_curve
 from .paired import PairedDifference as PairedDifference
 from .paired import paired_difference as paired_difference
 from .paired import with_holm as with_holm

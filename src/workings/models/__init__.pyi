@@ -2,6 +2,7 @@ from .anatomy import anatomy_of as anatomy_of
 from .anatomy import count_parameters as count_parameters
 from .anatomy import device_of as device_of
 from .anatomy import dtype_of as dtype_of
+from .anatomy import is_thought as is_thought
 from .checkpoint import BUNDLED as BUNDLED
 from .checkpoint import checkpoint_in as checkpoint_in
 from .checkpoint import import_gpt2 as import_gpt2
