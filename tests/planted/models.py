@@ -54,7 +54,8 @@ def read_question(text: str) -> Plan:
     opening, *acts, _ = [split_pieces(sentence) for sentence in re.split(r"\.", text)]
     steps = []
     for pieces in acts:
-        operator, operand = _acts()[_signature(pieces)]
+        # a matched donor retells "twice" as "3 times", which no theme says in all the same words
+        operator, operand = ("*", 0) if "times" in pieces else _acts()[_signature(pieces)]
         steps.append((operator, operand or next(int(piece) for piece in pieces if piece.isdigit())))
     return next(int(piece) for piece in opening if piece.isdigit()), tuple(steps)
 

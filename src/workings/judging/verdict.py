@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -371,7 +372,7 @@ class _Evidence:
             (rung, "", "S", "real") in table and (rung, "model", "S+T", "real") in table for table in self.tables
         )
 
-    @property
+    @cached_property
     def gains(self) -> dict[str, list[_Gain]]:
         """By question, the differences it rests on; none where the table lacks a side."""
         rung = self.rung
@@ -455,7 +456,7 @@ def _share(flags: pl.Series) -> float:
 
 def _minus(left: pl.Series, right: pl.Series) -> Array:
     """The difference for each problem; 0 where the value is unknown, for there neither side can be better."""
-    return (left.cast(pl.Float64) - right.cast(pl.Float64)).fill_null(0.0).to_numpy()
+    return np.nan_to_num(left.to_numpy().astype(np.float64) - right.to_numpy().astype(np.float64))
 
 
 def _difference(by_seed: list[Array], structures: pl.Series, are_shares: bool) -> tuple[float, float, int]:
