@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from workings.errors import BadInput
+from workings.judging.ceiling import probe_readings
 from workings.models.thinking import ThoughtModel
 from workings.reading.lens import Lens, LogitLens
 from workings.reading.readings import READINGS, Predictor, read_all
@@ -59,7 +60,7 @@ def readings_beside_controls(
         others: {"control" or "untrained": (a lens for that model, its thoughts of the same problems)}.
 
     Returns:
-        READINGS rows (see `reading.read_all`) of the lenses, the logit lens and the data controls.
+        READINGS rows (see `reading.read_all`) of the lenses, the logit lens, the linear probes and the data controls.
     """
     rows = torch.cat([targets.rows("val"), targets.rows("test")])
     frames = [read_all(lens, store, targets, rows)]
@@ -68,6 +69,7 @@ def readings_beside_controls(
         frames.append(read_all(shuffled, store, targets, rows, fitted_to="shuffled"))
     for subject, (of_subject, states) in (others or {}).items():
         frames.append(read_all(of_subject, states, targets, rows, subject=subject))
+    frames.append(probe_readings(store, targets))
     controls = read_controls(ControlInputs.of(model, store, targets))
     return pl.concat([*frames, controls.filter(pl.col("split") != "train")])
 
