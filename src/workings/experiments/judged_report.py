@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
+from workings.judging.detection import DetectionCurve
 from workings.judging.paired import share_over_seeds
 from workings.judging.statistics import Measure
 from workings.judging.transplant import SWAPS, Used
@@ -187,6 +188,22 @@ def in_full(found: Verdict, tables: Sequence[pl.DataFrame]) -> list[Block]:
     """
     named = _Named(tables)
     return [_in_numbers(found), _ladder(found, named), _question_readers(named), _predictors(found, named)]
+
+
+def detection(curve: DetectionCurve) -> Table:
+    """How strongly the target would have to be carried to be read: the share of planted draws that were, by strength."""
+    rows = [
+        Row(number(strength, "number", 2), [Estimate(share, around.low, around.high)], curve.n_draws)
+        for strength, (share, around) in zip(curve.strengths, curve.shares, strict=True)
+    ]
+    caption = (
+        f"Values planted into copies of the real states at {place_name(curve.layer, curve.position)}, in standard deviations of "
+        "these states, and judged by the same rule. A target carried more weakly than this may be there and not be read. n counts "
+        "draws."
+    )
+    return Table(
+        "What would have been read", [Column("read", "share")], rows, caption, rows_are="strength", drawn="read"
+    )
 
 
 def _in_numbers(found: Verdict) -> Table:

@@ -12,6 +12,7 @@ from workings.experiments.default_report import provenance
 from workings.experiments.judged_report import (
     FED,
     conclusion,
+    detection,
     first_screen,
     in_full,
     in_order,
@@ -29,6 +30,8 @@ from workings.experiments.read_thoughts import (
 )
 from workings.files import write_with
 from workings.judging.ablation import CONDITIONS, IN_WORDS, accuracy
+from workings.judging.ceiling import LINEAR_PROBE
+from workings.judging.detection import DetectionCurve
 from workings.judging.scores import TUNED_LENS, at_one_layer, choose_layer, new_values, score, skill
 from workings.judging.statistics import ONE_SEED, wilson
 from workings.judging.transplant import Used, used
@@ -102,6 +105,8 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
     sections: list[Section] = [*first_screen(found, declared["headline"], badges)] if found else []
     for rule in in_order(list(dict.fromkeys([*found, *readings]))):
         inside = in_full(found[rule], judged[rule]) if rule in found else []
+        if rule == declared.get("headline") and record.has_result("detection"):
+            inside.append(detection(record.result("detection", DetectionCurve)))
         if rule in readings:
             inside += _about_lens(rule, readings[rule], model, record.metrics())
         sections.append(Fold(_name(rule), inside, found[rule].sentence if rule in found else LENS_ALONE))
@@ -185,11 +190,12 @@ def _about_lens(rule: str, readings: pl.DataFrame, model: ModelSummary, metrics:
 
 
 def _controls(readings: pl.DataFrame, layer: str) -> Table:
-    order = {TUNED: 0, LOGIT: 1}
-    rows = _rows(score(at_one_layer(readings, layer=layer)), lambda reader: order.get(reader, 2))
+    order = {TUNED: 0, LOGIT: 1, str(LINEAR_PROBE): 2}
+    rows = _rows(score(at_one_layer(readings, layer=layer)), lambda reader: order.get(reader, 3))
     caption = (
         f"Test problems; the tuned lens at {_layer_name(layer)}, other readers with layers where they do best, all chosen on "
-        "validation. Intervals are clustered by problem."
+        "validation. The linear probe is no control: it sees the thoughts, and says what a lens could have read. Intervals are "
+        "clustered by problem."
     )
     return Table("The lens beside its controls", SCORE_COLUMNS, rows, caption, highlight=TUNED, drawn="top-1")
 
