@@ -72,7 +72,7 @@ class Config:
         1000, "number of test problems answered again with ablated thoughts; 0: none", formerly="necessity"
     )
     n_transplanted: int = fixed(
-        300, "number of test problems, and of validation problems, answered with a donor's thoughts; 0: none"
+        150, "number of test problems, and of validation problems, answered with a donor's thoughts; 0: none"
     )
     n_planted: int = fixed(
         8, "number of draws in which the headline is planted into copies of the states, to see what is read; 0: none"
