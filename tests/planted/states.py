@@ -248,7 +248,7 @@ MACHINES = {
     "weak chain": Machine(
         partial(chain, strength=0.065), question_parsed, Truth("no", "either", "either", "either", "either")
     ),
-    "complement": Machine(partial(chain_for_half, strength=0.25), question_parsed, HELD),
+    "complement": Machine(partial(chain_for_half, strength=0.35), question_parsed, HELD),
     "decoy": Machine(partial(chain_beside_a_parse, strength=0.1), question_parsed, HELD),
     "echo": Machine(partial(chain, strength=0.1), partial(chain, strength=0.1), Truth("no", "yes", "yes", "yes", "no")),
     "previous step": Machine(

@@ -118,10 +118,10 @@ def test_an_ablation_tells_what_is_used_from_what_is_only_there(name: str, probl
         assert swapped.follows is not None and swapped.follows.value == 0
 
 
-@pytest.mark.parametrize("n", [60, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [40, pytest.param(160, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_transplant_tells_in_which_machine_a_step_is_used(name: str, n: int, problems: list[Problem]) -> None:
-    longer, model = [p for p in problems if p.n_steps in (3, 4)], PAIRS[name].model()
+    longer, model = [p for p in problems if p.n_steps == 3], PAIRS[name].model()
     validation, test = (swap_thoughts(model, some, longer[:20]).outcomes for some in (longer[:20], longer[20 : 20 + n]))
     found = {rule: one.anywhere.answer.answer for rule, one in used(validation, test).items()}
     if name == "bag of words":  # it answers nothing, so nothing can follow
@@ -129,4 +129,4 @@ def test_a_transplant_tells_in_which_machine_a_step_is_used(name: str, n: int, p
     elif PAIRS[name].uses_its_thoughts:
         assert found["step2"] == "yes"
     else:
-        assert found["step2"] == "no" if n > 60 else found["step2"] != "yes"
+        assert found["step2"] == "no" if n > 40 else found["step2"] != "yes"
