@@ -27,6 +27,7 @@ READERS = {
     LENS._replace(subject="untrained"),
     LENS._replace(subject="control"),
     Predictor("logit lens"),
+    Predictor("linear probe"),
     *(Predictor(name, "", "Q") for name in ("majority", "structure only", "copy from question")),
 }
 
@@ -34,7 +35,8 @@ READERS = {
 @pytest.fixture(scope="module")
 def record(tmp_path_factory) -> RunRecord:
     root = tmp_path_factory.mktemp("runs")
-    settings = ["limit=120", "n_ablated=20", "n_samples=2", "fit.max_epochs=2"]
+    settings = ["limit=120", "n_ablated=20", "n_transplanted=12", "n_planted=1", "n_samples=2", "fit.max_epochs=2"]
+    settings += ["targets=[step2, step1, uniform]"]
     return run_experiment("read-thoughts", scale="mini", overrides=settings, root=root, quiet=True)[0]
 
 
@@ -49,7 +51,7 @@ def test_every_reader_was_asked_the_same(record):
 
 def test_the_splits_have_the_shares_that_the_config_names(record):
     splits = ThoughtStore.open(record.path / "thoughts" / "model").splits
-    assert [splits.count(name) for name in ("train", "val", "test")] == [60, 12, 48]
+    assert [splits.count(name) for name in ("train", "val", "test")] == [60, 24, 36]
 
 
 def test_the_engine_was_checked_before_anything_was_printed(record):
@@ -140,6 +142,8 @@ def test_problems_that_cannot_be_read_are_counted(tmp_path):
     record = run_experiment("read-thoughts", overrides=settings, root=tmp_path / "runs", quiet=True)[0]
     counts = record.result("problems")
     assert counts["n_used"] == 14 and len(counts["malformed"]) == 1 and ":15:" in counts["malformed"][0]
+    assert "not judged" in record.result("headline")["sentence"] and not record.manifest.declared
+    assert "was not judged" in report_runs([record], tmp_path / "report").read_text()
 
 
 def test_a_plain_language_model_is_read_as_an_untrained_codi(words, tmp_path, shared_data):
@@ -156,4 +160,4 @@ def test_a_plain_language_model_is_read_as_an_untrained_codi(words, tmp_path, sh
     settings += ["targets=[uniform, step1]", "fit.max_epochs=1", "n_samples=1", "max_new_tokens=4"]
     record = run_experiment("read-thoughts", overrides=settings, root=tmp_path / "runs", quiet=True)[0]
     assert record.result("model")["trained"] is False
-    assert record.result("headline")["kind"] != "read"
+    assert record.result("headline")["answer"] != "yes"

@@ -176,6 +176,9 @@ class SampleReadings:
 def run_arm(config: Config, run: Run) -> None:
     """Think, store, fit, read, ablate; every outcome is kept, so that the report needs no model."""
     thinkers = _thinkers(config)
+    known = thinkers[MODEL].layers
+    if unknown := [layer for layer in config.layers if layer not in known]:
+        raise BadInput(f"no layer {', '.join(unknown)} in this model; it has {', '.join(known)}")
     read = load_problems(config.problems, split=config.problem_split, limit=config.limit, seed=config.seed + 1000)
     problems = list({p.id: p for p in read.problems}.values())
     n_repeated, malformed = len(read.problems) - len(problems), tuple(map(str, read.malformed))
@@ -204,15 +207,14 @@ def run_arm(config: Config, run: Run) -> None:
 
 def _judge(
     stores: Mapping[str, reading.ThoughtStore], targets: Mapping[str, reading.Targets], config: Config, run: Run
-) -> None:
-    """Declare what is tested, then judge every target, the headline first."""
+) -> Path:
+    """Declare what is tested, then judge every target, the headline first; where none can be judged, the lens stands alone."""
     store = stores[MODEL]
     problems = store.as_problems()
     family = judging.family(targets, problems)
     if not family:
-        raise BadInput(
-            f"none of the targets {', '.join(targets)} can be judged on {len(problems)} problems; give more of them"
-        )
+        sentence = f"The targets {', '.join(targets)} were not judged: no step result among them has enough problems."
+        return run.results("headline", {"target": next(iter(targets)), "sentence": sentence})
     run.declare(headline=family[0], rung=config.rung, family=family)
     tables = {}
     for rule in family:
@@ -231,7 +233,7 @@ def _judge(
     if config.n_planted:
         run.results("detection", _detection(found, tables[family[0]], problems, store, config))
     read = {name: value for name, value in vars(found.read).items() if name not in ("over", "why")}
-    run.results("headline", {"target": found.rule, "sentence": found.sentence, "beyond": found.rung, **read})
+    return run.results("headline", {"target": found.rule, "sentence": found.sentence, "beyond": found.rung, **read})
 
 
 def _detection(
@@ -330,8 +332,6 @@ def _fitted(
     shuffled = {f"{rule}, shuffled": one.shuffled(config.seed) for rule, one in targets.items()}
     lenses: dict[str, dict[str, reading.Lens]] = {}
     for name, thinker in thinkers.items():
-        if unknown := [layer for layer in config.layers if layer not in thinker.layers]:
-            raise BadInput(f"no layer {', '.join(unknown)} in this model; it has {', '.join(thinker.layers)}")
         lens = reading.TunedLens.of(thinker, config.layers)
         log = lambda epoch, fit, name=name, **metrics: run.log(epoch, reader=name, fit=fit, **metrics)
         fits = reading.fit_each(lens, stores[name], {**targets, **(shuffled if name == MODEL else {})}, fit, log)

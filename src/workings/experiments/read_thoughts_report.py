@@ -82,7 +82,7 @@ ScoreRow = Mapping[str, float]  # a row of `score`
 SWAPPED = "transplants"  # outcomes
 LENS_ALONE = "Read by the lens alone, which is no verdict."
 NOT_JUDGED = Conclusion(
-    "This run is older than the judge and holds no table of judged problems: run it again for the answers.",
+    "This run was not judged: it is older than the judge, or too few of its problems have a step result to judge.",
     "not judged",
 )
 

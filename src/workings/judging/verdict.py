@@ -155,7 +155,10 @@ class Verdict:
         if self.rung is not None:
             weaker, gained = WHAT_IT_KNOWS[self.rung], number(self.by_rung[self.rung].points, "points")
             all_of_it = WHAT_IT_KNOWS[self.declared]
-            return f"The thoughts hold {_target(self.rule)} beyond {weaker} ({gained} points); beyond {all_of_it} it is not shown."
+            says = "they add nothing worth having" if read.answer == "no" else "it is not shown"
+            return (
+                f"The thoughts hold {_target(self.rule)} beyond {weaker} ({gained} points); beyond {all_of_it} {says}."
+            )
         if read.answer == "no":
             known = WHAT_IT_KNOWS[self.declared]
             return f"About {_target(self.rule)} the thoughts add nothing to {known} ({gain} points, {bits} bits)."
