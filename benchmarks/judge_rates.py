@@ -19,9 +19,7 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the machines live beside the tests that use them
 
 from tests.planted.rates import FAMILY, IS_WRONG, Draw, all_answers, coverage, draws_without_error, rates
-from tests.planted.states import MACHINES
-
-NULLS = tuple(name for name, machine in MACHINES.items() if machine.is_null)
+from tests.planted.states import EMPTY, MACHINES, NULLS
 
 
 def main() -> None:
@@ -56,7 +54,7 @@ def main() -> None:
         )
         print(f"false yes: {nulls['false yes'].sum()} of {len(nulls)} draws of machines that hold nothing")
     if given.families:
-        draws = [Draw(seed, (NULLS[seed % len(NULLS)],), FAMILY, given.problems) for seed in range(given.families)]
+        draws = [Draw(seed, (EMPTY[seed % len(EMPTY)],), FAMILY, given.problems) for seed in range(given.families)]
         family = all_answers(draws, given.at_once).group_by("draw").agg(IS_WRONG.any().alias("wrong"))
         print(f"families of five targets with a false yes: {family['wrong'].sum()} of {len(family)}")
     if given.coverage:

@@ -210,7 +210,7 @@ Fact = Literal["yes", "no", "either"]
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of a machine, for each of the five answers."""
+    """What is true of a machine, for each of the five answers about step 2."""
 
     before: Fact = "no"
     read: Fact = "no"
@@ -270,6 +270,11 @@ MACHINES = {
     "noise": Machine(noise, noise, NOTHING),
     "constant": Machine(constant, constant, NOTHING),
 }
+
+NULLS = tuple(name for name, machine in MACHINES.items() if machine.is_null)
+"""Machines of which every answer about step 2 is no."""
+EMPTY = tuple(name for name in NULLS if name != "answer only")
+"""Machines that hold no result at all, whatever the target: the answer is one."""
 
 
 @dataclass(frozen=True)

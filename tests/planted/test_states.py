@@ -7,11 +7,10 @@ import polars as pl
 import pytest
 
 from tests.planted.rates import FAMILY, IS_WRONG, Draw, all_answers, answers, draws_without_error, problems_of, rates
-from tests.planted.states import MACHINES, POSITIONS, planted, results
+from tests.planted.states import EMPTY, MACHINES, NULLS, POSITIONS, planted, results
 from workings.judging.readers import discriminants
 from workings.reading.store import StatesInMemory
 
-NULLS = tuple(name for name, machine in MACHINES.items() if machine.is_null)
 FOUND = tuple(name for name, machine in MACHINES.items() if set(machine.truth.answers.values()) == {"yes", "no"})
 N_DRAWS = 100
 
@@ -70,6 +69,11 @@ def test_what_a_machine_holds_is_found(one_draw: pl.DataFrame, name: str) -> Non
     assert set(held["answer"]) == {"yes"}
 
 
+def test_a_machine_that_holds_the_answer_is_read_where_the_answer_is_asked_for() -> None:
+    found = answers(Draw(0, ("answer only",), ("answer",)))
+    assert dict(found.select("question", "answer").iter_rows())["read"] == "yes"
+
+
 # ---- the rates -----------------------------------------------------------------------------------------------------------
 
 
@@ -103,6 +107,6 @@ def test_of_machines_that_hold_nothing_hardly_any_has_a_yes(many_draws: pl.DataF
 
 @pytest.mark.slow
 def test_five_targets_together_have_a_false_yes_no_more_often_than_one() -> None:
-    draws = [Draw(seed, (NULLS[seed % len(NULLS)],), FAMILY) for seed in range(40)]
+    draws = [Draw(seed, (EMPTY[seed % len(EMPTY)],), FAMILY) for seed in range(40)]
     families = all_answers(draws).group_by("draw").agg(IS_WRONG.any().alias("wrong"))
     assert families["wrong"].mean() <= 0.05
