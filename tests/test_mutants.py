@@ -37,6 +37,34 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/judging/test_ablation.py",
     ),
     Mutant(
+        "a reading need beat only one of its rivals",
+        "judging/verdict.py",
+        "max(gain.p_nothing for gain in gains)",
+        "min(gain.p_nothing for gain in gains)",
+        "tests/judging/test_verdict.py::test_one_rival_that_does_as_well_is_enough_against_a_reading",
+    ),
+    Mutant(
+        "a family of targets is not corrected",
+        "judging/verdict.py",
+        "holm(list(worst.values()))",
+        "list(worst.values())",
+        "tests/judging/test_verdict.py::test_a_family_is_corrected_by_holm",
+    ),
+    Mutant(
+        "a no needs no room",
+        "judging/verdict.py",
+        "self.missed >= ROOM",
+        "self.missed >= 0",
+        "tests/judging/test_verdict.py::test_without_room_there_is_no_no",
+    ),
+    Mutant(
+        "shuffled targets are the real ones",
+        "judging/conditional.py",
+        "labels[random.permutation(self.train)]",
+        "labels[self.train]",
+        "tests/judging/test_conditional.py::test_every_problem_is_tested_once_by_every_predictor",
+    ),
+    Mutant(
         "the bootstrap ignores clusters",
         "judging/statistics.py",
         "ProblemSums.of(values, np.arange(len(values)) if clusters is None else clusters)",
@@ -151,8 +179,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "CODI's micro-batches all weigh the same",
         "training/distillation.py",
-        "len(some) / len(examples)) for some in cut]",
-        "1 / len(cut)) for some in cut]",
+        "shares = [len(some) * group.size / len(batch) for some in cut]",
+        "shares = [1 / len(cut) for some in cut]",
         "tests/training/test_distillation.py::test_micro_batches_of_unequal_size_weigh_by_their_examples",
     ),
     Mutant(

@@ -44,6 +44,8 @@ def test_every_problem_is_tested_once_by_every_predictor() -> None:
     assert set(table["fold"]) == set(range(N_FOLDS))
     predictors = set(table.select(keys[:3]).rows())
     assert {("surface", "model", "S+B+T"), ("surface", "control", "S+T"), ("surface", "", "S+N")} <= predictors
+    named = {key: rows["hit"].mean() for key, rows in table.filter(features="S+T", subject="model").group_by("targets")}
+    assert named[("real",)] > named[("shuffled",)] + 0.2
     chosen = table.filter(features="S+T", subject="model", targets="real")
     assert (chosen["layer"] == "block1").all()
     assert chosen["position"].is_in(["t2", "all"]).all()  # all positions together hold it too

@@ -83,9 +83,10 @@ def test_where_nothing_is_added_every_answer_is_no() -> None:
 
 @pytest.mark.parametrize("rival", ["untrained", "shuffled", "bag of words"])
 def test_one_rival_that_does_as_well_is_enough_against_a_reading(rival: str) -> None:
-    found = judge(HELD | RIVALS | {rival: HELD["S+T"]})
-    assert found.read.answer != "yes" and found.rung is None
-    assert {getattr(found, question).answer for question in QUESTIONS[2:]} <= {"no", "undecided"}
+    for points in (0.15, 0.1):  # it finds the values as likely, and names as many or fewer
+        found = judge(HELD | RIVALS | {rival: (points, 0.8)})
+        assert found.read.answer != "yes" and found.rung is None
+        assert {getattr(found, question).answer for question in QUESTIONS[2:]} <= {"no", "undecided"}
 
 
 def test_what_the_states_before_the_thoughts_hold_is_there_before_and_not_in_the_thoughts() -> None:

@@ -125,7 +125,7 @@ def test_a_transplant_tells_in_which_machine_a_step_is_used(name: str, n: int, p
     validation, test = (swap_thoughts(model, some, longer[:20]).outcomes for some in (longer[:20], longer[20 : 20 + n]))
     found = {rule: one.anywhere.answer.answer for rule, one in used(validation, test).items()}
     if name == "bag of words":  # it answers nothing, so nothing can follow
-        assert set(found.values()) == {"not asked"}
+        assert set(found.values()) <= {"not asked"}
     elif PAIRS[name].uses_its_thoughts:
         assert found["step2"] == "yes"
     else:

@@ -250,10 +250,9 @@ class Fold:
 
     def _shuffled(self) -> Ints:
         """Classes in which every training problem has that of another: what is fitted to them holds nothing of the target."""
+        random = seeds.numpy(f"shuffled {self.asked.rule} {self.number}", self.seed)
         labels = self.y.copy()
-        labels[self.train] = seeds.numpy(f"shuffled {self.asked.rule} {self.number}", self.seed).permutation(
-            labels[self.train]
-        )
+        labels[self.train] = labels[random.permutation(self.train)]
         return labels
 
     def _neighbours(self) -> Floats:
