@@ -39,6 +39,11 @@ class Problem:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
+    def asked(self) -> str:
+        """The question, case and spaces aside: problems with the same ask the same."""
+        return " ".join(self.question.lower().split())
+
+    @property
     def structure(self) -> str:
         """The numbers and operations of the chain, without its results and the words around it: `6*9;54+1`.
 

@@ -64,14 +64,11 @@ def ablate(
     Raises:
         BadInput: Where no problem has a donor.
     """
-    found = {i: j for i, j in enumerate(donors(problems, seed)) if j is not None}
-    if not found:
+    problems, donor = with_donors(problems, seed)
+    if not problems:
         raise BadInput(
             "no problem has a partner with as many steps and another answer, so nothing can be swapped; give more problems"
         )
-    place = {i: at for at, i in enumerate(found)}
-    donor = torch.tensor([place[j] for j in found.values()])  # a donor has a donor too: the problem itself would do
-    problems = [problems[i] for i in found]
     questions = [p.question for p in problems]
     answered = partial(model.think_and_answer, questions, batch_size=batch_size, max_new_tokens=max_new_tokens)
     thoughts, answers = answered()
@@ -89,6 +86,13 @@ def ablate(
         longest = max(len(model.chain_ids(p)) for p in problems) + max_new_tokens
         answers_in["written"] = model.write_and_answer(questions, max_new_tokens=longest, batch_size=batch_size)
     return pl.concat([_outcomes(name, answers, problems, donor.tolist()) for name, answers in answers_in.items()])
+
+
+def with_donors(problems: Sequence[Problem], seed: int) -> tuple[list[Problem], torch.Tensor]:
+    """The problems that have a donor, and the places of their donors among them, Long [n]."""
+    found = {i: j for i, j in enumerate(donors(problems, seed)) if j is not None}
+    place = {i: at for at, i in enumerate(found)}  # a donor has a donor too: the problem itself would do
+    return [problems[i] for i in found], torch.tensor([place[j] for j in found.values()], dtype=torch.long)
 
 
 def donors(problems: Sequence[Problem], seed: int) -> list[int | None]:

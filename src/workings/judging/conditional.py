@@ -23,7 +23,7 @@ from workings import seeds
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.judging.questions import QuestionReader, question_readers
-from workings.judging.readers import Floats, Ints, discriminants, fit_linear, joined_nats, linear_path, pool
+from workings.judging.readers import Floats, Ints, best_beside, discriminants, fit_linear, linear_path, pool
 from workings.judging.verdict import JUDGED, RUNGS
 from workings.models.anatomy import is_thought
 from workings.reading.store import HiddenStates
@@ -124,10 +124,9 @@ class Asked:
         seen: set[str] = set()
         kept: list[tuple[int, str]] = []
         for row, problem in enumerate(problems):
-            question = " ".join(problem.question.lower().split())
-            if question not in seen and (value := value_of(problem)) is not None:
+            if problem.asked not in seen and (value := value_of(problem)) is not None:
                 kept.append((row, value))
-            seen.add(question)
+            seen.add(problem.asked)
         return kept
 
     def folds(self, seed: int) -> list[tuple[Ints, Ints, Ints]]:
@@ -155,15 +154,11 @@ class Asked:
 def _value_of(rule: str) -> Callable[[Problem], str | None]:
     """The value that a rule asks of a problem, as text; None where the problem has none."""
     if rule == "answer":
-        return lambda problem: _written(problem.value)
+        return lambda problem: str(problem.value)
     if named := _STEP.fullmatch(rule):
         k = int(named[1])
-        return lambda problem: _written(problem.steps[k - 1].value) if problem.n_steps > k else None
+        return lambda problem: str(problem.steps[k - 1].value) if problem.n_steps > k else None
     raise BadInput(f"the target '{rule}' cannot be judged; give step1, step2, … or answer")
-
-
-def _written(value: Fraction) -> str:
-    return str(value)
 
 
 def _neighbours(rule: str, problem: Problem) -> list[float]:
@@ -206,20 +201,20 @@ class Fold:
         stacks = {
             name: [each.log_p for each in readers if RUNGS.index(each.rung) <= RUNGS.index(name)] for name in rungs
         }
-        for name, stack in stacks.items():
-            rows.append(self.rows(name, "", "S", self.pool(stack)))
+        bases = {name: self.pool(stack) for name, stack in stacks.items()}
+        rows += [self.rows(name, "", "S", base) for name, base in bases.items()]
         question = stacks[rung]
-        neighbours = [*question, self._neighbours()]
-        rows.append(self.rows(rung, "", "S+N", self.pool(neighbours)))
 
         model = subjects[MODEL]
         assert model is not None
-        beside = {"S+N": neighbours}
-        if before := self._before(model, question):
+        beside = {"S+N": [*question, self._neighbours()]}
+        if before := self._before(model, bases[rung]):
             beside["S+B"] = [*question, *before]
-            rows.append(self.rows(rung, MODEL, "S+B", self.pool(beside["S+B"])))
+        bases_beside = {features: self.pool(stack) for features, stack in beside.items()}
+        for features, base in bases_beside.items():
+            rows.append(self.rows(rung, MODEL if features == "S+B" else "", features, base))
         # A place is chosen for each rung: one that is chosen beside readers that leave nothing to find is any place.
-        found = self.search(model, stacks | beside)
+        found = self.search(model, bases | bases_beside)
         for name, stack in stacks.items():
             rows.append(self.rows(name, MODEL, "S+T", self.pool([*stack, found[name].log_p]), found[name]))
         rows.append(self.rows(STATE_READER, MODEL, "T", self.pool([found[rung].log_p]), found[rung]))
@@ -230,7 +225,7 @@ class Fold:
         for subject, targets, labels in rivals:
             hidden = subjects[subject]
             if hidden is not None:
-                others = self.search(hidden, stacks, labels)
+                others = self.search(hidden, bases, labels)
                 for name, stack in stacks.items():
                     log_p = self.pool([*stack, others[name].log_p])
                     rows.append(self.rows(name, subject, "S+T", log_p, others[name], targets))
@@ -279,16 +274,13 @@ class Fold:
             if len(at) > 1:
                 yield layer, "all", states.reshape(len(states), -1)
 
-    def search(
-        self, hidden: HiddenStates, stacks: Mapping[str, list[Floats]], labels: Ints | None = None
-    ) -> dict[str, Found]:
-        """For each stack the place and the reader whose pool with it does best on validation: one pass over the states.
+    def search(self, hidden: HiddenStates, bases: Mapping[str, Floats], labels: Ints | None = None) -> dict[str, Found]:
+        """For each base, a pooled stack, the place and the reader whose pool with it does best on validation.
 
         Chosen by its pool and not by itself: a state that parses the question cleanly reads best alone and adds nothing.
         """
         labels = self.y if labels is None else labels
-        bases = {name: self.pool(stack) for name, stack in stacks.items()}
-        found = {name: Found() for name in stacks}
+        found = {name: Found() for name in bases}
         ranked: list[tuple[float, str, str]] = []
         for layer, position, x in self._places(hidden, thoughts=True):
             readers = list(discriminants(x, labels, len(self.classes), self.train))
@@ -307,32 +299,30 @@ class Fold:
         """Keep a reader wherever it does better beside a base than what was found; the best loss beside the first base."""
         first = float("inf")
         for i, (name, base) in enumerate(bases.items()):
-            losses = joined_nats(base, readers, self.y, self.val)
-            best = int(np.argmin(losses))
-            if losses[best] < found[name].loss:
-                found[name] = Found(losses[best], readers[best], layer, position)
-            first = losses[best] if i == 0 else first
+            loss, best = best_beside(base, readers, self.y, self.val)
+            if loss < found[name].loss:
+                found[name] = Found(loss, best, layer, position)
+            first = loss if i == 0 else first
         return first
 
-    def _before(self, hidden: HiddenStates, question: list[Floats]) -> list[Floats]:
+    def _before(self, hidden: HiddenStates, question: Floats) -> list[Floats]:
         """Readers of the states before the first thought: those at the best places, and one of these places together.
 
         All of them, and not the best alone: a thought that copies what stands there with noise of its own would otherwise
         count as holding more.
         """
-        base = self.pool(question)
         best: list[tuple[float, Floats, Floats]] = []
         for _, _, x in self._places(hidden, thoughts=False):
-            readers = list(discriminants(x, self.y, len(self.classes), self.train))
-            losses = joined_nats(base, readers, self.y, self.val)
-            at = int(np.argmin(losses))
-            best = sorted([*best, (losses[at], readers[at], x)], key=lambda each: each[0])[:N_BEFORE]
+            best = sorted([*best, (*self._discriminant(x, question), x)], key=lambda each: each[0])[:N_BEFORE]
         if not best:
             return []
         together = np.concatenate([x for _, _, x in best], 1)
-        readers = list(discriminants(together, self.y, len(self.classes), self.train))
-        losses = joined_nats(base, readers, self.y, self.val)
-        return [*(reader for _, reader, _ in best), readers[int(np.argmin(losses))]]
+        return [*(reader for _, reader, _ in best), self._discriminant(together, question)[1]]
+
+    def _discriminant(self, x: Floats, base: Floats) -> tuple[float, Floats]:
+        """The linear discriminant of features [n, f] that does best beside a base, after its log-loss."""
+        readers = list(discriminants(x, self.y, len(self.classes), self.train))
+        return best_beside(base, readers, self.y, self.val)
 
     def rows(
         self,
@@ -348,9 +338,8 @@ class Fold:
         y, test = self.y[self.test], self.test
         known = y >= 0
         of_true = log_p[test, np.maximum(y, 0)]
-        n_as_high = (log_p[test] >= of_true[:, None]).sum(
-            1
-        )  # the true value among them: a tie counts against the reader
+        # The true value is among them: a tie counts against the reader.
+        n_as_high = (log_p[test] >= of_true[:, None]).sum(1)
         columns = {
             "reader": reader,
             "subject": subject,

@@ -179,12 +179,13 @@ class _PlantedFold:
     def __init__(self, fold: Fold, rung: str) -> None:
         self.fold, self.rung = fold, rung
         self.stack: list[Floats] = [reader.log_p for reader in fold.question_readers(rung)]
+        self.base = fold.pool(self.stack)
 
     def question(self) -> pl.DataFrame:
         """Rows of the stack of question readers alone."""
-        return self.fold.rows(self.rung, "", "S", self.fold.pool(self.stack))
+        return self.fold.rows(self.rung, "", "S", self.base)
 
     def beside(self, hidden: HiddenStates) -> pl.DataFrame:
         """Rows of the stack with the states, at the place that is chosen."""
-        found = self.fold.search(hidden, {self.rung: self.stack})[self.rung]
+        found = self.fold.search(hidden, {self.rung: self.base})[self.rung]
         return self.fold.rows(self.rung, MODEL, "S+T", self.fold.pool([*self.stack, found.log_p]), found)

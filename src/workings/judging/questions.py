@@ -42,7 +42,7 @@ from workings.judging.question_features import (
     word_pairs,
     words_by_sentence,
 )
-from workings.judging.readers import Floats, Ints, discriminants, fit_linear, joined_nats, normalised, pool
+from workings.judging.readers import Floats, Ints, best_beside, discriminants, fit_linear, normalised, pool
 from workings.judging.verdict import RUNGS
 from workings.reading.targets import Targets
 
@@ -174,7 +174,7 @@ class _Asked:
         logistic = fit_linear(x, self.y, n_classes, self.train, self.val)
         x = columns(features, self.train, _MOST_INPUTS).toarray()
         others = list(discriminants(x, self.y, n_classes, self.train))
-        best = others[int(np.argmin(joined_nats(logistic, others, self.y, self.val)))]
+        _, best = best_beside(logistic, others, self.y, self.val)
         return pool([logistic, best], self.y, self.val).log_p
 
     def perceptron(self, features: Sequence[Features]) -> Floats:

@@ -219,6 +219,13 @@ def joined_nats(base: Floats, readers: Sequence[Floats], y: Ints, val: Ints) -> 
     return [min(alone, _newton(np.stack([first, reader[rows]]), picked)[1]) for reader in readers]
 
 
+def best_beside(base: Floats, readers: Sequence[Floats], y: Ints, val: Ints) -> tuple[float, Floats]:
+    """The reader whose pool with `base` has the least log-loss on `val`, after that loss in nats; of equals the first."""
+    losses = joined_nats(base, readers, y, val)
+    best = int(np.argmin(losses))
+    return losses[best], readers[best]
+
+
 def _newton(stacked: Floats, picked: tuple[Ints, Ints]) -> tuple[NDArray[np.float64], float]:
     """Weights [R], the last at least 0, and the log-loss of a pool of one or two readers [R, m, C]."""
     n_readers, n = stacked.shape[:2]

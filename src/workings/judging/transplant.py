@@ -38,7 +38,7 @@ from workings.arithmetic.answers import same_answer
 from workings.arithmetic.problems import Problem
 from workings.arithmetic.variants import Bounds, carried, variants
 from workings.errors import BadInput, Failed
-from workings.judging.ablation import donors
+from workings.judging.ablation import with_donors
 from workings.judging.paired import PairedDifference, paired_difference
 from workings.judging.statistics import ALPHA
 from workings.judging.verdict import MARGIN, Answer
@@ -161,13 +161,7 @@ def swap_thoughts(
         BadInput: Where no step has a matched donor.
         Failed: Where a thought replaced by itself changes an answer.
     """
-    at_random = donors(problems, seed)
-    kept = [i for i, j in enumerate(at_random) if j is not None]
-    place = {i: at for at, i in enumerate(kept)}
-    problems, drawn = (
-        [problems[i] for i in kept],
-        torch.tensor([place[j] for i in kept if (j := at_random[i]) is not None]),
-    )
+    problems, drawn = with_donors(problems, seed)
     found = matched(problems, seed)
     if not found.pairs:
         raise BadInput("no step of these problems has a matched donor, so nothing can be swapped; give more problems")

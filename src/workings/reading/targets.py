@@ -311,7 +311,7 @@ def split_problems(
         raise BadInput(f"the shares of {', '.join(SPLITS)} must add up to 1, not {tuple(fractions)}")
     groups: dict[str, set[str]] = {}
     for problem in problems:
-        groups.setdefault(" ".join(problem.question.lower().split()), set()).add(problem.id)
+        groups.setdefault(problem.asked, set()).add(problem.id)
     drawn = sorted(groups, key=lambda question: hashlib.sha256(f"{seed}\0{question}".encode()).digest())
     n, given, split_of = sum(map(len, groups.values())), 0, {}
     ends = [sum(fractions[: i + 1]) * n for i in range(len(SPLITS) - 1)]
