@@ -28,7 +28,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from workings.arithmetic.problems import read_problems
-from workings.judging import judged, verdicts
+from workings.judging import Asked, judged, verdicts
 from workings.judging.readers import discriminants, joined_nats
 from workings.models.codi import CODI
 from workings.reading import FitConfig, ThoughtStore, TunedLens, collect, fit_lens, probe_targets, split_problems
@@ -57,7 +57,9 @@ def main() -> None:
         recipe = FitConfig(max_epochs=1, batch_problems=8)
         targets = probe_targets("uniform", model, store)
         _, fitting = timed("fit, one epoch", lambda: fit_lens(TunedLens.of(model), store, targets, recipe))
-        table, _ = timed("judge, one target", lambda: judged("step1", store.as_problems(), store.splits, store))
+        table, _ = timed(
+            "judge, one target", lambda: judged(Asked.of("step1", store.as_problems(), store.splits), store)
+        )
         print(verdicts({"step1": table})["step1"].sentence)
         n_tokens = sum(len(model.tokenizer(p.question)["input_ids"]) + model.n_thoughts + 16 for p in problems)
         places = len(store.layers) * (model.n_thoughts + 1)

@@ -12,7 +12,7 @@ import torch
 from workings.arithmetic.generator import PRESETS, generate
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.judging.conditional import N_FOLDS, family, judged
+from workings.judging.conditional import N_FOLDS, Asked, family, judged
 from workings.judging.verdict import JUDGED, verdicts
 from workings.reading import StatesInMemory
 
@@ -32,7 +32,7 @@ def states(problems: list[Problem], positions: tuple[str, ...] = POSITIONS, seed
 
 
 def judge(problems: list[Problem] = PROBLEMS, rule: str = "step1", **others: StatesInMemory) -> pl.DataFrame:
-    return judged(rule, problems, [""] * len(problems), states(problems), rung="surface", **others)
+    return judged(Asked.of(rule, problems, [""] * len(problems)), states(problems), rung="surface", **others)
 
 
 def test_every_problem_is_tested_once_by_every_predictor() -> None:
@@ -69,7 +69,7 @@ def test_values_that_training_does_not_show_are_missed_by_every_reader() -> None
 
 
 def test_a_store_without_states_before_the_thoughts_is_judged_without_them() -> None:
-    table = judged("step1", PROBLEMS, [""] * 160, states(PROBLEMS, ("t1", "t2")), rung="surface")
+    table = judged(Asked.of("step1", PROBLEMS, [""] * 160), states(PROBLEMS, ("t1", "t2")), rung="surface")
     found = verdicts({"step1": table}, "surface")["step1"]
     assert found.before.answer == found.in_the_thoughts.answer == "not asked"
     assert found.read.answer == "yes"
@@ -78,22 +78,22 @@ def test_a_store_without_states_before_the_thoughts_is_judged_without_them() -> 
 def test_a_given_split_of_many_problems_is_kept() -> None:
     problems = list(generate(1200, replace(PRESETS["bundled"], n_steps=(2, 3)), seed=8))
     splits = ["train"] * 600 + ["val"] * 250 + ["test"] * 350
-    table = judged("answer", problems, splits, states(problems), rung="surface")
+    table = judged(Asked.of("answer", problems, splits), states(problems), rung="surface")
     assert set(table["problem"]) == {p.id for p in problems[850:]}
 
 
 def test_what_cannot_be_judged_is_refused() -> None:
     h = states(PROBLEMS)
     with pytest.raises(BadInput, match="other problems"):
-        judged("step1", PROBLEMS[:-1], [""] * 159, h)
+        judged(Asked.of("step1", PROBLEMS[:-1], [""] * 159), h)
     with pytest.raises(BadInput, match="control"):
-        judged("step1", PROBLEMS, [""] * 160, h, control=states(PROBLEMS[::-1]))
+        judged(Asked.of("step1", PROBLEMS, [""] * 160), h, control=states(PROBLEMS[::-1]))
     with pytest.raises(BadInput, match="no position is a thought"):
-        judged("step1", PROBLEMS, [""] * 160, states(PROBLEMS, ("bot", "question")))
+        judged(Asked.of("step1", PROBLEMS, [""] * 160), states(PROBLEMS, ("bot", "question")))
     with pytest.raises(BadInput, match="only 0 problems"):
-        judged("step3", PROBLEMS, [""] * 160, h)
+        judged(Asked.of("step3", PROBLEMS, [""] * 160), h)
     with pytest.raises(BadInput, match="cannot be judged"):
-        judged("uniform", PROBLEMS, [""] * 160, h)
+        judged(Asked.of("uniform", PROBLEMS, [""] * 160), h)
 
 
 def test_the_family_is_what_enough_problems_have() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from workings.arithmetic.generator import PRESETS, generate
 from workings.errors import BadInput
+from workings.judging.conditional import Asked
 from workings.judging.detection import DetectionCurve, detection_curve
 from workings.reading import StatesInMemory
 
@@ -27,9 +28,8 @@ def states(held: float, scale: float = 1.0) -> StatesInMemory:
 
 def curve(hidden: StatesInMemory, strengths: tuple[float, ...], n_draws: int = 2, **at: str) -> DetectionCurve:
     where = {"layer": "block1", "position": "t2"} | at
-    return detection_curve(
-        "step1", PROBLEMS, [""] * len(PROBLEMS), hidden, **where, rung="surface", strengths=strengths, n_draws=n_draws
-    )
+    asked = Asked.of("step1", PROBLEMS, [""] * len(PROBLEMS))
+    return detection_curve(asked, hidden, **where, rung="surface", strengths=strengths, n_draws=n_draws)
 
 
 @pytest.mark.parametrize("held", [0.0, 3.0])

@@ -7,11 +7,9 @@ rests, the gain that an interval should cover is known too: that of the same fit
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import polars as pl
 
@@ -19,8 +17,8 @@ from tests.planted.states import MACHINES, planted
 from workings.arithmetic.generator import PRESETS, generate
 from workings.arithmetic.problems import Problem
 from workings.errors import Failed
-from workings.judging import conditional
-from workings.judging.questions import RUNGS, QuestionReader
+from workings.judging.conditional import Asked, judged
+from workings.judging.questions import RUNGS
 from workings.judging.verdict import QUESTIONS, verdicts
 from workings.launch import in_processes
 from workings.progress import track
@@ -71,27 +69,23 @@ def answers(draw: Draw) -> pl.DataFrame:
     true_bits; null without further problems).
     """
     problems, splits = problems_of(draw)
+    # Question readers see problems only, and most of the time goes there: the machines share them.
+    asked = [Asked.of(rule, problems, splits, draw.seed) for rule in draw.rules]
     further = [problem.id for problem in problems[draw.n_problems :]]
     rows = []
-    with _question_readers_kept():
-        for name in draw.machines:
-            states = planted(name, problems, draw.seed)
-            tables = {
-                rule: conditional.judged(
-                    rule, problems, splits, states.model, states.control, states.untrained, seed=draw.seed
-                )
-                for rule in draw.rules
-            }
-            judged = {rule: table.filter(~pl.col("problem").is_in(further)) for rule, table in tables.items()}
-            plain = {rule: table.filter(_IN_A_PAIR) for rule, table in judged.items()}
-            given, of_pairs = verdicts(judged), verdicts(plain)
-            for rule, question in product(draw.rules, QUESTIONS):
-                answer, pair = getattr(given[rule], question), getattr(of_pairs[rule], question)
-                row = {"machine": name, "draw": draw.seed, "target": rule, "question": question}
-                row |= {"truth": MACHINES[name].truth.answers[question], "answer": answer.answer}
-                row |= {"points": answer.points, "bits": answer.bits, "n": answer.n}
-                row |= {edge: getattr(pair, edge) for edge in ("low", "high", "bits_low", "bits_high")}
-                rows.append(row | _gain(tables[rule].filter(pl.col("problem").is_in(further)), question))
+    for name in draw.machines:
+        states = planted(name, problems, draw.seed)
+        tables = {each.rule: judged(each, states.model, states.control, states.untrained) for each in asked}
+        of_draw = {rule: table.filter(~pl.col("problem").is_in(further)) for rule, table in tables.items()}
+        plain = {rule: table.filter(_IN_A_PAIR) for rule, table in of_draw.items()}
+        given, of_pairs = verdicts(of_draw), verdicts(plain)
+        for rule, question in product(draw.rules, QUESTIONS):
+            answer, pair = getattr(given[rule], question), getattr(of_pairs[rule], question)
+            row = {"machine": name, "draw": draw.seed, "target": rule, "question": question}
+            row |= {"truth": MACHINES[name].truth.answers[question], "answer": answer.answer}
+            row |= {"points": answer.points, "bits": answer.bits, "n": answer.n}
+            row |= {edge: getattr(pair, edge) for edge in ("low", "high", "bits_low", "bits_high")}
+            rows.append(row | _gain(tables[rule].filter(pl.col("problem").is_in(further)), question))
     return pl.DataFrame(rows, schema_overrides={"true_points": pl.Float64, "true_bits": pl.Float64})
 
 
@@ -108,24 +102,6 @@ def _gain(rows: pl.DataFrame, question: str) -> dict[str, float | None]:
         "true_points": left["hit"].mean() - right["hit"].mean(),
         "true_bits": (left["bits"] - right["bits"]).fill_null(0).mean(),
     }
-
-
-@contextmanager
-def _question_readers_kept() -> Generator[None]:
-    """Question readers see problems only, so all machines of a draw share them: most of the time goes there."""
-    fit, kept = conditional.question_readers, {}
-
-    def once(problems: Sequence[Problem], rule: str, *given: Any) -> list[QuestionReader]:
-        key = rule, given[2].tobytes(), len(problems)  # the training rows: a fold's own
-        if key not in kept:
-            kept[key] = fit(problems, rule, *given)
-        return kept[key]
-
-    conditional.question_readers = once
-    try:
-        yield
-    finally:
-        conditional.question_readers = fit
 
 
 def all_answers(draws: Sequence[Draw], at_once: int = 2) -> pl.DataFrame:

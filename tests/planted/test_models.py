@@ -15,7 +15,7 @@ from tests.planted.states import HELD, NOTHING, Truth
 from workings.arithmetic.generator import PRESETS, generate
 from workings.arithmetic.problems import Problem
 from workings.judging.ablation import ablate, accuracy, self_check
-from workings.judging.conditional import judged
+from workings.judging.conditional import Asked, judged
 from workings.judging.transplant import swap_thoughts, used
 from workings.judging.verdict import Verdict, verdicts
 from workings.reading.collection import collect
@@ -92,7 +92,7 @@ def test_the_verdict_on_a_machine_is_the_truth(name: str, problems: list[Problem
         role: collect(thinker, problems, tmp_path / role, splits=split_of, max_new_tokens=0, batch_size=250)
         for role, thinker in thinkers.items()
     }
-    table = judged("step2", problems, stores["model"].splits, **stores)
+    table = judged(Asked.of("step2", problems, stores["model"].splits), **stores)
     found = verdicts({"step2": table})["step2"]
     assert _contradictions(found, pair.truth) == {}
     if "yes" in pair.truth.answers.values():

@@ -10,7 +10,7 @@ from typing import Literal
 from workings.cli.options import Printing, option, positional
 from workings.errors import BadInput
 from workings.files import write_with
-from workings.judging.conditional import judged
+from workings.judging.conditional import Asked, judged
 from workings.judging.verdict import IN_WORDS, QUESTIONS, Answer, Verdict, verdicts
 from workings.progress import say
 from workings.reading import ThoughtStore
@@ -43,7 +43,7 @@ class Judge(Printing):
         problems, tables = store.as_problems(), {}
         for rule in self.target:
             say(f"judging {rule}")
-            tables[rule] = judged(rule, problems, store.splits, store, *others, rung=self.rung, seed=self.seed)
+            tables[rule] = judged(Asked.of(rule, problems, store.splits, self.seed), store, *others, rung=self.rung)
             if self.out:
                 write_with(Path(self.out) / f"judged_{rule}.parquet", tables[rule].write_parquet)
         found = verdicts(tables, self.rung)

@@ -216,32 +216,21 @@ def _judge(
         sentence = f"The targets {', '.join(targets)} were not judged: no step result among them has enough problems."
         return run.results("headline", {"target": next(iter(targets)), "sentence": sentence})
     run.declare(headline=family[0], rung=config.rung, family=family)
-    tables = {}
+    tables: dict[str, pl.DataFrame] = {}
+    headline = judging.Asked.of(family[0], problems, store.splits, config.seed)
     for rule in family:
-        tables[rule] = judging.judged(
-            rule,
-            problems,
-            store.splits,
-            store,
-            stores.get(CONTROL),
-            stores.get(UNTRAINED),
-            rung=config.rung,
-            seed=config.seed,
-        )
+        asked = headline if rule == headline.rule else judging.Asked.of(rule, problems, store.splits, config.seed)
+        tables[rule] = judging.judged(asked, store, stores.get(CONTROL), stores.get(UNTRAINED), config.rung)
         run.outcomes(f"judged_{rule}", tables[rule])
-    found = judging.verdicts(tables, config.rung)[family[0]]
+    found = judging.verdicts(tables, config.rung)[headline.rule]
     if config.n_planted:
-        run.results("detection", _detection(found, tables[family[0]], problems, store, config))
+        run.results("detection", _detection(headline, tables[headline.rule], store, config))
     read = {name: value for name, value in vars(found.read).items() if name not in ("over", "why")}
     return run.results("headline", {"target": found.rule, "sentence": found.sentence, "beyond": found.rung, **read})
 
 
 def _detection(
-    found: judging.Verdict,
-    table: pl.DataFrame,
-    problems: list[Problem],
-    store: reading.ThoughtStore,
-    config: Config,
+    headline: judging.Asked, table: pl.DataFrame, store: reading.ThoughtStore, config: Config
 ) -> judging.DetectionCurve:
     """How strongly the headline would have to be carried to be read, at the single place that was read most often."""
     read = table.filter(features="S+T", subject="model", targets="real", reader=config.rung)
@@ -249,9 +238,7 @@ def _detection(
         (store.layers[-1], next(filter(models.is_thought, store.positions)))
     ]
     layer, position = max(dict.fromkeys(places), key=places.count)
-    return judging.detection_curve(
-        found.rule, problems, store.splits, store, layer, position, config.rung, config.seed, n_draws=config.n_planted
-    )
+    return judging.detection_curve(headline, store, layer, position, config.rung, n_draws=config.n_planted)
 
 
 def _control(config: Config) -> str | None:

@@ -5,6 +5,7 @@ from .ablation import self_check as self_check
 from .arms import Arms as Arms
 from .arms import between_conditions as between_conditions
 from .comparison import compare as compare
+from .conditional import Asked as Asked
 from .conditional import family as family
 from .conditional import judged as judged
 from .controls import readings_beside_controls as readings_beside_controls

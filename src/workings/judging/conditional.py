@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -42,49 +43,36 @@ STATE_READER = "linear probe"
 
 
 def judged(
-    rule: str,
-    problems: Sequence[Problem],
-    splits: Sequence[str],
+    asked: Asked,
     model: HiddenStates,
     control: HiddenStates | None = None,
     untrained: HiddenStates | None = None,
     rung: str = RUNGS[-1],
-    seed: int = 0,
 ) -> pl.DataFrame:
     """Read one target from states, beside everything that the question tells, on problems that no reader was fitted on.
 
-    Of questions that stand there twice the first is kept. With 1,000 problems or more that have the target, 200 of them in "val",
-    readers are fitted on "train", selected and pooled on "val", tested on "test"; with fewer, five folds test every problem once.
-
     Args:
-        rule: `stepK`, the result of step K where the chain goes on after it (a last step is the answer); or `answer`.
-        problems: The problems of the states, in their order.
-        splits: "train", "val" or "test" for each; anything else is drawn, 50/20/30.
-        model: States of the model that is judged.
+        asked: The problems that have the target (`Asked.of`). It keeps its question readers: models that are judged with the
+            same one share them.
+        model: States of the model that is judged, of the problems that `asked` was made of, in their order.
         control, untrained: States of the matched control and of an untrained model on the same problems.
         rung: The strongest question readers in the stack: surface, first order or computing.
-        seed: Random seed of folds, shuffled targets and the question readers.
 
     Returns:
         A table with the columns of `verdict.JUDGED`.
 
     Raises:
-        BadInput: States of other problems, no thought among the positions, or too few problems with this target.
+        BadInput: States of other problems, or no thought among the positions.
     """
-    for name, hidden in ((MODEL, model), (CONTROL, control), (UNTRAINED, untrained)):
-        if hidden is not None and list(hidden.ids) != [p.id for p in problems]:
+    subjects = {MODEL: model, CONTROL: control, UNTRAINED: untrained}
+    for name, hidden in subjects.items():
+        if hidden is not None and tuple(hidden.ids) != asked.ids:
             raise BadInput(
                 f"the states of the {name} are of other problems, or in another order; collect both on the same ones"
             )
     if not any(map(is_thought, model.positions)):
         raise BadInput(f"no position is a thought (t1, t2, …); there are {', '.join(model.positions)}")
-    asked = Asked.of(rule, problems, splits)
-    subjects = {MODEL: model, CONTROL: control, UNTRAINED: untrained}
-    tables = [
-        Fold(asked, number, train, val, test, seed).table(subjects, rung)
-        for number, (train, val, test) in enumerate(asked.folds(seed))
-    ]
-    return pl.concat(tables)
+    return pl.concat([fold.table(subjects, rung) for fold in asked.folds])
 
 
 def family(rules: Iterable[str], problems: Sequence[Problem]) -> tuple[str, ...]:
@@ -98,16 +86,37 @@ def family(rules: Iterable[str], problems: Sequence[Problem]) -> tuple[str, ...]
 
 @dataclass(frozen=True)
 class Asked:
-    """The problems that have the target, once each."""
+    """One target, the problems that have it, and how they are divided.
+
+    Attributes:
+        rule: The target.
+        ids: Of all problems, in the order of their states.
+        rows: Of the problems that have the target, in the states [n].
+        problems, splits, values: Of these.
+        seed: Random seed of folds, shuffled targets and the question readers.
+    """
 
     rule: str
-    rows: Ints  # in the states [n]
+    ids: tuple[str, ...]
+    rows: Ints
     problems: list[Problem]
     splits: list[str]
     values: list[str]
+    seed: int
 
     @classmethod
-    def of(cls, rule: str, problems: Sequence[Problem], splits: Sequence[str]) -> Asked:
+    def of(cls, rule: str, problems: Sequence[Problem], splits: Sequence[str], seed: int = 0) -> Asked:
+        """Choose the problems that have a target; of questions that stand there twice the first is kept.
+
+        Args:
+            rule: `stepK`, the result of step K where the chain goes on after it (a last step is the answer); or `answer`.
+            problems: The problems of the states, in their order.
+            splits: "train", "val" or "test" for each; anything else is drawn, 50/20/30.
+            seed: Random seed of folds, shuffled targets and the question readers.
+
+        Raises:
+            BadInput: The target is none that can be judged, or too few problems have it.
+        """
         kept = cls.among(rule, problems)
         if len(kept) < FEWEST:
             raise BadInput(
@@ -115,7 +124,8 @@ class Asked:
             )
         rows = [row for row, _ in kept]
         chosen = [problems[row] for row in rows]
-        return cls(rule, np.array(rows), chosen, [splits[row] for row in rows], [value for _, value in kept])
+        ids = tuple(problem.id for problem in problems)
+        return cls(rule, ids, np.array(rows), chosen, [splits[row] for row in rows], [value for _, value in kept], seed)
 
     @staticmethod
     def among(rule: str, problems: Sequence[Problem]) -> list[tuple[int, str]]:
@@ -129,10 +139,15 @@ class Asked:
             seen.add(problem.asked)
         return kept
 
-    def folds(self, seed: int) -> list[tuple[Ints, Ints, Ints]]:
-        """(train, val, test): one split of many problems; of fewer, five in which each is tested once."""
+    @cached_property
+    def folds(self) -> tuple[Fold, ...]:
+        """One split of many problems: of 1,000 or more, 200 of them in "val"; of fewer, five folds test each problem once."""
+        return tuple(Fold(self, number, *rows) for number, rows in enumerate(self._divided()))
+
+    def _divided(self) -> list[tuple[Ints, Ints, Ints]]:
+        """(train, val, test) of each fold."""
         n = len(self.rows)
-        order = seeds.numpy(f"folds of {self.rule}", seed).permutation(n)
+        order = seeds.numpy(f"folds of {self.rule}", self.seed).permutation(n)
         if n >= ONE_SPLIT_FROM:
             train, val, test = (np.flatnonzero(np.array(self.splits) == split) for split in ("train", "val", "test"))
             if min(len(train), len(val), len(test)) >= FEWEST_VALIDATED:
@@ -186,12 +201,13 @@ class Found:
 class Fold:
     """Readers fitted on `train`, selected and pooled on `val`, and what they say of `test`."""
 
-    def __init__(self, asked: Asked, number: int, train: Ints, val: Ints, test: Ints, seed: int) -> None:
-        self.asked, self.number, self.seed = asked, number, seed
+    def __init__(self, asked: Asked, number: int, train: Ints, val: Ints, test: Ints) -> None:
+        self.asked, self.number = asked, number
         self.train, self.val, self.test = train, val, test
         self.classes = sorted({asked.values[i] for i in train}, key=Fraction)
         class_of = {value: i for i, value in enumerate(self.classes)}
         self.y = np.array([class_of.get(value, -1) for value in asked.values])
+        self._fitted: dict[str, list[QuestionReader]] = {}  # of each rung
 
     def table(self, subjects: Mapping[str, HiddenStates | None], rung: str) -> pl.DataFrame:
         """The rows of all predictors on this fold's test problems."""
@@ -232,12 +248,14 @@ class Fold:
         return pl.concat(rows)
 
     def question_readers(self, rung: str) -> list[QuestionReader]:
-        """The question readers up to a rung."""
-        rungs = RUNGS[: RUNGS.index(rung) + 1]
+        """The question readers up to a rung, fitted once."""
         asked = self.asked
-        return question_readers(
-            asked.problems, asked.rule, self.classes, self.y, self.train, self.val, rungs, self.seed
-        )
+        for name in RUNGS[: RUNGS.index(rung) + 1]:
+            if name not in self._fitted:
+                self._fitted[name] = question_readers(
+                    asked.problems, asked.rule, self.classes, self.y, self.train, self.val, [name], asked.seed
+                )
+        return [reader for name in RUNGS[: RUNGS.index(rung) + 1] for reader in self._fitted[name]]
 
     def pool(self, readers: Sequence[Floats | None]) -> Floats:
         """Log-probabilities of the log-linear pool of those readers that there are, weighed on `val`."""
@@ -245,7 +263,7 @@ class Fold:
 
     def _shuffled(self) -> Ints:
         """Classes in which every training problem has that of another: what is fitted to them holds nothing of the target."""
-        random = seeds.numpy(f"shuffled {self.asked.rule} {self.number}", self.seed)
+        random = seeds.numpy(f"shuffled {self.asked.rule} {self.number}", self.asked.seed)
         labels = self.y.copy()
         labels[self.train] = labels[random.permutation(self.train)]
         return labels

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from workings import seeds
-from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.judging.conditional import MODEL, Asked, Fold
 from workings.judging.readers import Floats
@@ -71,14 +70,11 @@ class DetectionCurve:
 
 
 def detection_curve(
-    rule: str,
-    problems: Sequence[Problem],
-    splits: Sequence[str],
+    asked: Asked,
     hidden: HiddenStates,
     layer: str,
     position: str,
     rung: str = RUNGS[-1],
-    seed: int = 0,
     strengths: Sequence[float] = STRENGTHS,
     n_draws: int = N_DRAWS,
 ) -> DetectionCurve:
@@ -89,7 +85,7 @@ def detection_curve(
     In one draw, what is read with one strength counts as read with every greater one: three or four fits find where that begins.
 
     Args:
-        rule, problems, splits, rung, seed: As in `conditional.judged`.
+        asked, rung: As in `conditional.judged`.
         hidden: The states.
         layer, position: The place that is planted, a thought; the place where a verdict read is the natural one.
         strengths: Strengths to try, in standard deviations of the states.
@@ -102,13 +98,13 @@ def detection_curve(
         raise BadInput(
             f"{layer}/{position} is no place of a thought; there are {', '.join(hidden.layers)} and t1, t2, …"
         )
-    asked = Asked.of(rule, problems, splits)
-    folds = [_PlantedFold(Fold(asked, i, *rows, seed), rung) for i, rows in enumerate(asked.folds(seed))]
+    rule = asked.rule
+    folds = [_PlantedFold(fold, rung) for fold in asked.folds]
     alone = [fold.question() for fold in folds]
     strengths = tuple(sorted(strengths))
     begins = []
     for draw in range(n_draws):
-        states = _Draw.of(asked, hidden, layer, position, seeds.derive(f"planted {rule} {draw}", seed))
+        states = _Draw.of(asked, hidden, layer, position, seeds.derive(f"planted {rule} {draw}", asked.seed))
 
         def is_read(strength: float, states: _Draw = states) -> bool:
             planted = states.with_strength(strength)
