@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput
 from workings.judging.arms import refuse_unmatched
-from workings.judging.comparison import compare, shares_in_words
+from workings.judging.comparison import compare
 from workings.judging.paired import seeds_and_items
-from workings.judging.statistics import ONE_SEED, fisher, holm, mcnemar
+from workings.judging.statistics import ONE_SEED, holm, mcnemar
 from workings.run import Run, RunRecord
 
 
@@ -116,30 +114,6 @@ def test_seeds_that_judged_other_examples_are_an_interval_over_seeds(tmp_path: P
     expected = stats.ttest_1samp(gains, 0).confidence_interval()
     assert found.covers == "seeds"
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-
-
-def test_two_counts_in_words():
-    assert shares_in_words(19, 500, 12, 500, ("facts", "digits")) == (
-        "3.8 % [2.4, 5.9] against 2.4 % [1.4, 4.1], n = 500 and 500: difference +1.4 points [−0.8, 3.7], "
-        "Fisher p = 0.273: no evidence of a difference"
-    )
-    assert shares_in_words(12, 500, 60, 500, ("facts", "digits")).endswith("Fisher p < 0.001: digits is better")
-
-
-@given(n1=st.integers(1, 80), n2=st.integers(1, 80), shares=st.tuples(st.floats(0, 1), st.floats(0, 1)))
-def test_two_counts_are_said_to_differ_where_interval_and_p_say_so(n1: int, n2: int, shares: tuple[float, float]):
-    k1, k2 = round(shares[0] * n1), round(shares[1] * n2)
-    said = shares_in_words(k1, n1, k2, n2)
-    low, high = (float(end.replace("−", "-")) for end in said.split("points [")[1].split("]")[0].split(", "))
-    is_found = fisher(k1, n1, k2, n2) <= 0.05
-    assert is_found == ("is better" in said)
-    assert low <= 0 <= high if not is_found else low >= 0 or high <= 0
-
-
-@pytest.mark.parametrize("counts", [(0, 0, 1, 2), (1, 2, 0, 0), (3, 2, 1, 2)])
-def test_counts_of_nothing_are_refused(counts: tuple[int, int, int, int]):
-    with pytest.raises(BadInput, match=r"no item|no share"):
-        shares_in_words(*counts)
 
 
 @pytest.mark.parametrize("n", [1, 2])

@@ -29,6 +29,7 @@ VERBS = {
     "lens fit": Verb("thoughts:LensFit", "Fit a lens on a store's training problems."),
     "lens score": Verb("thoughts:LensScore", "Score a lens on a store's test problems, beside controls."),
     "judge": Verb("judge:Judge", "Say what stored thoughts hold about the results of steps."),
+    "rejudge": Verb("rejudge:Rejudge", "Say what a published table shows, by its numbers alone."),
     "facts table": Verb("corpora:FactsTable", "List the facts of a vocabulary with their token ids."),
     "facts rewrite": Verb("corpora:FactsRewrite", "Write equations as fact tokens."),
     "facts expand": Verb("corpora:FactsExpand", "Write fact tokens as equations: `$<MUL_6_9_54>` is `6*9=$54`."),

@@ -27,14 +27,10 @@ from workings.judging.arms import (
 )
 from workings.judging.paired import PairedDifference, with_holm
 from workings.judging.statistics import (
-    ALPHA,
     ONE_SEED,
     Interval,
-    fisher,
     minimum_detectable_difference,
-    newcombe,
     p_in_words,
-    wilson,
 )
 from workings.report.wording import interval, number
 from workings.run import RunRecord
@@ -319,25 +315,6 @@ def _changed_inputs(a: RunRecord, b: RunRecord) -> list[str]:
 
 
 # ---- words -------------------------------------------------------------------------------------------------------
-
-
-def shares_in_words(k1: int, n1: int, k2: int, n2: int, names: tuple[str, str] = ("the first", "the second")) -> str:
-    """Compare k1 of n1 with k2 of n2 in one sentence: independent samples of which only the counts are known.
-
-    Wilson's intervals, Newcombe's of the difference, Fisher's exact p. Newcombe's excludes zero a little before Fisher's test,
-    which is conservative, rejects: there it is shown reaching to zero. Runs whose examples are kept say more: `compare`.
-    BadInput where a count is not one of some items.
-    """
-    p, between = fisher(k1, n1, k2, n2), newcombe(k1, n1, k2, n2)
-    shares = [f"{number(k / n, 'share')} % {_brackets(wilson(k, n))}" for k, n in ((k1, n1), (k2, n2))]
-    difference = k1 / n1 - k2 / n2
-    if p > ALPHA:
-        between = replace(between, low=min(between.low, 0.0), high=max(between.high, 0.0))
-    return (
-        f"{shares[0]} against {shares[1]}, n = {n1:,} and {n2:,}: "
-        f"difference {number(difference, 'points')} points {_brackets(between)}, "
-        f"Fisher p {_p(p)}: {p_in_words(p, names[0] if difference > 0 else names[1])}"
-    )
 
 
 def _subject(outcomes: str, condition: str, a: str, b: str) -> str:

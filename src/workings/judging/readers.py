@@ -134,10 +134,8 @@ def discriminants(
     """
     rows = train[y[train] >= 0]
     every = x.astype(np.float32) - x[rows].mean(0, dtype=np.float64).astype(np.float32)
-    if (
-        len(rows) < every.shape[1]
-    ):  # all that was seen lies in the span of the training rows: go there, which loses nothing
-        every = every @ np.linalg.svd(every[rows], full_matrices=False)[2].T
+    if len(rows) < every.shape[1]:
+        every = _in_their_span(every, every[rows])
     some, labels = every[rows], y[rows]
     counts = np.bincount(labels, minlength=n_classes)
     members = sparse.csr_array((np.ones(len(rows), np.float32), (labels, np.arange(len(rows)))), (n_classes, len(rows)))
