@@ -20,3 +20,9 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     tries = (word, word.rsplit(".", 1)[-1])
     near = [match for one in tries for match in difflib.get_close_matches(one, by_part, n=1)]
     return f" (did you mean '{by_part[near[0]]}'?)" if near else ""
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """A few names in a sentence, in alphabetical order, and how many more there are."""
+    names = sorted(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

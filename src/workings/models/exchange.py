@@ -20,12 +20,12 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from workings import progress
-from workings.errors import BadInput, Failed
+from workings.errors import BadInput, Failed, listed
 from workings.files import digests_in, sha256_of, to_json
 from workings.hub import HubReference, hub_errors
 from workings.models.checkpoint import BODY, load_gpt2, quiet_loading, to_hf
 from workings.models.gpt2 import GPT2
-from workings.models.weights import WEIGHTS, appearing, listed, read_tensors, write_tensors
+from workings.models.weights import WEIGHTS, appearing, read_tensors, write_tensors
 from workings.text.bpe import hf_settings, read_tokenizer_folder, write_tokenizer_folder
 from workings.text.tokenizer import Tokenizer
 

@@ -12,7 +12,7 @@ import hashlib
 import pickle
 import shutil
 import zipfile
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from glob import escape
 from os import getpid
@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from workings.errors import BadInput
+from workings.errors import BadInput, listed
 from workings.files import explained, is_disk_full, is_locked, lock, sha256_of
 from workings.hub import first_line
 
@@ -94,12 +94,6 @@ def refuse_not_finite(source: str | Path, tensors: Mapping[str, Tensor]) -> None
             raise BadInput(
                 f"{source}: {name} holds numbers that are not finite: the training that wrote it had gone wrong"
             )
-
-
-def listed(names: Iterable[str], most: int = 4) -> str:
-    """A few names in a sentence, in alphabetical order, and how many more there are."""
-    names = sorted(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 # ── tensors ⇄ files ──────────────────────────────────────────────────────────────────────────────────────────────────
