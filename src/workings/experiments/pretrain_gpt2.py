@@ -46,7 +46,9 @@ class Config:
     )
     probes: bool = fixed(False, "judge on arithmetic probes at the end and every training.evaluate_every steps")
     n_judged: int | None = fixed(None, "maximum number of items per benchmark", formerly="judged")
-    verify: bool = fixed(True, "hash every shard of the corpus before training, and before resuming")
+    verify: bool = fixed(
+        True, "check the whole corpus before training and resuming; a shard is hashed at its first use in any case"
+    )
     track: tuple[trackers.Tracker, ...] = fixed(
         (), "trackers that also receive the metrics: tensorboard, wandb, trackio"
     )

@@ -5,7 +5,6 @@ Both are read by `workings corpus build --help` and by experiments, so nothing h
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from workings.arithmetic.drills import DrillSpec
 from workings.config import fixed, scientific
 from workings.errors import BadInput
+from workings.files import read_sealed
 from workings.text.documents import Source, open_documents
 from workings.text.shards import Shard
 from workings.text.tokenizer import Mode, Tokenizer, Vocabulary
@@ -262,17 +262,12 @@ class CorpusManifest:
     def read(cls, folder: Path) -> CorpusManifest:
         """The manifest of a corpus, complete or not. BadInput where there is none, or one of another version."""
         path = folder / "manifest.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BadInput(
-                f"{folder} is no corpus (it has no manifest.json); make one with: workings corpus build"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{path} cannot be read: {error}") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if not path.exists():
+            raise BadInput(f"{folder} is no corpus (it has no manifest.json); make one with: workings corpus build")
+        content = read_sealed(path, "copy the corpus again, or build it again")
+        if content.get("format") != FORMAT:
             raise BadInput(f"{path} is not the manifest of a corpus of this version ({FORMAT})")
         try:
             return cls.from_json(content)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise BadInput(f"{path} cannot be read: {type(error).__name__}: {error}; build the corpus again") from None
