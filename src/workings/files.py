@@ -67,13 +67,15 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def files_in(folder: Path) -> list[str]:
+    """The relative name of every file below `folder`, sorted, but hidden ones (locks, half-written files)."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+
+
 def digests_in(folder: Path) -> dict[str, str]:
-    """{relative name: sha256} of every file below `folder`, sorted, but hidden ones (locks, half-written files)."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    names = sorted(path.relative_to(folder).as_posix() for path in files)
-    return {
-        name: sha256_of(folder / name) for name in names if not any(part.startswith(".") for part in name.split("/"))
-    }
+    """{relative name: sha256} of `files_in` a folder."""
+    return {name: sha256_of(folder / name) for name in files_in(folder)}
 
 
 def input_digest(value: str | Path) -> str:

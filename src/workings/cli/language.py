@@ -83,8 +83,7 @@ class Evaluate(Resumable, Printing):
             records = [experiment.evaluate_model(one, self.out) for one in judged]
         page = report_runs(records)
         if self.json:
-            files = [(record, file) for record in records for file in sorted((record.path / "results").glob("*"))]
-            results = [record.result(file.stem) for record, file in files]
+            results = [record.result(name) for record in records for name in record.names("results", ".json")]
             print(json.dumps({"report": str(page), "results": results}, ensure_ascii=False))
         else:
             print(page)

@@ -33,7 +33,7 @@ from workings.arithmetic.problems import Problem
 from workings.config import fixed, nuisance, scientific
 from workings.errors import BadInput
 from workings.experiment import finished
-from workings.files import digests_in, to_json, write_atomic, write_with
+from workings.files import digests_in, sealed, write_atomic, write_with
 from workings.run import SHIPPED_RUNS, Run, RunRecord
 from workings.text.tokenizer import word_tokenizer
 from workings.training.recipes import DistilConfig
@@ -291,4 +291,4 @@ def _ship_record(record: RunRecord, folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(record.path / name, folder / name)
     write_with(folder / answers, lambda path: record.outcomes("answers").write_parquet(path, compression_level=22))
-    write_atomic(folder / "manifest.json", to_json(replace(record.manifest, artifacts=digests_in(folder))))
+    write_atomic(folder / "manifest.json", sealed(replace(record.manifest, artifacts=digests_in(folder))))

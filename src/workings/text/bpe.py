@@ -6,7 +6,6 @@ and gives the same ids where ranks and pattern say the same: `library_for` tries
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
