@@ -499,7 +499,7 @@ def test_build_show_and_verify_from_the_command_line(data, tmp_path, capsys):
         (["--documents", "DATA", "--field", "body"], "no field 'body'; it has text"),
         (["--documents", "DATA", "--bytes", "many"], "--bytes must be"),
         (["--documents", "DATA", "--weights", "1", "2"], "--weights has 2 values for 1 sources"),
-        (["--documents", "DATA", "--fact-rate", "3"], "fact_rate is 3"),
+        (["--documents", "DATA", "--fact-rate", "3"], "--fact-rate is 3.0, and must be at least 0 and at most 0.5"),
     ],
 )
 def test_mistakes_are_explained(data, tmp_path, capsys, words, complaint):
