@@ -110,7 +110,7 @@ def read_sealed(path: Path, remedy: str = "copy the whole folder again, or make 
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read ({error}): {remedy}") from None
     if not isinstance(content, dict):
-        raise BadInput(f"{path} holds no description of anything: {remedy}")
+        raise BadInput(f"{path} does not describe anything: {remedy}")
     seal = content.pop(SEAL, None)
     if seal is not None and seal != _seal_of(content):
         raise BadInput(

@@ -20,14 +20,11 @@ import json
 import os
 import re
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from workings.config import digest, from_yaml, read_value, to_yaml
@@ -50,6 +47,7 @@ from workings.files import (
     write_with,
 )
 from workings.provenance import Manifest, now
+from workings.stopping import interruptible
 
 if TYPE_CHECKING:
     import polars as pl
@@ -85,7 +83,7 @@ class Run:
         self._began = time.monotonic()
         self._seconds_before = manifest.spent.seconds
         self._saved = 0.0
-        self._old_handler: Any = None
+        self._until_told = interruptible()
 
     @classmethod
     def start(
@@ -212,7 +210,7 @@ class Run:
             self._save()
 
     def __enter__(self) -> Self:
-        self._old_handler = _on_sigterm()
+        self._until_told.__enter__()
         return self
 
     def __exit__(
@@ -232,8 +230,7 @@ class Run:
         except OSError as unwritten:  # the manifest goes on saying "running", which reads as killed
             problem = error or unwritten
         finally:
-            if self._old_handler is not None:
-                signal.signal(signal.SIGTERM, self._old_handler)
+            self._until_told.__exit__(None, None, None)
             self._lock.close()
         if error is not None:
             error.add_note(f"the run is in {self.path}; --resume {self.path} goes on with it")
@@ -462,28 +459,3 @@ def _appear(folder: Path, wanted: Path) -> Path:
 def _recorded_files(run: Path) -> list[str]:
     """The names of what a finished run vouches for."""
     return [name for name in files_in(run) if name != "manifest.json" and not name.startswith(_REPORT)]
-
-
-@contextmanager
-def interruptible(note: str) -> Generator[None]:
-    """Inside, SIGTERM ends the work with an exception (exit code 143), as Ctrl-C does; both carry `note`, on how to go on."""
-    before = _on_sigterm()
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as stopped:
-        stopped.add_note(note)
-        raise
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _on_sigterm() -> Any:
-    """Have SIGTERM raise SystemExit; what it did before. Signals reach the main thread only."""
-    if threading.current_thread() is threading.main_thread():
-        return signal.signal(signal.SIGTERM, _terminate)
-    return None
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""SIGTERM → a flag that long work looks at where it can stop, and the exit that says how to go on.
+"""SIGTERM → a flag that long work looks at where it can stop, or an exception; and the exit that says how to go on.
 
 Clusters and `timeout` send SIGTERM some time before they kill. Work that is resumed from what it wrote needs that time.
 """
@@ -43,3 +43,23 @@ def stopped(how_to_go_on: str = "") -> SystemExit:
     if how_to_go_on:
         error.add_note(how_to_go_on)
     return error
+
+
+@contextmanager
+def interruptible(how_to_go_on: str = "") -> Generator[None]:
+    """Inside, SIGTERM ends the work at once, as Ctrl-C does: what is kept is whole at any moment. Both carry the note."""
+
+    def end(number: int, frame: object) -> None:
+        raise stopped()
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if in_main_thread else None
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        if how_to_go_on:
+            error.add_note(how_to_go_on)
+        raise
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
