@@ -44,7 +44,7 @@ from workings.config import (
     to_dict,
     to_yaml,
 )
-from workings.errors import BadInput, Failed, suggestion
+from workings.errors import BadInput, Failed, ours, suggestion
 from workings.files import sha256_of
 from workings.launch import Ended, Launcher, in_processes, on_slurm, processes_here, rank_here
 from workings.progress import quietly, say
@@ -405,10 +405,11 @@ def _collected(experiment: Experiment, planned: Sequence[Planned], ended: Ended[
         if isinstance(outcome, Path):
             done[i] = RunRecord(outcome)
             continue
-        failed[planned[i].label] = outcome
-        if not isinstance(outcome, BadInput | Failed):  # the mistake may be in the code
+        known = ours(outcome)
+        if known is None:  # the mistake may be in the code
             traceback.print_exception(outcome)
-        print(f"{planned[i].label} failed: {outcome}", file=sys.stderr, flush=True)
+        failed[planned[i].label] = known or outcome
+        print(f"{planned[i].label} failed: {known or outcome}", file=sys.stderr, flush=True)
     records = [done[i] for i in sorted(done)]
     if not failed:
         return records

@@ -9,7 +9,6 @@ The lock belongs to the operating system: it goes when its process goes, however
 from __future__ import annotations
 
 import dataclasses
-import errno
 import fcntl
 import hashlib
 import json
@@ -20,11 +19,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, SupportsFloat
 
-from workings.errors import BadInput, Failed
+from workings.errors import BadInput
 
 SEAL = "sha256"
 """The last field of a description: the digest of the others."""
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk's end, a quota's, a file-size limit's
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> Path:
@@ -220,19 +218,6 @@ def is_locked(folder: Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def explained(error: BaseException, place: Path) -> Exception:
-    """What to tell the user about a write that the operating system refused."""
-    if is_disk_full(error):
-        return Failed(f"the disk is full at {place}: free some space, then resume or start again")
-    reason = f"cannot write to {place}: {getattr(error, 'strerror', None) or error}"
-    return Failed(reason) if getattr(error, "errno", None) == errno.EIO else BadInput(reason)
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error says that there is no space left; libraries in Rust and C++ say it in words only."""
-    return (isinstance(error, OSError) and error.errno in _FULL) or os.strerror(errno.ENOSPC) in str(error)
 
 
 def _to_disk(path: Path) -> None:

@@ -28,14 +28,12 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from workings.config import digest, from_yaml, read_value, to_yaml
-from workings.errors import BadInput
+from workings.errors import BadInput, explained, is_disk_full
 from workings.files import (
     changes,
     drop_half_written,
-    explained,
     files_in,
     input_digest,
-    is_disk_full,
     is_locked,
     lock,
     plain,

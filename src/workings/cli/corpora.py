@@ -18,8 +18,8 @@ from workings.arithmetic.facts import FactVocabulary, embedding_width
 from workings.arithmetic.rewrite import Candidate, Mode, expand, rewrite
 from workings.cli.options import Command, Given, Printing, config_fields, option, positional
 from workings.config import from_dict, override, read_mapping
-from workings.errors import BadInput
-from workings.files import explained, to_json, write_atomic
+from workings.errors import BadInput, explained
+from workings.files import to_json, write_atomic
 from workings.progress import is_quiet, say
 
 Change = Callable[[str, str], str]

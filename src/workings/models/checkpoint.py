@@ -27,9 +27,9 @@ from transformers.utils import logging
 
 from workings import progress
 from workings.config import from_dict, to_dict
-from workings.errors import BadInput
+from workings.errors import BadInput, first_line
 from workings.files import to_json
-from workings.hub import HubReference, first_line, hub_errors
+from workings.hub import HubReference, hub_errors
 from workings.models.anatomy import anatomy_of
 from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2

@@ -24,9 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from workings.errors import BadInput, listed
-from workings.files import explained, is_disk_full, is_locked, lock, sha256_of
-from workings.hub import first_line
+from workings.errors import BadInput, explained, first_line, is_disk_full, listed
+from workings.files import is_locked, lock, sha256_of
 
 WEIGHTS = "model.safetensors"
 

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 
 from workings.config import from_dict
-from workings.errors import BadInput, listed
-from workings.files import explained, read_sealed, sha256_of
+from workings.errors import BadInput, explained
+from workings.files import read_sealed, sha256_of
 
 FORMAT = 1
 TABLES = ("problems.parquet", "index.parquet")

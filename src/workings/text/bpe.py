@@ -18,9 +18,8 @@ from typing import Any, Literal
 import tiktoken
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from workings.errors import BadInput
+from workings.errors import BadInput, first_line
 from workings.files import read_sealed, sealed, sha256_of, to_json, unchanged, write_atomic
-from workings.hub import first_line
 
 TOKENIZER_FILE = "workings_tokenizer.json"
 """In the folder of a tokenizer of ours: which vocabulary it is, and the SHA-256 of its other files."""
