@@ -35,6 +35,7 @@ from workings.config import from_dict, to_dict
 from workings.errors import BadInput
 from workings.files import to_json
 from workings.models.anatomy import anatomy_of
+from workings.models.attention import refuse_unknown_options
 from workings.models.causal import PaddedRows, left_padded
 from workings.models.checkpoint import load_base, resolve
 from workings.models.configs import CodiConfig
@@ -82,6 +83,7 @@ class CODI(ThoughtModel):
 
     def __init__(self, base: Any, tokenizer: Any, config: CodiConfig, fingerprint: str = "untrained"):
         super().__init__()
+        refuse_unknown_options(base.config)
         self.base, self.tokenizer, self.config, self.fingerprint = base, tokenizer, config, fingerprint
         self.adapters: dict[
             str, Tensor
@@ -135,8 +137,8 @@ class CODI(ThoughtModel):
 
     def forbidden(self) -> list[int]:
         rows = self.base.get_output_embeddings().weight.shape[0]
-        # The official code cuts the last row off, and may say pad and bot.
-        return list(range(self.config.eot_id if self.official_compat else self.config.vocabulary, rows))
+        # The official code cuts the last row off and nothing else, and may say pad and bot.
+        return list(range(rows - 1 if self.official_compat else self.config.vocabulary, rows))
 
     def value_in(self, text: str) -> Fraction | None:
         """The number that an answer gives: by the official code its last one, once the commas are gone."""
