@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from workings.config import from_dict
-from workings.errors import BadInput, explained
+from workings.errors import BadInput, explained, listed
 from workings.files import read_sealed, sha256_of
 
 FORMAT = 1
