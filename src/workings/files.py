@@ -117,6 +117,39 @@ def read_sealed(path: Path, remedy: str = "copy the whole folder again, or make 
     return content
 
 
+def describe(folder: Path, name: str, about: Mapping[str, Any]) -> Path:
+    """Write the description of a folder whose other files are all there, with their digests as its field `files`.
+
+    A file that has its sha256 beside it is vouched for by that, and a README.md may be written anew.
+    """
+    digests = {
+        file: sha256_of(folder / file)
+        for file in files_in(folder)
+        if file not in (name, "README.md") and not file.endswith(".sha256") and not sha256_file(folder / file).exists()
+    }
+    return write_atomic(folder / name, sealed({**about, "files": digests}))
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The fields that `describe` was given, of a folder in which every file is as it was then. BadInput as `unchanged`."""
+    content = read_sealed(path)
+    for file, digest in digests_of(content).items():
+        unchanged(path.parent / file, digest)
+    content.pop("files", None)
+    return content
+
+
+def digests_of(description: Mapping[str, Any]) -> dict[str, str]:
+    """What a description says of other files as {name: sha256}; nothing where an earlier version wrote it."""
+    files = description.get("files")
+    return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, Mapping) else {}
+
+
+def sha256_file(file: Path) -> Path:
+    """Where the sha256 of a file lies that has it beside it, in the format of `sha256sum`."""
+    return file.with_name(file.name + ".sha256")
+
+
 def is_sealed(path: Path) -> bool:
     """Whether a description holds a digest of its own; False for one written before there were any."""
     return SEAL in json.loads(path.read_text(encoding="utf-8"))
