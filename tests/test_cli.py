@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_type_hints
 
 import pytest
 
+from tests.test_config import numeric
 from workings.cli import VERBS, main, program
 from workings.cli.options import Command, Given, config_fields, option, positional
 from workings.cli.program import FAILURE, INTERRUPTED, MISTAKE, Program
@@ -297,6 +298,14 @@ def test_a_flag_of_an_experiment_is_a_field_of_its_config(toy: Path, capsys: pyt
     assert {"n=6", "data=a b"} <= set(RunRecord(page.parent).manifest.overrides)
     assert main(["run", "toy_question.py", "--help"]) == 0
     assert "optim.lr: ; default 0.1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_number_of_a_verb_but_a_seed_says_what_it_may_be(name: str) -> None:
+    verb = VERBS[name].load()
+    kinds = get_type_hints(verb)
+    own = [field for field in fields(verb) if numeric(kinds[field.name]) and "seed" not in field.name]
+    assert [field.name for field in own if not field.metadata["range"]] == []
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from workings.config import (
     changed,
+    check_ranges,
     differing,
     digest,
     field_of,
@@ -28,7 +31,7 @@ from workings.config import (
     to_yaml,
 )
 from workings.errors import BadInput
-from workings.experiment import available, load
+from workings.experiment import available, load, plan
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Config:
             raise ValueError(f"steps must not be negative, and {self.steps} is")
 
 
-numbers = st.floats(allow_nan=False)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
 optims = st.builds(Optim, lr=numbers, betas=st.tuples(numbers, numbers), clip=st.none() | numbers)
 configs = st.builds(
     Config,
@@ -62,7 +65,7 @@ configs = st.builds(
     optim=optims,
     probe=st.none() | optims,
     steps=st.integers(0, 10**12),
-    layers=st.lists(st.integers()).map(tuple),
+    layers=st.lists(st.integers(-(2**63) + 1, 2**63 - 1)).map(tuple),
     note=st.text(st.characters(exclude_categories=["Cs"]))
     | st.sampled_from(["null", "3e-4", "1:30", "no", "2026-01-01", "~", "\x85", "a\u2028b"]),
     path=st.none() | st.sampled_from([Path("a/b"), Path("1e5"), Path("null")]),
@@ -163,6 +166,95 @@ def test_a_mistaken_override_is_refused(setting: str, message: str) -> None:
     with pytest.raises(BadInput) as mistake:
         override(Config(), [setting])
     assert message in str(mistake.value)
+
+
+@dataclass(frozen=True)
+class Ranged:
+    n: int = fixed(1, at_least=1)
+    rate: float | None = fixed(None, above=0, at_most=0.5)
+    betas: tuple[float, float] = fixed((0.9, 0.9), at_least=0, below=1)
+    pairs: tuple[tuple[int, ...], ...] = fixed((), at_most=9)
+    seed: int = nuisance(0)
+    fast: bool = fixed(False, at_least=1)
+    whole: int = fixed(1000, at_least=1)
+    part: int = fixed(50, at_least=0, share_of="whole")
+    free: float = 0.0
+
+    __post_init__ = check_ranges
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("n=0", "n is 0, and must be at least 1"),
+        ("n=-1", "n is -1, and must be at least 1"),
+        (f"n={10**20}", f"n is {10**20}, and must be at least 1 and finite, of 64 bits"),
+        ("rate=0", "rate is 0.0, and must be above 0 and at most 0.5"),
+        ("rate=.inf", "rate is inf, and must be above 0 and at most 0.5 and finite"),
+        ("rate=.nan", "rate is nan, and must be above 0 and at most 0.5 and finite"),
+        (f"rate={10**400}", "rate is inf, and must be"),
+        ("rate=0.6", "rate is 0.6, and must be above 0 and at most 0.5"),
+        ("betas=[0.5, 1.0]", "betas is (0.5, 1.0), and must be at least 0 and below 1"),
+        ("pairs=[[1], [2, 10]]", "pairs is ((1,), (2, 10)), and must be at most 9"),
+        (f"seed={-(2**63)}", "and must be finite, of 64 bits"),
+    ],
+)
+def test_a_number_outside_the_range_of_its_field_is_refused_with_the_range(setting: str, words: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(f"field '{words.split()[0]}' " if setting[:4] != "seed" else "seed")):
+        override(Ranged(), [setting])
+    with pytest.raises(BadInput, match=re.escape(words.removeprefix(f"{words.split()[0]} "))):
+        override(Ranged(), [setting])
+
+
+@pytest.mark.parametrize("values", [{"n": 0}, {"rate": math.nan}, {"betas": (0.5, -0.1)}, {"pairs": ((99,),)}])
+def test_a_config_made_in_python_is_held_to_the_same_ranges(values: dict) -> None:
+    with pytest.raises(BadInput, match=f"Ranged: {next(iter(values))} is"):
+        Ranged(**values)
+    assert Ranged(rate=0.5, seed=-3, free=math.inf).free == math.inf, "a field without a mark allows every number"
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        (["whole=100"], 50),  # fits, and stays as it was
+        (["whole=50"], 50),
+        (["whole=40"], 2),  # its share
+        (["whole=6"], 0),
+        (["whole=6", "part=3"], 3),
+        (["part=7"], 7),
+    ],
+)
+def test_a_part_keeps_its_share_where_only_the_whole_is_set(settings: list[str], part: int) -> None:
+    assert override(Ranged(), settings).part == part
+
+
+def test_a_preset_fits_its_warm_up_to_the_steps_that_are_set_and_no_warm_up_that_was_set_itself() -> None:
+    experiment = load("pretrain-gpt2")
+    steps, both = ["training.steps=6"], ["training.steps=6", "training.warmup_steps=50"]
+    [planned] = plan(experiment, ["mini"], overrides=steps)
+    assert (planned.config.training.steps, planned.config.training.warmup_steps) == (6, 0)
+    assert set(planned.departures) == {"training.steps=6", "training.warmup_steps=0"}
+    assert planned.fitted == ("training.warmup_steps=0",)
+    with pytest.raises(BadInput, match=r"warmup_steps = 50 is more than steps = 6: set both"):
+        plan(experiment, ["mini"], overrides=both)
+
+
+def test_a_part_that_a_file_sets_is_not_fitted_to_a_whole_that_a_flag_sets(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("training: {warmup_steps: 50}\n")
+    with pytest.raises(BadInput, match="set both"):
+        plan(load("pretrain-gpt2"), ["mini"], overrides=["training.steps=6"], config_path=tmp_path / "c.yaml")
+
+
+def numeric(annotation: object) -> bool:
+    return annotation in (int, float) or any(map(numeric, get_args(annotation)))
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_number_of_an_experiment_but_a_seed_says_what_it_may_be(name: str) -> None:
+    config = load(name).module.Config
+    fields = {dotted: field_of(config, dotted) for dotted in names_of(config)}
+    free = {dotted for dotted, (field, kind) in fields.items() if numeric(kind) and not field.metadata.get("range")}
+    assert {dotted for dotted in free if "seed" not in dotted} == set()
 
 
 def test_overrides_are_checked_together() -> None:

@@ -2,8 +2,10 @@
 
 A field is marked with its role, in the words of Google's tuning playbook: arms differ in *scientific* fields, *nuisance* fields
 are tuned in the same way for every arm, *fixed* fields (also those without a mark) never differ. A field inside a marked one
-inherits its role. The mark also holds the help text (a noun phrase with its unit, which `workings.cli.options` shows at the flag)
-and, for a renamed field, the name under which earlier configs and digests have it.
+inherits its role. The mark also holds the help text (a noun phrase with its unit, which `workings.cli.options` shows at the flag),
+the numbers that the field allows (`at_least=1`), for a renamed field the name under which earlier configs and digests have it, and
+for a part of another field (the warm-up of the steps) the name of that: where only the whole is set, and to less than the part,
+the part keeps its share (`changed`).
 
 Types: bool, int, float, str, Path, Literal, tuples, unions of these with None, other frozen dataclasses. Manifests and results,
 which are read here too, may also have lists, mappings and Any. docs/decisions/0010 says why we read them ourselves.
@@ -14,12 +16,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import operator
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 import yaml
 
@@ -32,19 +36,74 @@ _WORDS[type(None)] = "null"
 REQUIRED: Any = dataclasses.MISSING
 
 
-def scientific(default: Any = REQUIRED, help: str = "", formerly: str = "") -> Any:
+class Range(TypedDict, total=False):
+    """The numbers that a field allows, each number of a list among them. They are finite, and whole ones have 64 bits."""
+
+    at_least: float
+    above: float
+    at_most: float
+    below: float
+
+
+def scientific(
+    default: Any = REQUIRED, help: str = "", formerly: str = "", share_of: str = "", **range: Unpack[Range]
+) -> Any:
     """A field in which arms may differ."""
-    return dataclasses.field(default=default, metadata={"role": "scientific", "help": help, "formerly": formerly})
+    return _marked("scientific", default, help, formerly, share_of, range)
 
 
-def nuisance(default: Any = REQUIRED, help: str = "", formerly: str = "") -> Any:
+def nuisance(
+    default: Any = REQUIRED, help: str = "", formerly: str = "", share_of: str = "", **range: Unpack[Range]
+) -> Any:
     """A field that is tuned for every arm, in the same way."""
-    return dataclasses.field(default=default, metadata={"role": "nuisance", "help": help, "formerly": formerly})
+    return _marked("nuisance", default, help, formerly, share_of, range)
 
 
-def fixed(default: Any = REQUIRED, help: str = "", formerly: str = "") -> Any:
+def fixed(
+    default: Any = REQUIRED, help: str = "", formerly: str = "", share_of: str = "", **range: Unpack[Range]
+) -> Any:
     """A field that no arm changes."""
-    return dataclasses.field(default=default, metadata={"role": "fixed", "help": help, "formerly": formerly})
+    return _marked("fixed", default, help, formerly, share_of, range)
+
+
+def _marked(role: Role, default: Any, help: str, formerly: str, share_of: str, range: Range) -> Any:
+    metadata = {"role": role, "help": help, "formerly": formerly, "share_of": share_of, "range": range}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+_HOLDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
+
+
+def outside(field: dataclasses.Field[Any], value: Any) -> str:
+    """What a number in `value` is and must be, in words ("is 0, and must be at least 1"); nothing where the field allows all.
+
+    A field that carries no range in its metadata, as in a dataclass of results, allows every number.
+    """
+    range: Mapping[str, float] | None = field.metadata.get("range")
+    if range is None:
+        return ""
+    for number in _numbers_in(value):
+        finite = abs(number) < 2**63 if isinstance(number, int) else math.isfinite(number)
+        if not (finite and all(_HOLDS[bound](number, end) for bound, end in range.items())):
+            words = [f"{bound.replace('_', ' ')} {end:g}" for bound, end in range.items()]
+            return f"is {value}, and must be {' and '.join(words + ['finite, of 64 bits'] * (not finite))}"
+    return ""
+
+
+def check_ranges(config: Any) -> None:
+    """BadInput where a number of a config is outside the range of its field; a config class takes it as its `__post_init__`."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if complaint := outside(field, value):
+            raise BadInput(f"{type(config).__name__}: {field.name} {complaint}")
+
+
+def _numbers_in(value: Any) -> Iterator[float]:
+    for item in value if isinstance(value, tuple | list) else (value,):
+        if isinstance(item, tuple | list):
+            yield from _numbers_in(item)
+        elif isinstance(item, int | float) and not isinstance(item, bool):
+            yield item
 
 
 class Loader(yaml.SafeLoader):
@@ -138,7 +197,10 @@ def from_dict(cls: type[C], mapping: Mapping[str, Any], where: str = "") -> C:
             raise _unknown(f"{where}{given}", cls, [where + known for known in annotations])
         if name in values:
             raise BadInput(f"field '{where}{name}' is named twice, also by its former name '{given}'")
-        values[name] = read_value(annotations[name], _said(cls, name, value), f"{where}{name}")
+        field = cls.__dataclass_fields__[name]  # ty: ignore[missing-attribute]
+        values[name] = read_value(annotations[name], _said(field, value), f"{where}{name}")
+        if complaint := outside(field, values[name]):
+            raise BadInput(f"field '{where}{name}' {complaint}")
     for field in dataclasses.fields(cls):  # ty: ignore[invalid-argument-type]
         if field.default is REQUIRED and field.default_factory is REQUIRED and field.name not in values:
             raise BadInput(f"field '{where}{field.name}' of {cls.__name__} has no default: set it")
@@ -148,10 +210,9 @@ def from_dict(cls: type[C], mapping: Mapping[str, Any], where: str = "") -> C:
         raise BadInput(f"{where.rstrip('.') or cls.__name__}: {error}") from None
 
 
-def _said(cls: type, name: str, value: Any) -> Any:
+def _said(field: dataclasses.Field[Any], value: Any) -> Any:
     """The value, or what null says in this field: JSON has no infinity, and a field may mark that null stands for one."""
-    metadata = cls.__dataclass_fields__[name].metadata  # ty: ignore[missing-attribute]
-    return metadata.get("null") if value is None else value
+    return field.metadata.get("null") if value is None else value
 
 
 def from_yaml(cls: type[C], path: str | Path) -> C:
@@ -173,27 +234,49 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 
 
 def changed(config: C, values: Mapping[str, Any]) -> C:
-    """`config` with the dotted fields of `values` set; nested mappings set only the fields they name."""
-    mapping = to_dict(config)
+    """`config` with the dotted fields of `values` set; nested mappings set only the fields they name.
+
+    A field that is a share of another and is not set itself shrinks with it where it would be more than that.
+    """
+    mapping, before = to_dict(config), {}
     for dotted, value in leaves(values).items():
-        *groups, last = [field.name for field, _ in _path(type(config), dotted)]
-        inner = mapping
+        path = _path(type(config), dotted)
+        *groups, last = [field.name for field, _ in path]
+        inside = mapping
         for group in groups:
-            inner[group] = inner[group] or {}
-            inner = inner[group]
-        inner[last] = value
+            inside[group] = inside[group] or {}
+            inside = inside[group]
+        before.setdefault((*groups, last), (inside, inside.get(last), path))
+        inside[last] = value
+    for (*groups, whole), (inside, was, path) in before.items():
+        holder: Any = _dataclass_in(path[-2][1]) if groups else type(config)
+        for field in dataclasses.fields(holder):
+            if field.metadata.get("share_of") == whole and (*groups, field.name) not in before:
+                inside[field.name] = _shrunk(inside[field.name], was, inside[whole])
     return from_dict(type(config), mapping)
 
 
-def override(config: C, settings: Iterable[str]) -> C:
-    """`config` after settings such as "optim.lr=3e-4"; the text is read as what the field's type says it is."""
+def _shrunk(part: Any, whole: Any, new: Any) -> Any:
+    """The same share of `new` as `part` is of `whole`, where `part` would be more than all of it."""
+    if not (whole and type(new) in (int, float) and 0 < new < part):
+        return part
+    return type(part)(part * new / whole)
+
+
+def settings_in(cls: type, settings: Iterable[str]) -> dict[str, Any]:
+    """{dotted field: value} of settings such as "optim.lr=3e-4"; the text is read as what the field's type says it is."""
     values = {}
     for setting in settings:
         name, equals, text = (part.strip() for part in setting.partition("="))
         if not equals:
             raise BadInput(f"'{setting}' sets nothing; write field=value")
-        values[name] = _plain(read_text(field_of(type(config), name)[1], text, name))
-    return changed(config, values)
+        values[name] = _plain(read_text(field_of(cls, name)[1], text, name))
+    return values
+
+
+def override(config: C, settings: Iterable[str]) -> C:
+    """`config` after settings, as `settings_in` reads them."""
+    return changed(config, settings_in(type(config), settings))
 
 
 def read_text(annotation: Any, text: str, where: str) -> Any:
@@ -202,7 +285,7 @@ def read_text(annotation: Any, text: str, where: str) -> Any:
         value = None if text == "None" else yaml.load(text, Loader=Loader)
         # YAML drops what follows a # in plain text; a path or a hub id must arrive as it was typed
         return read_value(annotation, text if isinstance(value, str) and text[0] not in "'\"" else value, where)
-    except (BadInput, yaml.YAMLError) as problem:
+    except (BadInput, ValueError, RecursionError, yaml.YAMLError) as problem:  # ValueError: 2026-13-01, or 5,000 digits
         try:
             return read_value(annotation, text, where)
         except BadInput as plain_problem:
@@ -233,7 +316,7 @@ def read_value(annotation: Any, value: Any, where: str) -> Any:
         if any(type(choice) is type(value) and choice == value for choice in arguments):
             return value
     elif annotation is float and type(value) in (int, float):
-        return float(value)
+        return float(repr(value))  # by its digits, of which 400 are an infinity and no OverflowError
     elif annotation is Path and isinstance(value, str | Path):
         return Path(value)
     elif annotation is Any or (annotation in _WORDS and type(value) is annotation):

@@ -32,8 +32,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from workings.config import changed, differing, from_dict, leaves, names_of, override, read_mapping, to_dict, to_yaml
-from workings.errors import BadInput, Failed, suggestion
+from workings.config import (
+    changed,
+    differing,
+    field_of,
+    from_dict,
+    leaves,
+    names_of,
+    read_mapping,
+    settings_in,
+    to_dict,
+    to_yaml,
+)
+from workings.errors import BadInput, Failed, ours, suggestion
 from workings.files import sha256_of
 from workings.launch import Ended, Launcher, in_processes, on_slurm, processes_here, rank_here
 from workings.progress import quietly, say
@@ -82,6 +93,8 @@ class Planned:
     scale: Scale
     config: Any
     departures: tuple[str, ...]
+    fitted: tuple[str, ...] = ()
+    """Those of the departures that nobody asked for: a share of a field that was set, shrunk with it (`config.changed`)."""
 
     @property
     def label(self) -> str:
@@ -208,19 +221,24 @@ def plan(
     known, scales = experiment.module.ARMS, experiment.scales
     if scale not in scales:
         raise BadInput(f"{experiment.name} has no scale '{scale}'; it has {', '.join(scales)}")
-    from_file = read_mapping(config_path) if config_path else {}
+    chosen = leaves(read_mapping(config_path) if config_path else {}) | settings_in(experiment.module.Config, overrides)
     planned: list[Planned] = []
     for arm in dict.fromkeys(arms or known):
         if arm not in known:
             hint = suggestion(arm, known) or f"; it has {', '.join(known)}"
             raise BadInput(f"{experiment.name} has no arm '{arm}'{hint}")
-        config = override(changed(changed(known[arm], scales[scale]), from_file), overrides)
+        at_scale = changed(known[arm], scales[scale])
+        config = changed(at_scale, chosen)
+        parts = [name for name in leaves(config) if field_of(type(config), name)[0].metadata.get("share_of")]
+        fitted = tuple(
+            one for one in _departures(at_scale, config) if one.partition("=")[0] in set(parts) - set(chosen)
+        )
         for seed in dict.fromkeys(seeds or (config.seed,)):
             seeded = changed(config, {"seed": seed})
             same = [one.arm for one in planned if one.config == seeded]
             if same:
                 raise BadInput(f"so set, {arm} and {same[0]} (seed {seed}) are the same run; name one of them")
-            planned.append(Planned(arm, seed, scale, seeded, _departures(known[arm], seeded)))
+            planned.append(Planned(arm, seed, scale, seeded, _departures(known[arm], seeded), fitted))
     return planned
 
 
@@ -274,6 +292,8 @@ def run_experiment(
     if jobs < 1:
         raise BadInput(f"jobs is {jobs}, and at least one is needed")
     with quietly(quiet):
+        for setting in dict.fromkeys(setting for one in planned for setting in one.fitted):
+            say(f"note: {setting}, so that it fits what you set; name it to choose another value")
         if _followed(experiment, planned[0].config, len(planned), launcher, jobs):
             return []
         if launcher == "local" and (jobs == 1 or len(planned) == 1):
@@ -385,10 +405,11 @@ def _collected(experiment: Experiment, planned: Sequence[Planned], ended: Ended[
         if isinstance(outcome, Path):
             done[i] = RunRecord(outcome)
             continue
-        failed[planned[i].label] = outcome
-        if not isinstance(outcome, BadInput | Failed):  # the mistake may be in the code
+        known = ours(outcome)
+        if known is None:  # the mistake may be in the code
             traceback.print_exception(outcome)
-        print(f"{planned[i].label} failed: {outcome}", file=sys.stderr, flush=True)
+        failed[planned[i].label] = known or outcome
+        print(f"{planned[i].label} failed: {known or outcome}", file=sys.stderr, flush=True)
     records = [done[i] for i in sorted(done)]
     if not failed:
         return records

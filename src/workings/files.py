@@ -1,12 +1,14 @@
 """Bytes → files that appear whole or not at all; files → digests; values → JSON that every reader accepts; a lock on a folder.
 
+Every artifact (run, store, lens, checkpoint, corpus, tokenizer, export) has one *description*, a JSON file that holds the sha256
+of its other files and, as its last field, of all its own fields before (`sealed`). The description is checked when it is read
+(`read_sealed`), every other file when it is first used (`unchanged`). One written before there were such digests is taken as it is.
 The lock belongs to the operating system: it goes when its process goes, however that ends.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import fcntl
 import hashlib
 import json
@@ -17,10 +19,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, SupportsFloat
 
-from workings.errors import BadInput, Failed
+from workings.errors import BadInput
 
-_CHUNK = 1 << 20
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk's end, a quota's, a file-size limit's
+SEAL = "sha256"
+"""The last field of a description: the digest of the others."""
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> Path:
@@ -59,26 +61,146 @@ def sha256_of(path: str | Path) -> str:
     if path.is_dir():
         lines = (f"{digest}  {name}\n" for name, digest in digests_in(path).items())
         return hashlib.sha256("".join(lines).encode()).hexdigest()
-    sha256 = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            sha256.update(chunk)
-    return sha256.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_in(folder: Path) -> list[str]:
+    """The relative name of every file below `folder`, sorted, but hidden ones (locks, half-written files)."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
 
 
 def digests_in(folder: Path) -> dict[str, str]:
-    """{relative name: sha256} of every file below `folder`, sorted, but hidden ones (locks, half-written files)."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    names = sorted(path.relative_to(folder).as_posix() for path in files)
-    return {
-        name: sha256_of(folder / name) for name in names if not any(part.startswith(".") for part in name.split("/"))
-    }
+    """{relative name: sha256} of `files_in` a folder."""
+    return {name: sha256_of(folder / name) for name in files_in(folder)}
 
 
 def input_digest(value: str | Path) -> str:
     """The sha256 of a path that exists, or of the text itself (a hub id with its revision, a generator's recipe)."""
     # os.path.exists, because a text too long for a file name is no error here
     return sha256_of(value) if os.path.exists(value) else hashlib.sha256(str(value).encode()).hexdigest()
+
+
+# ── descriptions ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sealed(description: Any) -> str:
+    """The JSON text of a description (a mapping or a dataclass) with the sha256 of its fields behind them."""
+    content = plain(description)
+    return to_json({**content, SEAL: _seal_of(content)})
+
+
+def read_sealed(path: Path, remedy: str = "copy the whole folder again, or make it again") -> dict[str, Any]:
+    """The fields that `sealed` was given.
+
+    Args:
+        path: The file of the description.
+        remedy: What the user can do about a damaged one, for the message.
+
+    Raises:
+        BadInput: There is no such file, it is no JSON mapping, or it was changed since it was written.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing: {remedy}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path} cannot be read ({error}): {remedy}") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} does not describe anything: {remedy}")
+    seal = content.pop(SEAL, None)
+    if seal is not None and seal != _seal_of(content):
+        raise BadInput(
+            f"{path} was changed after it was written: {remedy}, or delete its last field, '{SEAL}', if you meant to change it"
+        )
+    return content
+
+
+def describe(folder: Path, name: str, about: Mapping[str, Any]) -> Path:
+    """Write the description of a folder whose other files are all there, with their digests as its field `files`.
+
+    A file that has its sha256 beside it is vouched for by that, and a README.md may be written anew.
+    """
+    digests = {
+        file: sha256_of(folder / file)
+        for file in files_in(folder)
+        if file not in (name, "README.md") and not file.endswith(".sha256") and not sha256_file(folder / file).exists()
+    }
+    return write_atomic(folder / name, sealed({**about, "files": digests}))
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The fields that `describe` was given, of a folder in which every file is as it was then. BadInput as `unchanged`."""
+    content = read_sealed(path)
+    for file, digest in digests_of(content).items():
+        unchanged(path.parent / file, digest)
+    content.pop("files", None)
+    return content
+
+
+def digests_of(description: Mapping[str, Any]) -> dict[str, str]:
+    """What a description says of other files as {name: sha256}; nothing where an earlier version wrote it."""
+    files = description.get("files")
+    return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, Mapping) else {}
+
+
+def sha256_file(file: Path) -> Path:
+    """Where the sha256 of a file lies that has it beside it, in the format of `sha256sum`."""
+    return file.with_name(file.name + ".sha256")
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a description holds a digest of its own; False for one written before there were any."""
+    return SEAL in json.loads(path.read_text(encoding="utf-8"))
+
+
+def unchanged(path: Path, digest: str, remedy: str = "copy the whole folder again, or make it again") -> Path:
+    """The path, of a file that still has the sha256 with which it was written. A file is hashed once in a process.
+
+    Raises:
+        BadInput: It is missing, or was changed.
+    """
+    try:
+        found = _digest(path)
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing: {remedy}") from None
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}): {remedy}") from None
+    if found != digest:
+        raise BadInput(f"{path} was changed after it was written (sha256): {remedy}")
+    return path
+
+
+def changes(folder: Path, digests: Mapping[str, str]) -> list[str]:
+    """One line for each of these files that is missing or has another sha256 now; all are hashed anew."""
+    found = []
+    for name, digest in digests.items():
+        path = folder / name
+        if not path.is_file():
+            found.append(f"{name}: missing")
+        elif _digest(path, anew=True) != digest:
+            found.append(f"{name}: changed")
+    return found
+
+
+_KNOWN: dict[tuple[Path, int, int, int], str] = {}
+
+
+def _digest(path: Path, anew: bool = False) -> str:
+    """The sha256 of a file, computed once in a process for its size, its time of change and its inode; or anew."""
+    about = path.stat()
+    state = (path.absolute(), about.st_size, about.st_mtime_ns, about.st_ino)
+    if anew or state not in _KNOWN:
+        _KNOWN[state] = sha256_of(path)
+    return _KNOWN[state]
+
+
+def _seal_of(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(to_json(content).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+# ── JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def to_json(value: Any) -> str:
@@ -129,19 +251,6 @@ def is_locked(folder: Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def explained(error: BaseException, place: Path) -> Exception:
-    """What to tell the user about a write that the operating system refused."""
-    if is_disk_full(error):
-        return Failed(f"the disk is full at {place}: free some space, then resume or start again")
-    reason = f"cannot write to {place}: {getattr(error, 'strerror', None) or error}"
-    return Failed(reason) if getattr(error, "errno", None) == errno.EIO else BadInput(reason)
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error says that there is no space left; libraries in Rust and C++ say it in words only."""
-    return (isinstance(error, OSError) and error.errno in _FULL) or os.strerror(errno.ENOSPC) in str(error)
 
 
 def _to_disk(path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from workings.errors import BadInput, Failed
+from workings.errors import BadInput, Failed, first_line
 
 _REFERENCE = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
 _FILE_ENDINGS = (".json", ".jsonl", ".gz", ".zst", ".parquet", ".txt", ".csv")
@@ -75,8 +75,3 @@ def hub_errors(reference: str, unusable: tuple[type[Exception], ...] = ()) -> Ge
             f"'{reference}' is not a local path, and the hub has nothing usable of that name: {first_line(error)}. "
             "Check the spelling, or give a local path."
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none; at most 300 characters."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

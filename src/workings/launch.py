@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import signal
 import threading
 import traceback
@@ -19,9 +20,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
-from workings.errors import BadInput, Failed
+from workings.config import read_text
+from workings.errors import BadInput, Failed, ours
 from workings.progress import is_quiet, say, set_quiet
 
 Launcher = Literal["local", "slurm"]
@@ -97,11 +97,11 @@ def _work(function: Callable[[Any], Any], job: Any, threads: int, quiet: bool, w
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         outcome = function(job)
-    except (BadInput, Failed) as error:
-        outcome = type(error)(str(error))
     except Exception as error:
-        traceback.print_exc()
-        outcome = Failed(f"{type(error).__name__}: {error}")
+        known = ours(error)
+        if known is None:
+            traceback.print_exc()
+        outcome = type(known)(str(known)) if known else Failed(f"{type(error).__name__}: {error}")
     writer.send((outcome,))
 
 
@@ -132,6 +132,8 @@ def on_slurm(
             eight processes, and the first one's result counts.
     """
     submitit = _submitit()
+    if cluster == "slurm" and shutil.which("sbatch") is None:
+        raise BadInput("there is no Slurm here (no sbatch): start this on the cluster, or leave out --launcher slurm")
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     try:
         executor.update_parameters(**parameters)
@@ -153,7 +155,7 @@ def job_settings(words: Sequence[str]) -> dict[str, Any]:
         name, equals, text = word.partition("=")
         if not equals or not name:
             raise BadInput(f"'{word}' sets nothing about a job; write name=value, as in timeout_min=240")
-        settings[name] = yaml.safe_load(text)
+        settings[name] = read_text(Any, text, name)
     return settings
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 from workings.config import from_dict
 from workings.errors import BadInput
+from workings.files import read_sealed
 
 PACKAGES = (
     *("workings", "torch", "transformers", "tokenizers", "safetensors", "peft", "datasets"),
@@ -51,6 +51,7 @@ class Manifest:
     arm: str = ""
     seed: int = 0
     scale: str = ""
+    sweep: str = ""  # the name of the sweep that the run belongs to, if it was planned with others
     overrides: list[str] = field(default_factory=list)
     config_digest: str = ""
     inputs: dict[str, str] = field(default_factory=dict)  # name → digest
@@ -76,19 +77,17 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """The manifest of the run in a folder; BadInput where there is none, or it is broken."""
-        try:
-            content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BadInput(f"{folder} is not a run: it has no manifest.json") from None
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{folder}/manifest.json cannot be read: {error}") from None
-        if not isinstance(content, dict) or content.get("format") != 1:
-            raise BadInput(f"{folder}/manifest.json is not the manifest of a run")
+        path = folder / "manifest.json"
+        if not path.exists():
+            raise BadInput(f"{folder} is not a run: it has no manifest.json")
+        content = read_sealed(path, "restore the run from a copy, or run it again")
+        if content.get("format") != 1:
+            raise BadInput(f"{path} is not the manifest of a run")
         known = {one.name for one in fields(cls)}  # a later version may have written more
         try:
             return from_dict(cls, {name: value for name, value in content.items() if name in known})
         except BadInput as error:
-            raise BadInput(f"{folder}/manifest.json is not the manifest of a run: {error}") from None
+            raise BadInput(f"{path} is not the manifest of a run: {error}") from None
 
     def begin_sitting(self, source: Path | None) -> None:
         """Describe this process, and keep what is said of the one before it.

@@ -6,42 +6,46 @@
     outcomes/*.parquet     one row an example
     results/*.json         what the run found, in a few numbers
 
-The manifest is written first ("running") and last ("finished" or "failed"); every other file appears whole or not at
-all. A lock that the operating system drops with its process keeps a second writer out, and tells a run that was killed
-from one that is running.
+The directory appears with manifest ("running"), config and source in it; every later file appears whole or not at all. The
+manifest is written last, too ("finished" or "failed"), and then holds the digest of every file: whoever reads a finished run
+reads what it wrote, or is told which file has changed. A lock that the operating system drops with its process keeps a second
+writer out, and tells a run that was killed from one that is running.
 """
 
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import re
-import signal
-import threading
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from workings.config import digest, from_yaml, read_value, to_yaml
-from workings.errors import BadInput
+from workings.errors import BadInput, explained, is_disk_full
 from workings.files import (
-    digests_in,
+    changes,
     drop_half_written,
-    explained,
+    files_in,
     input_digest,
-    is_disk_full,
     is_locked,
     lock,
     plain,
+    sealed,
+    sha256_of,
     to_json,
+    unchanged,
     write_atomic,
     write_with,
 )
 from workings.provenance import Manifest, now
+from workings.stopping import interruptible
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,7 +81,7 @@ class Run:
         self._began = time.monotonic()
         self._seconds_before = manifest.spent.seconds
         self._saved = 0.0
-        self._old_handler: Any = None
+        self._until_told = interruptible()
 
     @classmethod
     def start(
@@ -92,14 +96,16 @@ class Run:
         inputs: Mapping[str, str | Path | None] | None = None,
         overrides: Iterable[str] = (),
         scale: str = "",
+        sweep: str = "",
     ) -> Run:
-        """Make a directory <root>/<experiment>/<time>_<arm>_s<seed>_<digest6> and lock it.
+        """Make a directory <root>/<experiment>/<time>_<arm>_s<seed>_<digest6> and lock it. It appears ready to be resumed.
 
         Args:
             source: The experiment's file; it is copied into the run, with the <name>_report.py beside it.
             inputs: What is read from outside. Files and folders are hashed now, anything else (a hub id) as text;
                 what is empty or None is left out.
             overrides: How the config departs from the arm's, as field=value.
+            sweep: The name of the sweep that it is one run of.
 
         Raises:
             BadInput: Where the directory cannot be written.
@@ -111,6 +117,7 @@ class Run:
             arm=arm,
             seed=seed,
             scale=scale,
+            sweep=sweep,
             overrides=list(overrides),
             config_digest=digest(config),
             inputs={name: input_digest(value) for name, value in given.items()},
@@ -118,18 +125,22 @@ class Run:
             input_places={k: str(v.absolute() if isinstance(v, Path) else v) for k, v in given.items()},
             started=now(),
         )
+        manifest.begin_sitting(source)
+        parent, name = Path(root) / experiment, _name(arm, seed, manifest.config_digest)
+        place = parent / f".{name}.{os.getpid()}.partial"
         try:
-            path = _new_folder(Path(root) / experiment, arm, seed, manifest.config_digest)
-            run = cls(path, manifest, lock(path))
-            manifest.begin_sitting(source)
+            place.mkdir(parents=True)
+            run = cls(place, manifest, lock(place))
             run._save()
-            write_atomic(path / "config.yaml", to_yaml(config))
+            write_atomic(place / "config.yaml", to_yaml(config))
             if source is not None:
-                (path / "source").mkdir()
+                (place / "source").mkdir()
                 for file in (source, source.with_name(f"{source.stem}_report.py")):
                     if file.is_file():
-                        write_atomic(path / "source" / file.name, file.read_bytes())
+                        write_atomic(place / "source" / file.name, file.read_bytes())
+            run.path = _appear(place, parent / name)
         except OSError as error:
+            shutil.rmtree(place, ignore_errors=True)
             raise explained(error, Path(root)) from error
         return run
 
@@ -197,8 +208,7 @@ class Run:
             self._save()
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._old_handler = signal.signal(signal.SIGTERM, _terminate)
+        self._until_told.__enter__()
         return self
 
     def __exit__(
@@ -213,22 +223,21 @@ class Run:
         try:
             self.manifest.end_sitting(problem)
             if problem is None:
-                self.manifest.artifacts = _recorded_files(self.path)
+                self.manifest.artifacts = {name: sha256_of(self.path / name) for name in _recorded_files(self.path)}
             self._save()
         except OSError as unwritten:  # the manifest goes on saying "running", which reads as killed
             problem = error or unwritten
         finally:
-            if self._old_handler is not None:
-                signal.signal(signal.SIGTERM, self._old_handler)
+            self._until_told.__exit__(None, None, None)
             self._lock.close()
         if error is not None:
-            error.add_note(f"the run is in {self.path}")
+            error.add_note(f"the run is in {self.path}; --resume {self.path} goes on with it")
         if problem is not None and (problem is not error or is_disk_full(problem)):
             raise explained(problem, self.path) from problem
 
     def _save(self) -> None:
         self.manifest.spent.seconds = round(self._seconds(), 3)
-        write_atomic(self.path / "manifest.json", to_json(self.manifest))
+        write_atomic(self.path / "manifest.json", sealed(self.manifest))
         self._saved = time.monotonic()
 
     def _seconds(self) -> float:
@@ -241,7 +250,10 @@ class Run:
 
 
 class RunRecord:
-    """The read side of one run directory. Reads when asked, changes nothing."""
+    """The read side of one run directory. Reads when asked, changes nothing.
+
+    A file of a finished run is compared with its digest when it is first read: BadInput where it was changed, removed, or added.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -258,6 +270,10 @@ class RunRecord:
         """
         if (Path(path_or_name) / "manifest.json").is_file():
             return cls(path_or_name)
+        if _is_begun(Path(path_or_name)):  # a run of an earlier version, killed in its first milliseconds
+            raise BadInput(
+                f"{path_or_name} was killed before it had a manifest.json: remove it, and start the run again"
+            )
         if Path(path_or_name).is_dir():
             raise BadInput(f"{path_or_name} is not a run: it has no manifest.json")
         wanted = str(path_or_name)
@@ -283,10 +299,29 @@ class RunRecord:
         status = self.manifest.status
         return "killed" if status == "running" and not is_locked(self.path) else status
 
+    def file(self, name: str) -> Path:
+        """The path of a file of the run, which need not be there.
+
+        Raises:
+            BadInput: The run is finished, and the file is missing, changed, or none of its files.
+        """
+        path, digests = self.path / name, self.manifest.artifacts
+        if name in digests:
+            return unchanged(path, digests[name], "restore the run from a copy, or run it again")
+        if digests and path.exists():
+            raise BadInput(f"{path} is none of the files with which the run finished: remove it")
+        return path
+
+    def names(self, folder: str, ending: str) -> list[str]:
+        """The names, without their ending, of the files with this ending in one of the run's folders."""
+        files = self.manifest.artifacts or files_in(self.path)
+        found = re.compile(re.escape(f"{folder}/") + "([^/]+)" + re.escape(ending))
+        return sorted(match[1] for match in map(found.fullmatch, files) if match)
+
     @property
     def source(self) -> Path | None:
         """The run's copy of its experiment's file; the report beside it sorts after it."""
-        return next(iter(sorted((self.path / "source").glob("*.py"))), None)
+        return next((self.file(f"source/{name}.py") for name in self.names("source", ".py")), None)
 
     @property
     def question(self) -> str:
@@ -295,13 +330,13 @@ class RunRecord:
 
     def config(self, cls: type[C]) -> C:
         """The resolved config, as an instance of the experiment's `Config`."""
-        return from_yaml(cls, self.path / "config.yaml")
+        return from_yaml(cls, self.file("config.yaml"))
 
     def metrics(self) -> pl.DataFrame:
         """One row a `log`: step, seconds and what was logged. A last line that a kill cut short is left out."""
         import polars as pl
 
-        path = self.path / "metrics.jsonl"
+        path = self.file("metrics.jsonl")
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         rows = [json.loads(line) for line in lines if line.endswith("\n")]
         return pl.from_dicts(rows, infer_schema_length=None) if rows else pl.DataFrame()
@@ -319,11 +354,15 @@ class RunRecord:
         """The frame that `Run.outcomes` wrote."""
         import polars as pl
 
-        return pl.read_parquet(self._existing("outcomes", f"{name}.parquet"))
+        return pl.read_parquet(self._existing("outcomes", name, ".parquet"))
 
     def has_result(self, name: str) -> bool:
         """Whether the run has written results/<name>.json."""
-        return (self.path / "results" / f"{name}.json").is_file()
+        return name in self.names("results", ".json")
+
+    def has_outcomes(self, name: str) -> bool:
+        """Whether the run has written outcomes/<name>.parquet."""
+        return name in self.names("outcomes", ".parquet")
 
     @property
     def headline(self) -> dict[str, object]:
@@ -343,7 +382,7 @@ class RunRecord:
         Raises:
             BadInput: Where there is no such file, or it does not hold what `cls` asks for (a run of another version).
         """
-        path = self._existing("results", f"{name}.json")
+        path = self._existing("results", name, ".json")
         content = json.loads(path.read_text(encoding="utf-8"))
         if cls is None:
             return content
@@ -359,19 +398,16 @@ class RunRecord:
         """One line for every file that is not as it was when the run finished; no line means the record is whole."""
         if self.status != "finished":
             return [f"the run is {self.status}: only a finished run has digests to compare with"]
-        then, now = self.manifest.artifacts, _recorded_files(self.path)
-        return (
-            [f"{name}: missing" for name in then if name not in now]
-            + [f"{name}: changed" for name in then if name in now and now[name] != then[name]]
-            + [f"{name}: not part of the run" for name in now if name not in then]
-        )
+        then = self.manifest.artifacts
+        added = [f"{name}: not part of the run" for name in _recorded_files(self.path) if name not in then]
+        return changes(self.path, then) + added
 
-    def _existing(self, folder: str, name: str) -> Path:
-        path = self.path / folder / name
+    def _existing(self, folder: str, name: str, ending: str) -> Path:
+        path = self.file(f"{folder}/{name}{ending}")
         if not path.is_file():
-            there = sorted(p.stem for p in (self.path / folder).glob("*"))
+            there = self.names(folder, ending)
             raise BadInput(
-                f"{self.path} has no {folder}/{name}; it has {', '.join(there) or 'none'} (status {self.status})"
+                f"{self.path} has no {folder}/{path.name}; it has {', '.join(there) or 'none'} (status {self.status})"
             )
         return path
 
@@ -393,28 +429,31 @@ def question_of(file: Path) -> str:
 # ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _new_folder(parent: Path, arm: str, seed: int, config_digest: str) -> Path:
-    """A directory nobody has: several runs of one arm may start within a second, or in several processes."""
-    parent.mkdir(parents=True, exist_ok=True)
+def _name(arm: str, seed: int, config_digest: str) -> str:
     started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     arm_name = re.sub(r"[^\w.-]+", "-", arm)
-    name = f"{started}_{arm_name}_s{seed}_{config_digest[:6]}"
-    path, n_tries = parent / name, 1
+    return f"{started}_{arm_name}_s{seed}_{config_digest[:6]}"
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a folder without a manifest is a run that was killed before it had one."""
+    named = re.fullmatch(r"\d{8}-\d{6}_.+_s-?\d+_[0-9a-f]{6}(-\d+)?", folder.name)
+    return named is not None and folder.is_dir() and not (folder / "manifest.json").exists()
+
+
+def _appear(folder: Path, wanted: Path) -> Path:
+    """Give a folder a name nobody has: several runs of one arm may start within a second, or in several processes."""
+    path, n_tries = wanted, 1
     while True:
         try:
-            path.mkdir()
-            return path
-        except FileExistsError:
+            return folder.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
             n_tries += 1
-            path = parent / f"{name}-{n_tries}"
+            path = wanted.with_name(f"{wanted.name}-{n_tries}")
 
 
-def _recorded_files(run: Path) -> dict[str, str]:
-    """{file: digest} of what a finished run vouches for."""
-    return {
-        name: sha for name, sha in digests_in(run).items() if name != "manifest.json" and not name.startswith(_REPORT)
-    }
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+def _recorded_files(run: Path) -> list[str]:
+    """The names of what a finished run vouches for."""
+    return [name for name in files_in(run) if name != "manifest.json" and not name.startswith(_REPORT)]

@@ -84,15 +84,69 @@ def test_a_step_that_states_the_value_is_right_and_one_more_is_wrong(expression:
         ("560//10", 56),
         ("7//2", 3),
         ("5.", 5),
+        *((f"2{times}3", 6) for times in "·⋅∙•∗＊✕✖"),
+        *((f"6{over}3", 2) for over in "∕⁄／"),
+        *((f"5{minus}3", 2) for minus in "—‒―‐‑﹣－"),
+        ("[2+3]*4", 20),
+        ("{2+3}*[4-(1+1)]", 10),
+        ("（2＋3）4", 20),
+        ("(2+3)4", 20),
+        ("(2+3)(4)5", 100),
+        ("12/(2)3", 18),
+        ("1e3*2", 2000),
+        ("1.5E-2", Fraction(3, 200)),
+        ("2^3", 8),
+        ("2**3", 8),
+        ("2³", 8),
+        ("10⁻²", Fraction(1, 100)),
+        ("2^-1", Fraction(1, 2)),
+        ("2^3^2", 512),
+        ("-2^2", -4),
+        ("2*3^2", 18),
+        ("(1+1)^(1+2)", 8),
+        ("4(3)^2", 36),
+        ("50%^2", Fraction(1, 4)),
+        (r"2\times3", 6),
+        (r"2 \cdot 3 \div 4", Fraction(3, 2)),
+        (r"\frac{3+4}{2}", Fraction(7, 2)),
+        (r"\frac12", Fraction(1, 2)),
+        (r"\dfrac{\frac{1}{2}}{3}", Fraction(1, 6)),
+        (r"1{,}234+\$1\,000", 2234),
+        (r"2^{10}", 1024),
+        ("€5+£6", 11),
     ],
 )
-def test_arithmetic_as_gsm8k_writes_it(expression: str, value: Fraction) -> None:
+def test_arithmetic_as_people_and_models_write_it(expression: str, value: Fraction) -> None:
     assert evaluate(expression) == value
 
 
 @pytest.mark.parametrize(
     "expression",
-    ["", " ", "x", "2+", "*3", "(2", "2)", "1 2", "2^3", "1..2", "two", "9" * (LONGEST_NUMBER + 1), "(" * 99],
+    [
+        "",
+        " ",
+        "x",
+        "2+",
+        "*3",
+        "(2",
+        "2)",
+        "1 2",
+        "1..2",
+        "two",
+        "9" * (LONGEST_NUMBER + 1),
+        "(" * 99,
+        "2^",
+        "^2",
+        "2^(1/2)",
+        "2^99999",
+        "9^9^9^9",
+        "2^" * 99 + "2",
+        "2e",
+        "1e99999",
+        "2 3(4)",
+        "()",
+        r"\sqrt{4}",
+    ],
 )
 def test_what_is_no_arithmetic_says_so(expression: str) -> None:
     with pytest.raises(Unreadable):
@@ -107,6 +161,50 @@ def test_a_written_decimal_may_be_rounded_or_cut_and_a_whole_number_must_be_exac
     assert not Step("2/3", "0.65").is_right()
     assert not Step("100/3", "33").is_right()
     assert not Step("1/0", "0").is_right()
+
+
+@pytest.mark.parametrize(
+    ("expression", "result"),
+    [
+        ("22/10*100", "220.00000000000003"),  # floating point, as a program printed it
+        ("0.1*3", "0.30000000000000004"),
+        ("1.1+2.2", "3.3000000000000003"),
+        ("1/3", "0.3333333333333333"),
+        ("10^20/3", "3.3333333333333332e19"),
+        ("1/3", "33.3%"),
+        ("1/3", "3.33e-1"),
+        ("2·3", "6"),
+        ("2**3", "8"),
+        ("5—3", "2"),
+        ("13*2=20+6", "26"),  # every side of a running equation
+        ("7", "7."),
+    ],
+)
+def test_a_step_is_right_in_whichever_characters_and_however_it_was_computed(expression: str, result: str) -> None:
+    assert Step(expression, result).is_right()
+
+
+@pytest.mark.parametrize(
+    ("expression", "result"),
+    [
+        ("22/10*100", "220.0000000003"),
+        ("22/10*100", "221.00000000000003"),
+        ("1/3", "33.5%"),
+        ("13*2=20+7", "26"),
+        ("13*2=20+6", "27"),
+        ("7.5", "7."),
+        ("1/3", "3.5e-1"),
+        ("10^20", "99999999999999999999"),  # written without a decimal it must be exact
+    ],
+)
+def test_what_no_rounding_explains_is_wrong(expression: str, result: str) -> None:
+    assert not Step(expression, result).is_right()
+
+
+@given(st.floats(0.01, 1e6), st.floats(0.01, 1e6), st.sampled_from("+*/"))
+def test_what_a_computer_prints_as_the_result_is_right(a: float, b: float, operator: str) -> None:
+    result = {"+": a + b, "*": a * b, "/": a / b}[operator]
+    assert Step(f"{a}{operator}{b}", f"{result}").is_right()
 
 
 def test_steps_are_found_among_words_and_the_last_equals_sign_divides() -> None:

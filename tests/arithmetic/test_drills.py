@@ -301,20 +301,21 @@ def test_seeds_and_splits_give_different_documents() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"weights": Weights(**NOTHING)}, "weights must not be negative, nor all zero"),
-        ({"weights": Weights(single_add=-1.0)}, "weights must not be negative"),
-        ({"problems": (0, 4)}, "give 1 <= least <= largest"),
-        ({"problems": (5, 4)}, "give 1 <= least <= largest"),
-        ({"facts_per_document": -1.0}, "give 0 to 32"),
-        ({"facts_per_document": 50.0}, "give 0 to 32"),
-        ({"fact_holdout": 0.9}, "give a share from 0 to 0.3"),
-        ({"template_holdout": -0.1}, "give a share from 0 to 0.3"),
+        ({"weights": Weights(**NOTHING)}, "weights must not all be zero"),
+        ({"problems": (0, 4)}, "must be at least 1"),
+        ({"problems": (5, 4)}, "give least <= largest"),
+        ({"facts_per_document": -1.0}, "must be at least 0 and at most 32"),
+        ({"facts_per_document": 50.0}, "must be at least 0 and at most 32"),
+        ({"fact_holdout": 0.9}, "must be at least 0 and at most 0.3"),
+        ({"template_holdout": -0.1}, "must be at least 0 and at most 0.3"),
         ({"weights": Weights(**(NOTHING | {"single_mul": 1.0})), "facts_per_document": 1.0}, "weight sums"),
     ],
 )
 def test_a_spec_that_means_nothing_is_refused(wrong: dict, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         DrillSpec(**wrong)
+    with pytest.raises(BadInput, match=r"single_add is -1\.0, and must be at least 0"):
+        Weights(single_add=-1.0)
 
 
 def test_a_spec_that_has_no_more_says_so() -> None:

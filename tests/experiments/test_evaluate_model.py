@@ -279,7 +279,7 @@ def test_the_verb_judges_several_tasks_and_prints_the_report(place, capsys):
         (["eval", "gsm8k", "--model", "x", "--data", "hellaswag=d.jsonl"], "none of the tasks"),
         (["eval", "gsm8k", "--model", "x", "--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["eval", "probes", "--model", "x", "--checkpoints", "y"], "not both"),
-        (["eval", "probes", "--model", "x", "--limit", "0"], "give 1 or more"),
+        (["eval", "probes", "--model", "x", "--limit", "0"], "must be at least 1"),
     ],
 )
 def test_a_mistake_is_said_in_words_and_ends_with_2(words, message, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Small real models in memory: two blocks, width 16, for GPT-2, Llama (grouped queries) and Qwen, with a word tokenizer."""
+"""Small real models in memory: two blocks, width 16, of every family whose parts we know, with a word tokenizer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from workings.models.anatomy import ANATOMIES
 from workings.models.codi import CODI
 from workings.text.tokenizer import word_tokenizer
 
@@ -17,9 +18,31 @@ WORDS = [
     *[".", "?", ":", "+", "-", "*", "/", "=", "<<", ">>"],
 ]
 FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
+ALL_FAMILIES = tuple(ANATOMIES)
+OWN_SHAPE = {  # what a tiny model of the family needs beside the common shape, or is interesting with
+    "qwen3_moe": {"num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8},
+    "granite": {
+        "logits_scaling": 4.0,
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.3,
+        "residual_multiplier": 0.5,
+    },
+    "gemma2": {"query_pre_attn_scalar": 4, "final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0},
+    "gemma3_text": {"query_pre_attn_scalar": 4},
+}
 
 
-def tiny_base(family: str, vocabulary: int, *, seed: int = 0, tied: bool = True, layers: int = 2, noise: float = 0.1):
+def tiny_base(
+    family: str,
+    vocabulary: int,
+    *,
+    seed: int = 0,
+    tied: bool = True,
+    layers: int = 2,
+    noise: float = 0.1,
+    **options: object,
+):
+    """A causal language model of a family, random; `options` are fields of its config."""
     shape = dict(
         vocab_size=vocabulary, bos_token_id=None, eos_token_id=None, pad_token_id=None, tie_word_embeddings=tied
     )
@@ -29,6 +52,7 @@ def tiny_base(family: str, vocabulary: int, *, seed: int = 0, tied: bool = True,
     else:
         shape |= dict(hidden_size=16, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=4)
         shape |= dict(num_key_value_heads=2, max_position_embeddings=96, head_dim=4)
+    shape |= OWN_SHAPE.get(family, {}) | options
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape))
     for parameter in model.parameters():  # well away from zero, so that a wrong mask or position shows
@@ -43,10 +67,9 @@ def words():
 
 @pytest.fixture
 def thinker(words) -> Callable[..., CODI]:
-    def make(family: str = "gpt2", *, tied: bool = True, **fields) -> CODI:
-        model = CODI.wrap(
-            tiny_base(family, len(words), tied=tied), words, n_thoughts=fields.pop("n_thoughts", 4), **fields
-        )
+    def make(family: str = "gpt2", *, tied: bool = True, base: dict[str, object] | None = None, **fields) -> CODI:
+        inner = tiny_base(family, len(words), tied=tied, **(base or {}))
+        model = CODI.wrap(inner, words, n_thoughts=fields.pop("n_thoughts", 4), **fields)
         return model.eval()
 
     return make

@@ -255,7 +255,7 @@ def test_a_damaged_folder_is_refused_with_the_reason(thinker, tmp_path, damage):
     expected = {
         "tensor": "prj.ln.weight",
         "shape": r"prj.ln.weight has shape \(5,\), expected \(16,\)",
-        "file": "no tokenizer.json",
+        "file": "tokenizer.json is missing",
         "family": "telepathy",
         "truncated": "cannot be read as weights",
     }

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoConfig
 
-from tests.models.conftest import FAMILIES
+from tests.models.conftest import ALL_FAMILIES, FAMILIES, tiny_base
 from workings.errors import BadInput
 from workings.judging.ablation import self_check
-from workings.models.anatomy import Edit
+from workings.models.anatomy import Edit, anatomy_of
+from workings.models.codi import CODI
 
 CLOSE = 1e-4
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_a_question_does_not_depend_on_its_batch_or_order(thinker, questions, family):
     model = thinker(family)
     together, answers = model.think_and_answer(questions, batch_size=4)
@@ -27,10 +29,30 @@ def test_a_question_does_not_depend_on_its_batch_or_order(thinker, questions, fa
         assert answer[0].token_ids == answers[i].token_ids
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_cached_steps_equal_one_pass_over_the_whole_sequence(thinker, questions, family):
+# Windows shorter than the prompt, so that its first tokens are out of sight; every kind of positions that rotary knows.
+WINDOW = {"sliding_window": 5}
+SLIDING = {"sliding_window": 5, "use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"]}
+LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.3], "long_factor": [2.0, 4.0], "factor": 3.0}
+LONG |= {"rope_theta": 1e4, "original_max_position_embeddings": 64}
+OPTIONS = [
+    *((family, {}) for family in ALL_FAMILIES),
+    *((family, WINDOW) for family in ("mistral", "phi3")),
+    ("qwen3_moe", WINDOW | {"use_sliding_window": True}),
+    *((family, SLIDING) for family in ("qwen2", "qwen3", "gemma2", "gemma3_text", "smollm3")),
+    ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
+    ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}),
+    ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}}),
+    ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 64}),
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "activation_function": "gelu"}),
+    ("olmo", {"clip_qkv": 0.1}),
+    ("smollm3", {"no_rope_layers": [1, 0]}),
+]
+
+
+@pytest.mark.parametrize(("family", "options"), OPTIONS)
+def test_the_cached_steps_equal_one_pass_over_the_whole_sequence(thinker, questions, family, options):
     """Parity with Hugging Face's own forward: embed question, fed vectors and eot, run once, no cache, no mask of ours."""
-    model = thinker(family)
+    model = thinker(family, base=options)
     question = questions[1]
     thoughts = model.think([question])
     ids = torch.tensor([model.question_ids([question])[0]])
@@ -43,8 +65,68 @@ def test_the_cached_steps_equal_one_pass_over_the_whole_sequence(thinker, questi
             state = model.step(state)
         closed, _ = model.close(state, torch.empty(1, 0, dtype=torch.long))
     stacked = torch.stack(out.hidden_states, 2)[:, len(ids[0]) - 1 : -1]
-    assert (stacked - thoughts.hidden).abs().max() < CLOSE
-    assert (model.unembed(closed[-1], "final_norm")[0, -1] - out.logits[0, -1]).abs().max() < CLOSE
+    torch.testing.assert_close(thoughts.hidden, stacked, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.unembed(closed[-1], "final_norm")[0, -1], out.logits[0, -1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        model.unembedding(closed[-1][0, -1], normed=True), out.logits[0, -1], rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("family", "options"), [("mistral", WINDOW), ("qwen2", SLIDING), ("gemma3_text", SLIDING)])
+def test_a_window_changes_the_states_and_neither_batch_nor_padding_does(thinker, questions, family, options):
+    model, wide = thinker(family, base=options), thinker(family, base=options | {"sliding_window": 96})
+    together = model.think(questions).hidden
+    alone = torch.cat([model.think([question]).hidden for question in questions])
+    assert (together - alone).abs().max() < CLOSE
+    assert (together - wide.think(questions).hidden).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "said"),
+    [
+        ("gpt2", {"add_cross_attention": True}, "add_cross_attention is True"),
+        ("llama", {"sliding_window": 8}, "sliding_window is 8"),
+        ("llama", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0"),
+        ("qwen3", {"attention_chunk_size": 16}, "attention_chunk_size is 16"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
+        ("mistral", {"is_causal": False}, "is_causal is False"),
+        ("llama", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+    ],
+)
+def test_an_option_that_the_engine_does_not_reproduce_is_refused_by_its_name(words, family, options, said):
+    base = tiny_base(family, len(words))
+    for name, value in options.items():
+        setattr(base.config, name, value)
+    base.config.name_or_path = "somewhere"
+    with pytest.raises(BadInput, match=f"somewhere/config.json: {said}.*does not reproduce for {family}"):
+        CODI.wrap(base, words)
+
+
+def test_an_option_of_a_later_transformers_is_refused_once_it_is_set(words):
+    base = tiny_base("llama", len(words))
+    later = type(
+        "LlamaConfig",
+        (type(base.config),),
+        {"to_dict": lambda self: super(later, self).to_dict() | {"new": self.new}, "new": 1},
+    )
+    base.config.__class__ = later
+    CODI.wrap(base, words)
+    base.config.new = 2
+    with pytest.raises(BadInput, match="new is 2"):
+        CODI.wrap(base, words)
+
+
+def test_a_family_that_is_not_in_the_table_is_refused(words):
+    with pytest.raises(BadInput, match="model family 'bloom' is not known here; known: gpt2, llama"):
+        anatomy_of(AutoConfig.for_model("bloom"))
+
+
+def test_positions_whose_meaning_would_change_later_are_not_used(thinker):
+    """Beyond the original length longrope turns every position, those already read too, by another angle."""
+    model = thinker("phi3", base={"rope_parameters": LONG, "original_max_position_embeddings": 64})
+    assert model.context_length == 64
+    with pytest.raises(BadInput, match="does not fit the context of 64"):
+        model.think(["a has 3 pens . " * 15])
 
 
 @pytest.mark.parametrize("fields", [{}, {"remove_eos": False}])
@@ -78,7 +160,7 @@ def test_the_embed_state_of_a_thought_is_the_vector_that_was_fed(thinker, questi
     assert torch.equal(thoughts.hidden[:, 1:, 0], thoughts.projected[:, :-1])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL_FAMILIES)
 @pytest.mark.parametrize("sees", ["everything", "thoughts"])
 def test_edits_that_must_change_nothing_change_nothing(thinker, questions, family, sees):
     changes = self_check(thinker(family, answer_sees=sees), questions)

@@ -147,7 +147,7 @@ def test_what_is_no_lens_is_refused(tmp_path):
     (tmp_path / "lens.json").write_text(json.dumps(about))
     weights = tmp_path / "lens.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
-    with pytest.raises(BadInput, match="not the file that"):
+    with pytest.raises(BadInput, match=r"lens.safetensors was changed"):
         TunedLens.load(tmp_path, model)
 
 

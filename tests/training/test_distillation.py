@@ -271,7 +271,7 @@ def test_a_resume_point_of_other_problems_or_of_an_earlier_version_is_refused(th
     ],
 )
 def test_a_recipe_without_sense_is_refused(change, complaint):
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(BadInput, match=complaint):
         replace(SMALL, **change)
 
 

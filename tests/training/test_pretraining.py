@@ -449,12 +449,12 @@ def test_what_does_not_fit_is_refused_before_a_step_is_made(corpus, tmp_path):
         ({"learning_rate": math.nan}, "learning_rate is nan"),
         ({"final_learning_rate": math.nan}, "final_learning_rate is nan"),
         ({"weight_decay": -0.1}, r"weight_decay is -0\.1, and must be at least 0"),
-        ({"betas": (0.9, 1.0)}, r"betas are \(0\.9, 1\.0\)"),
+        ({"betas": (0.9, 1.0)}, r"betas is \(0\.9, 1\.0\)"),
         ({"raw_bytes": 0}, "raw_bytes is 0"),
     ],
 )
 def test_a_recipe_without_sense_is_refused(change, complaint):
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(BadInput, match=complaint):
         replace(SMALL, **change)
 
 

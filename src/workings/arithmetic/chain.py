@@ -15,10 +15,29 @@ MARKED = re.compile(r"<<([^<>]*)>>")
 LONGEST_NUMBER = 4000
 """Digits. Python refuses to read an integer of more than 4,300; whoever writes one has stopped calculating."""
 
-_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+"
-_PIECE = re.compile(rf"\s*(?:(?P<number>{_NUMBER})|(?P<symbol>//|[-+*/()%$]))")
-_PLAIN = str.maketrans({"−": "-", "–": "-", "×": "*", "÷": "/", "x": "*", "X": "*"})
+_NUMBER = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\w))?"
+_PIECE = re.compile(rf"\s*(?:(?P<number>{_NUMBER})|(?P<symbol>//|[-+*/()%$^]))")
+SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+RAISED = re.compile("⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_PLAIN = str.maketrans(
+    dict.fromkeys("−–—‒―‐‑﹣－", "-")
+    | dict.fromkeys("×xX·⋅∙•∗＊✕✖⨯", "*")
+    | dict.fromkeys("÷∕⁄／", "/")
+    | dict.fromkeys("[{（", "(")
+    | dict.fromkeys("]}）", ")")
+    | {"＋": "+", "＾": "^", "％": "%", "，": ",", "€": "$", "£": "$", "¥": "$"}
+)
+_LATEX = (
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\(?:left|right|[,;:! ])"), ""),
+    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), "*"),
+    (re.compile(r"\\div(?![a-zA-Z])"), "/"),
+    (re.compile(r"\\(?=[$%])"), ""),
+)
+_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _DEEPEST = 50
+_FLOAT_DIGITS, _FLOAT_NOISE = 15, Fraction(1, 10**14)
+"""A result of so many significant digits was printed by a computer: floating point is right but for this share of it."""
 
 
 class Unreadable(ValueError):
@@ -40,17 +59,30 @@ class Step:
     def is_right(self) -> bool:
         """True if the expression equals the result, computed exactly and independently of the writer.
 
-        A decimal result may be the exact one rounded or cut to the digits written (`100/3=33.33`, `2/3=0.66`);
-        a whole result must be exact. An expression that does not parse, or divides by zero, is not right.
+        A decimal result may be the exact one rounded or cut to the digits written (`100/3=33.33`, `2/3=0.66`), or what
+        floating point makes of it (`220.00000000000003`); a whole result must be exact. In `13*2=20+6=26` every side must
+        be equal. An expression that does not parse, or divides by zero, is not right.
+
+        Example:
+            >>> Step("2·3", "6").is_right(), Step("22/10*100", "220.00000000000003").is_right(), Step("2/3", "1").is_right()
+            (True, True, False)
         """
         try:
-            exact, written = evaluate(self.expression), self.value
+            written, sides = self.value, [evaluate(side) for side in self.expression.split("=")]
         except (Unreadable, ZeroDivisionError):
             return False
-        if "." not in self.result:
-            return exact == written
-        n_decimals = len(re.sub(r"\D", "", self.result.rpartition(".")[2]))
-        return abs(exact - written) < Fraction(1, 10**n_decimals)
+        tolerance = _last_place(self.result)
+        n_digits = len(re.sub(r"^[\D0]+|[eE].*|\D", "", self.result))
+        noise = abs(written) * _FLOAT_NOISE if tolerance and n_digits >= _FLOAT_DIGITS else 0
+        return all(side == written or abs(side - written) < tolerance or abs(side - written) <= noise for side in sides)
+
+
+def _last_place(number: str) -> Fraction:
+    """What one more in the last digit of a written decimal would add: 1/100 for `0.66`, 1/1000 for `33.3%`; 0 without decimals."""
+    found = re.search(r"\.(\d+)(?:[eE]([-+]?\d+))?", number)
+    if found is None:
+        return Fraction(0)
+    return Fraction(10) ** (int(found[2] or 0) - len(found[1])) / (100 if "%" in number else 1)
 
 
 def read_chain(text: str) -> tuple[Step, ...]:
@@ -82,12 +114,13 @@ def write_chain(steps: Iterable[Step], style: ChainStyle = "marked") -> str:
 
 
 def evaluate(expression: str) -> Fraction:
-    """Compute the exact value of + - * / and parentheses over decimals.
+    """Compute the exact value of + - * / ^ and parentheses over decimals, in any of their usual characters or in LaTeX.
 
-    As GSM8K writes them, a leading `$` is skipped, `50%` is 1/2, `1,234` is one number, `2(3+4)` multiplies, `//` floors.
+    As GSM8K writes them, a leading `$` is skipped, `50%` is 1/2, `1,234` is one number, `2(3+4)` and `(3+4)2` multiply, `//`
+    floors; `2**3` and `2³` are `2^3`, whose exponent must be whole.
 
     Raises:
-        Unreadable: The expression does not parse.
+        Unreadable: The expression does not parse, or a power has more than 4,000 digits.
         ZeroDivisionError: It divides by zero.
 
     Example:
@@ -105,16 +138,16 @@ def evaluate(expression: str) -> Fraction:
 
 
 def pieces_of(expression: str) -> list[str]:
-    """Cut an expression into numbers and symbols, as written but for spaces and the `$`, which are dropped.
+    """Cut an expression into numbers, as written, and the symbols + - * / // ^ ( ) %; spaces and the `$` are dropped.
 
     Raises:
         Unreadable: Something in it is neither.
 
     Example:
-        >>> pieces_of("(1/2) * $1,230.50")
+        >>> pieces_of("[1/2] × $1,230.50")
         ['(', '1', '/', '2', ')', '*', '1,230.50']
     """
-    plain = expression.translate(_PLAIN)
+    plain = _in_plain_characters(expression)
     pieces, at, end = [], 0, len(plain.rstrip())
     while at < end:
         match = _PIECE.match(plain, at)
@@ -126,8 +159,19 @@ def pieces_of(expression: str) -> list[str]:
     return pieces
 
 
+def _in_plain_characters(expression: str) -> str:
+    if "\\" in expression or "{" in expression:
+        for pattern, plain in _LATEX:
+            expression = pattern.sub(plain, expression)
+        n_found = 1
+        while n_found:  # a fraction may stand in another
+            expression, n_found = _FRACTION.subn(lambda m: f"(({m[1] or m[2]})/({m[3] or m[4]}))", expression)
+    raised = RAISED.sub(lambda m: "^" + m[0].translate(SUPERSCRIPTS), expression)
+    return raised.translate(_PLAIN).replace("**", "^")
+
+
 class _Reader:
-    """Recursive descent over the pieces of one expression: sum → product → signed → atom."""
+    """Recursive descent over the pieces of one expression: sum → product → signed → power → atom."""
 
     def __init__(self, pieces: list[str], expression: str) -> None:
         self.pieces, self.expression, self.at, self.depth = pieces, expression, 0, 0
@@ -149,20 +193,39 @@ class _Reader:
 
     def product(self) -> Fraction:
         value = self.signed()
-        while (operator := self.next) in ("*", "/", "//", "("):
-            self.at += operator != "("
+        while (operator := self.next) in ("*", "/", "//") or self.multiplies_by_standing_beside():
+            self.at += operator in ("*", "/", "//")
             factor = self.signed()
-            value = value * factor if operator in "*(" else value / factor
+            value = value / factor if operator in ("/", "//") else value * factor
             if operator == "//":
                 value = Fraction(floor(value))
         return value
+
+    def multiplies_by_standing_beside(self) -> bool:
+        """True at `(` and after `)`: `2(3+4)`, `(3+4)2`. Two numbers side by side are no product."""
+        return self.next == "(" or (self.at > 0 and self.pieces[self.at - 1] == ")" and self.is_at_number())
 
     def signed(self) -> Fraction:
         sign = 1
         while self.next in ("+", "-"):
             sign = -sign if self.next == "-" else sign
             self.at += 1
-        return sign * self.atom()
+        return sign * self.power()
+
+    def power(self) -> Fraction:
+        """`2^3^2` is 2^9, and `-2^2` is -4."""
+        base = self.atom()
+        if self.next != "^":
+            return base
+        self.at, self.depth = self.at + 1, self.depth + 1
+        if self.depth > _DEEPEST:
+            raise Unreadable(f"{self.expression[:40]!r}… nests more than {_DEEPEST} powers")
+        exponent = self.signed()
+        self.depth -= 1
+        n_bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+        if exponent.denominator != 1 or abs(exponent) * n_bits > 3.3 * LONGEST_NUMBER:
+            raise Unreadable(f"{self.expression[:40]!r} has a power that is not computed here")
+        return base**exponent.numerator
 
     def atom(self) -> Fraction:
         value = self.parenthesis() if self.next == "(" else self.number()
@@ -183,7 +246,10 @@ class _Reader:
 
     def number(self) -> Fraction:
         piece = self.next.replace(",", "")
-        if not piece or not (piece[0].isdigit() or piece[0] == ".") or len(piece) > LONGEST_NUMBER:
+        if not self.is_at_number() or len(piece) > LONGEST_NUMBER:
             raise self.unreadable()
         self.at += 1
         return Fraction(piece)
+
+    def is_at_number(self) -> bool:
+        return self.next[:1].isdigit() or self.next[:1] == "."

@@ -34,7 +34,7 @@ from workings.arithmetic.facts import GPT2_MUL, Fact
 from workings.arithmetic.generator import ProblemSpec, generate
 from workings.arithmetic.stories import RUNNING, STRUCTURED
 from workings.arithmetic.walk import pick
-from workings.config import fixed
+from workings.config import check_ranges, fixed
 from workings.errors import BadInput
 
 # ── what drills to make ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -93,17 +93,21 @@ KINDS: dict[str, Kind] = {
 class Weights:
     """Relative frequencies with which KINDS are drawn. In `single_*` both operands have one digit."""
 
-    single_add: float = fixed(0.5, "relative frequency of sums of two one-digit numbers")
-    single_sub: float = fixed(0.5, "relative frequency of differences of two one-digit numbers")
-    single_mul: float = fixed(3.0, "relative frequency of products of two one-digit numbers")
-    single_div: float = fixed(0.0, "relative frequency of quotients of two one-digit numbers")
-    squares: float = fixed(0.0, "relative frequency of squares of one-digit numbers")
-    double_add: float = fixed(0.5, "relative frequency of sums with a two-digit number")
-    double_sub: float = fixed(0.5, "relative frequency of differences with a two-digit number")
-    double_by_single: float = fixed(2.0, "relative frequency of products of a two-digit and a one-digit number")
-    double_by_double: float = fixed(1.0, "relative frequency of products of two two-digit numbers")
-    story_sums: float = fixed(0.5, "relative frequency of word problems with sums")
-    story_products: float = fixed(1.0, "relative frequency of word problems with products")
+    single_add: float = fixed(0.5, "relative frequency of sums of two one-digit numbers", at_least=0)
+    single_sub: float = fixed(0.5, "relative frequency of differences of two one-digit numbers", at_least=0)
+    single_mul: float = fixed(3.0, "relative frequency of products of two one-digit numbers", at_least=0)
+    single_div: float = fixed(0.0, "relative frequency of quotients of two one-digit numbers", at_least=0)
+    squares: float = fixed(0.0, "relative frequency of squares of one-digit numbers", at_least=0)
+    double_add: float = fixed(0.5, "relative frequency of sums with a two-digit number", at_least=0)
+    double_sub: float = fixed(0.5, "relative frequency of differences with a two-digit number", at_least=0)
+    double_by_single: float = fixed(
+        2.0, "relative frequency of products of a two-digit and a one-digit number", at_least=0
+    )
+    double_by_double: float = fixed(1.0, "relative frequency of products of two two-digit numbers", at_least=0)
+    story_sums: float = fixed(0.5, "relative frequency of word problems with sums", at_least=0)
+    story_products: float = fixed(1.0, "relative frequency of word problems with products", at_least=0)
+
+    __post_init__ = check_ranges
 
 
 @dataclass(frozen=True)
@@ -115,19 +119,28 @@ class DrillSpec:
     """
 
     weights: Weights = fixed(Weights(), "relative frequencies of the kinds of problems")
-    facts_per_document: float = fixed(12.0, "mean number of times-table facts that a document writes out")
+    facts_per_document: float = fixed(
+        12.0, "mean number of times-table facts that a document writes out", at_least=0, at_most=32
+    )
     problems: tuple[int, int] = fixed(
-        (4, 12), "smallest and largest number of problems per document, not counting the list of products"
+        (4, 12), "smallest and largest number of problems per document, not counting the list of products", at_least=1
     )
     fact_holdout: float = fixed(
-        0.1, "share of the 45 facts that are never trained on; facts with a factor 1 are never held out"
+        0.1,
+        "share of the 45 facts that are never trained on; facts with a factor 1 are never held out",
+        at_least=0,
+        at_most=0.3,
     )
     template_holdout: float = fixed(
-        0.2, "share of the wordings of each operation, and of the story themes, that are never trained on"
+        0.2,
+        "share of the wordings of each operation, and of the story themes, that are never trained on",
+        at_least=0,
+        at_most=0.3,
     )
     holdout_seed: int = fixed(0, "random seed that selects the held-out facts and wordings")
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         complaint = next(_complaints(self), None)
         if complaint:
             raise BadInput(f"DrillSpec: {complaint}")
@@ -159,17 +172,12 @@ class DrillSpec:
 
 
 def _complaints(spec: DrillSpec) -> Iterator[str]:
-    if not spec.kinds or min(vars(spec.weights).values()) < 0:
-        yield "the weights must not be negative, nor all zero"
-    if not 1 <= spec.problems[0] <= spec.problems[1]:
-        yield f"problems are {spec.problems}; give 1 <= least <= largest"
-    if not 0 <= spec.facts_per_document <= 32:
-        yield f"facts_per_document is {spec.facts_per_document}; give 0 to 32"
+    if not spec.kinds:
+        yield "the weights must not all be zero"
+    if spec.problems[0] > spec.problems[1]:
+        yield f"problems are {spec.problems}; give least <= largest"
     if spec.facts_per_document < 4 and not any(KINDS[kind].is_factless for kind in spec.kinds):
         yield "with fewer than 4 facts per document there must be kinds that state none; weight sums, say double_add"
-    for name in ("fact_holdout", "template_holdout"):
-        if not 0 <= getattr(spec, name) <= 0.3:
-            yield f"{name} is {getattr(spec, name)}; give a share from 0 to 0.3"
 
 
 def _drawn(among: Sequence[T], n: int, name: str) -> list[T]:

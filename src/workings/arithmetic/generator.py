@@ -30,7 +30,7 @@ from workings.arithmetic.stories import (
     Theme,
 )
 from workings.arithmetic.walk import OPERATORS, Draw, IntegerLine, ModularRing, PlannedStep, ValueRange, pick
-from workings.config import fixed
+from workings.config import check_ranges, fixed
 from workings.errors import BadInput
 
 # ── what problems to make ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -64,24 +64,31 @@ class ProblemSpec:
     """
 
     n_steps: tuple[int, ...] = fixed(
-        (1, 2, 3, 4), "chain lengths, drawn uniformly; a length named twice is drawn twice as often"
+        (1, 2, 3, 4),
+        "chain lengths, drawn uniformly; a length named twice is drawn twice as often",
+        at_least=1,
+        at_most=MOST_STEPS,
     )
-    low: int = fixed(0, "smallest operand, intermediate value and answer")
-    high: int = fixed(99, "largest operand, intermediate value and answer")
+    low: int = fixed(0, "smallest operand, intermediate value and answer", at_least=0)
+    high: int = fixed(99, "largest operand, intermediate value and answer", at_least=1)
     operations: tuple[Operation, ...] = fixed(("+", "-", "*", "/"), "operations: any of + - * /")
-    multipliers: tuple[int, ...] = fixed((2, 3, 4), "operands of *")
-    divisors: tuple[int, ...] = fixed((2, 3, 4, 5), "operands of /")
+    multipliers: tuple[int, ...] = fixed((2, 3, 4), "operands of *", at_least=2)
+    divisors: tuple[int, ...] = fixed((2, 3, 4, 5), "operands of /", at_least=2)
     addends: tuple[int, int] | None = fixed(
-        None, "smallest and largest operand of + and -; by default those of the range"
+        None, "smallest and largest operand of + and -; by default those of the range", at_least=1
     )
     mix: bool = fixed(
         True,
         "give every chain of two or more steps a * or / after its first step, so that a running sum does not solve it",
     )
     modulus: int | None = fixed(
-        None, "number of places of a ring on which the stories are told, with values 0..modulus-1 and no division"
+        None,
+        "number of places of a ring on which the stories are told, with values 0..modulus-1 and no division",
+        at_least=3,
     )
-    distractor_rate: float = fixed(0.0, "probability of one sentence with a number that no step uses")
+    distractor_rate: float = fixed(
+        0.0, "probability of one sentence with a number that no step uses", at_least=0, at_most=1
+    )
     style: Literal["story", "plain"] = fixed("story", 'word problems, or bare commands such as "Start with 5. Add 3."')
     templates: tuple[str, ...] = fixed((), "names of story themes; by default every running-value theme of the style")
     structures: Literal["all", "training", "held out", "validation", "test"] = fixed(
@@ -90,6 +97,7 @@ class ProblemSpec:
     )
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         complaint = next(_complaints(self), None)
         if complaint:
             raise BadInput(f"ProblemSpec: {complaint}")
@@ -129,19 +137,14 @@ class ProblemSpec:
 
 
 def _complaints(spec: ProblemSpec) -> Iterator[str]:
-    if not spec.n_steps or not all(1 <= n <= MOST_STEPS for n in spec.n_steps):
+    if not spec.n_steps:
         yield f"n_steps is {spec.n_steps}; give chain lengths from 1 to {MOST_STEPS}"
-    if spec.modulus is None and not 0 <= spec.low < spec.high - 2:
-        yield f"the range is {spec.low}..{spec.high}; give 0 <= low and at least four values"
-    if spec.modulus is not None and spec.modulus < 3:
-        yield f"modulus is {spec.modulus}; a ring has at least 3 places"
+    if spec.modulus is None and not spec.low < spec.high - 2:
+        yield f"the range is {spec.low}..{spec.high}; give at least four values"
     if not spec.operations or not set(spec.operations) <= set("+-*/"):
         yield f"operations are {spec.operations}; give some of + - * /"
     if spec.modulus is not None and "/" in spec.operations:
         yield "a ring has no division; give operations=('+', '-', '*') with a modulus"
-    for name, factors in (("multipliers", spec.multipliers), ("divisors", spec.divisors)):
-        if not all(factor >= 2 for factor in factors):
-            yield f"{name} are {factors}; each must be at least 2"
     for operation, factors in (("*", spec.multipliers), ("/", spec.divisors)):
         if operation in spec.operations and not spec.factors(operation):
             yield f"none of {factors} lies in {spec.range[0]}..{spec.range[1]} for the operation {operation}"
@@ -151,8 +154,6 @@ def _complaints(spec: ProblemSpec) -> Iterator[str]:
         yield f"style is {spec.style!r}; give 'story' or 'plain'"
     if spec.structures not in ("all", "training", "held out", "validation", "test"):
         yield f"structures are {spec.structures!r}; give 'all', 'training', 'held out', 'validation' or 'test'"
-    if not 0 <= spec.distractor_rate <= 1:
-        yield f"distractor_rate is {spec.distractor_rate}; give a probability"
     for name in spec.theme_names:
         if name not in THEMES:
             yield f"no theme {name!r}; there are {', '.join(THEMES)}"

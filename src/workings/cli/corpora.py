@@ -18,8 +18,8 @@ from workings.arithmetic.facts import FactVocabulary, embedding_width
 from workings.arithmetic.rewrite import Candidate, Mode, expand, rewrite
 from workings.cli.options import Command, Given, Printing, config_fields, option, positional
 from workings.config import from_dict, override, read_mapping
-from workings.errors import BadInput
-from workings.files import explained, to_json, write_atomic
+from workings.errors import BadInput, explained
+from workings.files import to_json, write_atomic
 from workings.progress import is_quiet, say
 
 Change = Callable[[str, str], str]
@@ -39,7 +39,7 @@ class WithFacts(Command):
 class FactsTable(WithFacts, Printing):
     """List the facts of a vocabulary with their token ids."""
 
-    base_size: int = option(50257, "number of ids in the vocabulary that the facts are added to")
+    base_size: int = option(50257, "number of ids in the vocabulary that the facts are added to", at_least=0)
 
     def __call__(self) -> None:
         vocabulary = FactVocabulary.build(self.facts, self.base_size)
@@ -306,8 +306,10 @@ class TokenizerTrain(Command):
     documents: tuple[str, ...] = option(
         ("docstrings", "generated:bundled", "generated:varied"), "sources of documents to learn from"
     )
-    limit: int = option(5000, "maximum number of documents per source")
-    size: int = option(2000, "number of ids, including the 256 bytes and the end of text")
+    limit: int = option(5000, "maximum number of documents per source", at_least=1)
+    size: int = option(
+        2000, "number of ids, including the 256 bytes and the end of text", at_least=257, at_most=10_000_000
+    )
     out: str = option(help="folder for tokenizer.json, which workings tokenizer build takes as --base")
 
     def __call__(self) -> None:
@@ -331,7 +333,7 @@ class CorpusBuild(Printing):
         (),
         "sources: files, folders, hub ids (HuggingFaceFW/fineweb-edu:sample-10BT@revision), generated, drills or docstrings",
     )
-    weights: tuple[float, ...] = option((), "relative shares of the bytes, one per source")
+    weights: tuple[float, ...] = option((), "relative shares of the bytes, one per source", above=0)
     field: tuple[str, ...] = option((), "columns that hold the text, one for all sources or one each; a+b joins two")
     separator: str | None = option(None, "string that divides a .txt file into documents")
     bytes: str | None = option(None, "maximum number of raw bytes to read, drills not counted: 500M, 45GB")
@@ -345,7 +347,7 @@ class CorpusBuild(Printing):
     config: str | None = option(None, "YAML file of config fields, such as the config in a manifest; flags win over it")
     out: str = option("corpus", "folder to write; the same command resumes an interrupted build")
     processes: int | None = option(
-        None, "number of encoding processes, by default one per core; the corpus is the same"
+        None, "number of encoding processes, by default one per core; the corpus is the same", at_least=1
     )
     skip_bad: bool = option(False, "leave out malformed rows, which the manifest counts and lists")
     allow_short: bool = option(False, "accept sources that end before the limit")

@@ -26,9 +26,9 @@ class Pretrain(Running):
     preset: Literal["mini", "124M-10B", "350M-10B"] = option(
         "mini", "recipe: the model's shape, the number of steps, the schedule"
     )
-    processes: int = option(1, "number of processes that torchrun will start; for --dry-run")
+    processes: int = option(1, "number of processes that torchrun will start; for --dry-run", at_least=1)
     flops_per_second: float | None = option(
-        None, "speed of all processes together in FLOPs per second; for the hours of --dry-run"
+        None, "speed of all processes together in FLOPs per second; for the hours of --dry-run", above=0
     )
     given: Given = config_fields(
         "pretrain-gpt2",
@@ -83,8 +83,7 @@ class Evaluate(Resumable, Printing):
             records = [experiment.evaluate_model(one, self.out) for one in judged]
         page = report_runs(records)
         if self.json:
-            files = [(record, file) for record in records for file in sorted((record.path / "results").glob("*"))]
-            results = [record.result(file.stem) for record, file in files]
+            results = [record.result(name) for record in records for name in record.names("results", ".json")]
             print(json.dumps({"report": str(page), "results": results}, ensure_ascii=False))
         else:
             print(page)
@@ -135,7 +134,7 @@ class ImportGPT2(Command):
         help="GPT-2 to import: a .pt file of nanoGPT or its kin, a Hugging Face folder, or a hub id"
     )
     to: str = option(help="checkpoint folder to write")
-    heads: int | None = option(None, "number of attention heads per block, if the source does not say it")
+    heads: int | None = option(None, "number of attention heads per block, if the source does not say it", at_least=1)
     tokenizer: str | None = option(
         None, "tokenizer folder, or the BPE to build one on; by default the tokenizer of the source, or gpt2"
     )

@@ -19,9 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Unpack
 
-from workings.config import REQUIRED, field_of, in_words, names_of, read_text
+from workings.config import REQUIRED, Range, field_of, in_words, names_of, outside, read_text
 from workings.errors import BadInput, suggestion
 from workings.experiment import load, report_runs, resume_run, run_experiment
 from workings.launch import rank_here
@@ -40,14 +40,17 @@ class Given(dict[str, object]):
         return [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in self.items()]
 
 
-def option(default: Any = REQUIRED, help: str = "") -> Any:
-    """A field that is a flag: `batch_size` is --batch-size, a bool is a switch, a tuple takes several words."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(default: Any = REQUIRED, help: str = "", **range: Unpack[Range]) -> Any:
+    """A field that is a flag: `batch_size` is --batch-size, a bool is a switch, a tuple takes several words.
+
+    `range` says which numbers it takes, as in a config field: `at_least=1`. Text may not be empty.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "range": range})
 
 
-def positional(default: Any = REQUIRED, help: str = "") -> Any:
+def positional(default: Any = REQUIRED, help: str = "", **range: Unpack[Range]) -> Any:
     """A field that is a positional argument."""
-    return dataclasses.field(default=default, metadata={"help": help, "positional": True})
+    return dataclasses.field(default=default, metadata={"help": help, "positional": True, "range": range})
 
 
 def config_fields(config: ConfigOf, *dotted: str, **renamed: str) -> Any:
@@ -94,8 +97,7 @@ class Flag:
             kind, several = typing.get_args(kind)[0], True
         if kind is bool:
             return settings | {"action": BooleanOptionalAction if self.stands_for else "store_true"}
-        if kind not in (str, Path):  # text stays as it is typed, quotation marks and all
-            settings["type"] = partial(self._read, kind)
+        settings["type"] = partial(self._read, kind)
         required = self.field.default is REQUIRED and not self.stands_for
         if "positional" in self.field.metadata:
             return settings | {"nargs": ("+" if required else "*") if several else None}
@@ -104,10 +106,17 @@ class Flag:
         return settings | {"required": required} | ({"nargs": "+", "action": "extend"} if several else {})
 
     def _read(self, kind: Any, word: str) -> Any:
+        if kind in (str, Path):  # text stays as it is typed, quotation marks and all
+            if not word and not self.stands_for:  # an unset variable of the shell, as a rule
+                raise BadInput(f"{self.words} is empty: give a value, or leave it out")
+            return word
         try:
-            return read_text(kind, word, self.name)
+            value = read_text(kind, word, self.name)
         except BadInput:
             raise BadInput(f"{self.words} must be {in_words(kind)}, not '{word}'") from None
+        if complaint := outside(self.field, value):
+            raise BadInput(f"{self.words} {complaint}")
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)

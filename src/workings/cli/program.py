@@ -6,7 +6,9 @@ The module of a verb is imported when the verb is named, so that help costs noth
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from workings.errors import BadInput, Failed, suggestion
+from workings.errors import BadInput, ours, suggestion
 
 if TYPE_CHECKING:
     from workings.cli.options import Command
@@ -44,12 +46,15 @@ class Program:
     groups: Mapping[str, str]
 
     def execute(self, words: Sequence[str]) -> int:
-        """Carry out a command line; the exit code. A traceback is shown only for what nobody foresaw."""
+        """Carry out a command line; the exit code.
+
+        A traceback is shown for what nobody foresaw, and in Python's development mode (PYTHONDEVMODE=1) for every error.
+        """
+        _speak_utf8()
         try:
-            return self._dispatch(words) or 0
-        except (BadInput, Failed) as error:
-            print(f"{self.name}: {error}{_notes(error)}", file=sys.stderr)
-            return MISTAKE if isinstance(error, BadInput) else FAILURE
+            code = self._dispatch(words) or 0
+            sys.stdout.flush()  # here, where a full disk has an exit code
+            return code
         except KeyboardInterrupt as error:
             print(f"\n{self.name}: interrupted{_notes(error)}", file=sys.stderr)
             return INTERRUPTED
@@ -58,11 +63,20 @@ class Program:
                 print(f"{self.name}: stopped{_notes(error)}", file=sys.stderr)
             return error.code if isinstance(error.code, int) else FAILURE
         except BrokenPipeError:  # whoever read our output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             return FAILURE
-        except Exception:
-            traceback.print_exc()
-            return FAILURE
+        except Exception as error:
+            known = ours(error)
+            if known is None or sys.flags.dev_mode:
+                traceback.print_exception(error)
+            if known is None:
+                print(
+                    f"{self.name}: this is a fault of {self.name}: please report it, with these lines", file=sys.stderr
+                )
+            else:
+                print(f"{self.name}: {_shortened(str(known))}{_notes(known)}", file=sys.stderr)
+            _drop_output()
+            return MISTAKE if isinstance(known, BadInput) else FAILURE
 
     def _dispatch(self, words: Sequence[str]) -> int | None:
         for n_words in (2, 1):
@@ -100,6 +114,26 @@ class Program:
         lines = [f"usage: {f'{self.name} {group}'.strip()} VERB ...", "", self.groups[group], "", "verbs:"]
         lines += [f"  {word:{width}}  {summary}" for word, summary in known.items()]
         return "\n".join([*lines, "", "options: --help, also after a verb" + ("" if group else "; --version")])
+
+
+def _speak_utf8() -> None:
+    """Print UTF-8 whatever the locale; what is no text (half a character, a byte of a file name) as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Write what is left of the output; where that is not possible any more, forget it: Python would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _shortened(message: str) -> str:
+    """A message without the middle of a word (a path, or what was taken for one) that would fill the screen."""
+    return re.sub(r"\S{300,}", lambda word: f"{word[0][:100]}…{word[0][-50:]}", message)
 
 
 def _notes(error: BaseException) -> str:

@@ -60,7 +60,7 @@ class RunExperiment(Running):
     arm: tuple[str, ...] = option((), "arms to run, by default all")
     scale: Scale = option("mini", "scale: smoke takes seconds, mini minutes, full gives the seed's own numbers")
     seeds: tuple[int, ...] = option((), "random seeds, one run for each; by default the seed of the config")
-    jobs: int = option(1, "number of runs at once, each in its own process")
+    jobs: int = option(1, "number of runs at once, each in its own process", at_least=1)
     launcher: Launcher = option("local", "launcher: local for processes on this machine, slurm for jobs of a cluster")
     slurm: tuple[str, ...] = option(
         (), "settings of each Slurm job: timeout_min=240 gpus_per_node=1 slurm_partition=gpu"

@@ -44,7 +44,9 @@ class CodiImport(Command):
     checkpoint: str = positional(help="released checkpoint: a folder, a .safetensors or .bin file, or a hub id")
     base: str = option(help="language model it was trained from, for config and tokenizer: a path or hub id")
     to: str = option(help="folder to write")
-    lora_alpha: float | None = option(None, "LoRA alpha, which the file does not hold; by default 32, with a warning")
+    lora_alpha: float | None = option(
+        None, "LoRA alpha, which the file does not hold; by default 32, with a warning", above=0
+    )
 
     def __call__(self) -> None:
         print(models.CODI.load(self.checkpoint, base=self.base, lora_alpha=self.lora_alpha).save(self.to))
@@ -79,7 +81,9 @@ class WithModel(Command):
 
     model: str = option("bundled", "model that thinks: bundled, a checkpoint, a hub id, or a plain language model")
     base: str | None = option(None, "language model that a released checkpoint was trained from: a path or hub id")
-    lora_alpha: float | None = option(None, "LoRA alpha of a released checkpoint; by default 32, with a warning")
+    lora_alpha: float | None = option(
+        None, "LoRA alpha of a released checkpoint; by default 32, with a warning", above=0
+    )
     device: str = option("auto", "device: auto, cpu, cuda or mps")
     precision: Literal["fp32", "bf16"] = option("fp32", "floating-point format in which the model computes")
 
@@ -102,10 +106,12 @@ class CodiAnswer(WithModel, Printing):
     questions: tuple[str, ...] = positional((), help="questions, each in quotation marks")
     problems: str | None = option(None, "problems to answer instead: generated[:preset], a file, or a hub id")
     split: str = option("test", "dataset split of the problems, for hub data sets")
-    limit: int | None = option(None, "maximum number of problems")
-    batch_size: int = option(64, "number of questions answered at once")
-    n_thoughts: int | None = option(None, "number of thoughts; by default as many as the model was trained with")
-    max_new_tokens: int = option(64, "maximum number of new tokens per answer")
+    limit: int | None = option(None, "maximum number of problems", at_least=1)
+    batch_size: int = option(64, "number of questions answered at once", at_least=1)
+    n_thoughts: int | None = option(
+        None, "number of thoughts; by default as many as the model was trained with", at_least=0
+    )
+    max_new_tokens: int = option(64, "maximum number of new tokens per answer", at_least=1)
     written: bool = option(False, "write the steps in words instead of thinking")
     official_compat: bool = option(
         False, "give the official code's numbers: answers depend on batch and order; read as the last number"
@@ -160,10 +166,12 @@ class Collect(WithModel):
     problems: str = option(help="problems to think about: generated[:preset], a file, or a hub id")
     out: str = option(help="folder of the store; the same command resumes an interrupted collection")
     split: str = option("test", "dataset split, for hub data sets; of generated problems, train or those held out")
-    limit: int | None = option(None, "maximum number of problems")
-    n_thoughts: int | None = option(None, "number of thoughts; by default as many as the model was trained with")
+    limit: int | None = option(None, "maximum number of problems", at_least=1)
+    n_thoughts: int | None = option(
+        None, "number of thoughts; by default as many as the model was trained with", at_least=0
+    )
     dtype: Literal["float32", "bfloat16"] = option("float32", "floating-point format of the stored states")
-    batch_size: int = option(64, "number of problems thought about at once")
+    batch_size: int = option(64, "number of problems thought about at once", at_least=1)
     seed: int = option(0, "random seed for generated problems and their split into train, validation and test")
     strict: bool = option(False, "stop at the first malformed row instead of leaving it out")
 

@@ -149,7 +149,7 @@ def is_judged(run: Run, tasks: Iterable[TaskName], step: int) -> bool:
 
 def results_of(record: RunRecord) -> list[TaskResult]:
     """All results of a run of `evaluate-model`, in the order of their names."""
-    return [record.result(path.stem, TaskResult) for path in sorted((record.path / "results").glob("*.json"))]
+    return [record.result(name, TaskResult) for name in record.names("results", ".json")]
 
 
 def _outcomes(

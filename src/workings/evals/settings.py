@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from workings.arithmetic.drills import DrillSpec
-from workings.config import fixed, nuisance, suggestion
+from workings.config import check_ranges, fixed, nuisance, suggestion
 from workings.errors import BadInput
 from workings.text.tokenizer import Tokenizer
 
@@ -80,21 +80,16 @@ class Settings:
         "chat", "prompt of GSM8K and probes: chat is User:/Assistant:, lm-eval is Question:/Answer:"
     )
     num_fewshot: int | None = fixed(
-        None, "number of worked examples before a GSM8K question; by default 0 for chat and 5 for lm-eval"
+        None, "number of worked examples before a GSM8K question; by default 0 for chat and 5 for lm-eval", at_least=0
     )
-    max_new_tokens: int = fixed(256, "maximum number of new tokens per answer to GSM8K")
-    limit: int | None = fixed(None, "maximum number of items per task, the first ones")
+    max_new_tokens: int = fixed(256, "maximum number of new tokens per answer to GSM8K", at_least=1)
+    limit: int | None = fixed(None, "maximum number of items per task, the first ones", at_least=1)
     drills: DrillSpec = fixed(DrillSpec(), "specification of the drills whose held-out facts the probes ask for")
     probe_seed: int = fixed(0, "random seed for the operands of the probes")
-    batch_size: int = nuisance(32, "number of answers generated at once")
-    batch_tokens: int = nuisance(8192, "number of tokens scored at once")
+    batch_size: int = nuisance(32, "number of answers generated at once", at_least=1)
+    batch_tokens: int = nuisance(8192, "number of tokens scored at once", at_least=1)
 
-    def __post_init__(self) -> None:
-        least = {"limit": 1, "num_fewshot": 0, "max_new_tokens": 1, "batch_size": 1, "batch_tokens": 1}
-        for name, lowest in least.items():
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise BadInput(f"{name} is {value}; give {lowest} or more")
+    __post_init__ = check_ranges
 
     @property
     def n_fewshot(self) -> int:

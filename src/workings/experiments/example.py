@@ -31,9 +31,9 @@ class Config:
     """One arm."""
 
     model: str = scientific("bundled", "checkpoint that answers: bundled, bundled-control, a path")
-    n_problems: int = fixed(200, "problems of each chain length")
-    n_steps: tuple[int, ...] = fixed((1, 3, 5), "lengths of the chains")
-    batch_size: int = fixed(64, "problems answered at once")
+    n_problems: int = fixed(200, "problems of each chain length", at_least=1)
+    n_steps: tuple[int, ...] = fixed((1, 3, 5), "lengths of the chains", at_least=1)
+    batch_size: int = fixed(64, "problems answered at once", at_least=1)
     seed: int = nuisance(0, "random seed of the problems")
 
 

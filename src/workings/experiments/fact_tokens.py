@@ -25,7 +25,7 @@ import polars as pl
 
 from workings import evals, models, training
 from workings.arithmetic.drills import DrillSpec
-from workings.config import changed, fixed, nuisance, scientific, to_dict
+from workings.config import changed, check_ranges, fixed, nuisance, scientific, to_dict
 from workings.evals.settings import Settings, TaskName
 from workings.launch import processes_here
 from workings.run import Run
@@ -43,14 +43,20 @@ class Text:
     english: str = fixed(
         "docstrings", "English documents: a path, a hub id, or docstrings (those of Python's standard library)"
     )
-    english_weight: float = fixed(3.0, "weight of the English documents among the bytes")
+    english_weight: float = fixed(3.0, "weight of the English documents among the bytes", above=0)
     problems: str = fixed("generated:sums", "word problems; by default without products, which the drills hold out")
-    problems_weight: float = fixed(1.0, "weight of the word problems among the bytes")
-    bytes_limit: int | None = fixed(1_600_000, "maximum number of raw bytes of training documents, drills not counted")
+    problems_weight: float = fixed(1.0, "weight of the word problems among the bytes", above=0)
+    bytes_limit: int | None = fixed(
+        1_600_000, "maximum number of raw bytes of training documents, drills not counted", at_least=1
+    )
     drills: DrillSpec = fixed(DrillSpec(), "specification of the drills")
-    validation_fraction: float = fixed(0.05, "share of documents held out for validation, chosen by content")
+    validation_fraction: float = fixed(
+        0.05, "share of documents held out for validation, chosen by content", at_least=0, at_most=0.5
+    )
     seed: int = fixed(0, "random seed for shuffling and drills, the same for all training seeds")
     corpus: str = fixed("", "folder of a corpus built beforehand; {vocabulary} in it stands for the arm's vocabulary")
+
+    __post_init__ = check_ranges
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Config:
         "what becomes of arithmetic: digits, fact tokens, fact tokens permuted in each document, or unused tokens",
     )
     fact_rate: float = scientific(
-        0.02, "share of facts among the training tokens of the facts arm, reached with drills"
+        0.02, "share of facts among the training tokens of the facts arm, reached with drills", at_least=0, at_most=0.5
     )
     base: str = fixed("embedded", "byte-level BPE: embedded, a hub id such as gpt2, or a path")
     facts: str = fixed("MUL:1-9", "fact families and ranges of operands: MUL:1-9, or several: MUL:1-12,ADD:0-9")
@@ -87,10 +93,12 @@ class Config:
     )
     hellaswag: str = fixed("", "HellaSwag items to judge on: a hub id or a file; empty: not judged")
     gsm8k: str = fixed("", "GSM8K items to judge on: a hub id or a file; empty: not judged")
-    limit: int | None = fixed(None, "maximum number of items per benchmark")
-    threads: int = fixed(0, "number of CPU threads; 0: torch decides")
+    limit: int | None = fixed(None, "maximum number of items per benchmark", at_least=1)
+    threads: int = fixed(0, "number of CPU threads; 0: torch decides", at_least=0)
     device: str = fixed("auto", "device: auto, cpu, cuda or mps")
     seed: int = nuisance(0, "random seed for initial weights and order")
+
+    __post_init__ = check_ranges
 
 
 @dataclass(frozen=True)

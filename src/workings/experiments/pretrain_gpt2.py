@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workings import evals, judging, models, training
-from workings.config import fixed, nuisance, scientific, to_dict
+from workings.config import check_ranges, fixed, nuisance, scientific, to_dict
 from workings.errors import BadInput
 from workings.run import Run
 from workings.text.build import build_corpus
@@ -45,14 +45,18 @@ class Config:
         None, "HellaSwag items to judge on at the end and every training.evaluate_every steps: a file or a hub id"
     )
     probes: bool = fixed(False, "judge on arithmetic probes at the end and every training.evaluate_every steps")
-    n_judged: int | None = fixed(None, "maximum number of items per benchmark", formerly="judged")
-    verify: bool = fixed(True, "hash every shard of the corpus before training, and before resuming")
+    n_judged: int | None = fixed(None, "maximum number of items per benchmark", formerly="judged", at_least=1)
+    verify: bool = fixed(
+        True, "check the whole corpus before training and resuming; a shard is hashed at its first use in any case"
+    )
     track: tuple[trackers.Tracker, ...] = fixed(
         (), "trackers that also receive the metrics: tensorboard, wandb, trackio"
     )
     project: str = fixed("workings", "project name under which trackers file the run")
     device: str = fixed("auto", "device: auto, cpu, cuda or mps")
     seed: int = nuisance(0, "random seed for initial weights and order")
+
+    __post_init__ = check_ranges
 
 
 ARMS = {name: Config(training=recipe) for name, recipe in PRETRAIN_PRESETS.items()}

@@ -60,7 +60,7 @@ def _bits_table(records: Sequence[RunRecord]) -> Table:
 
 
 def _written(record: RunRecord) -> Text:
-    path = record.path / SAMPLES
+    path = record.file(SAMPLES)
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     last = [line for line in lines if line["step"] == lines[-1]["step"]]
     body = "\n\n".join(f"{one['prompt']} → {one['text']}" for one in last) or "No samples were asked for."

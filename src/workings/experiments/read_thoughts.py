@@ -28,7 +28,7 @@ import polars as pl
 
 from workings import judging, models, reading
 from workings.arithmetic.problems import Problem
-from workings.config import fixed, nuisance, scientific
+from workings.config import check_ranges, fixed, nuisance, scientific
 from workings.errors import BadInput, Failed
 from workings.progress import say
 from workings.run import Run, resolved
@@ -50,12 +50,12 @@ class Config:
     base: str | None = fixed(
         None, "language model that a released checkpoint was trained from, for its config and tokenizer"
     )
-    lora_alpha: float | None = fixed(None, "LoRA alpha of a released checkpoint, which its file does not hold")
+    lora_alpha: float | None = fixed(None, "LoRA alpha of a released checkpoint, which its file does not hold", above=0)
     control: str | None = fixed(None, "matched model without recurrence; for bundled it is bundled-control")
     untrained: bool = fixed(True, "whether an untrained model of the same architecture is read too")
     problems: str = fixed("generated", "problems to think about: generated[:preset], a file, or a hub id")
     problem_split: str = fixed("test", "dataset split of the problems, for hub data sets")
-    limit: int = fixed(2000, "maximum number of problems")
+    limit: int = fixed(2000, "maximum number of problems", at_least=1)
     targets: tuple[str, ...] = fixed(
         ("step4", "step1", "step2", "step3", "answer", "uniform"),
         "targets, the headline first: step1, step2, …, answer; uniform is for the lens alone",
@@ -64,27 +64,35 @@ class Config:
         "computing", "strongest question readers that the thoughts must beat"
     )
     fractions: tuple[float, float, float] = fixed(
-        (0.5, 0.2, 0.3), "shares of the problems used for training, validation and test"
+        (0.5, 0.2, 0.3), "shares of the problems used for training, validation and test", at_least=0, at_most=1
     )
     layers: tuple[str, ...] = fixed((), "layers to read; by default all")
     fit: reading.FitConfig = fixed(reading.FitConfig(), "recipe of the tuned lens")
     n_ablated: int = fixed(
-        1000, "number of test problems answered again with ablated thoughts; 0: none", formerly="necessity"
+        1000, "number of test problems answered again with ablated thoughts; 0: none", formerly="necessity", at_least=0
     )
     n_transplanted: int = fixed(
-        150, "number of test problems, and of validation problems, answered with a donor's thoughts; 0: none"
+        150,
+        "number of test problems, and of validation problems, answered with a donor's thoughts; 0: none",
+        at_least=0,
     )
     n_planted: int = fixed(
-        8, "number of draws in which the headline is planted into copies of the states, to see what is read; 0: none"
+        8,
+        "number of draws in which the headline is planted into copies of the states, to see what is read; 0: none",
+        at_least=0,
     )
-    n_samples: int = fixed(6, "number of test problems shown in the report", formerly="samples")
-    max_new_tokens: int = fixed(32, "maximum number of new tokens per answer")
-    max_failures: float = fixed(0.05, "largest share of the problems that may be left out, each for a listed reason")
+    n_samples: int = fixed(6, "number of test problems shown in the report", formerly="samples", at_least=0)
+    max_new_tokens: int = fixed(32, "maximum number of new tokens per answer", at_least=1)
+    max_failures: float = fixed(
+        0.05, "largest share of the problems that may be left out, each for a listed reason", at_least=0, at_most=1
+    )
     store_dtype: Literal["float32", "bfloat16"] = fixed("float32", "floating-point format of the stored states")
-    batch_size: int = fixed(128, "number of problems thought about at once")
+    batch_size: int = fixed(128, "number of problems thought about at once", at_least=1)
     device: str = fixed("auto", "device: auto, cpu, cuda or mps")
     precision: Literal["fp32", "bf16"] = fixed("fp32", "floating-point format in which the model computes")
     seed: int = nuisance(0, "random seed for problems, splits, shuffled targets and untrained weights")
+
+    __post_init__ = check_ranges
 
 
 ARMS = {"reading": Config()}

@@ -309,7 +309,7 @@ def _use(record: RunRecord, found: Mapping[str, Used]) -> list[Fold]:
     """Ablations and swaps of thoughts, where the run has them."""
     blocks: list[Block] = use_in_full(found, record.outcomes(SWAPPED).filter(split="test")) if found else []
     # Runs before 2026-11-25 call the outcomes "necessity".
-    blocks += [_ablated(record.outcomes(name)) for name in ("ablation", "necessity") if _has(record, name)]
+    blocks += [_ablated(record.outcomes(name)) for name in ("ablation", "necessity") if record.has_outcomes(name)]
     says = "A reading says what a thought holds; this says whether the answer needs it."
     return [Fold("Are the thoughts used?", blocks, says)] if blocks else []
 
@@ -335,14 +335,10 @@ def _ablated(outcomes: pl.DataFrame) -> Table:
 
 def _used(record: RunRecord) -> dict[str, Used]:
     """Whether the answer uses each target; nothing where no thoughts were swapped."""
-    if not _has(record, SWAPPED):
+    if not record.has_outcomes(SWAPPED):
         return {}
     outcomes = record.outcomes(SWAPPED)
     return used(outcomes.filter(split="val"), outcomes.filter(split="test"))
-
-
-def _has(record: RunRecord, outcomes: str) -> bool:
-    return (record.path / "outcomes" / f"{outcomes}.parquet").is_file()
 
 
 def _samples(record: RunRecord) -> Fold:

@@ -30,10 +30,10 @@ import polars as pl
 from workings import judging, models, training
 from workings.arithmetic.generator import PRESETS, ProblemSpec, generate, vocabulary
 from workings.arithmetic.problems import Problem
-from workings.config import fixed, nuisance, scientific
+from workings.config import check_ranges, fixed, nuisance, scientific
 from workings.errors import BadInput
 from workings.experiment import finished
-from workings.files import digests_in, to_json, write_atomic, write_with
+from workings.files import digests_in, sealed, write_atomic, write_with
 from workings.run import SHIPPED_RUNS, Run, RunRecord
 from workings.text.tokenizer import word_tokenizer
 from workings.training.recipes import DistilConfig
@@ -52,13 +52,13 @@ class Config:
     problems: ProblemSpec = fixed(
         PRESETS["bundled"], "specification of the generated problems, each part of which has structures of its own"
     )
-    n_train: int = fixed(400_000, "number of training problems")
-    n_validation: int = fixed(500, "number of validation problems")
-    n_test: int = fixed(1000, "number of held-out test problems per chain length")
-    n_layers: int = fixed(2, "number of transformer blocks")
-    width: int = fixed(128, "width of the residual stream")
-    n_heads: int = fixed(4, "number of attention heads per block")
-    n_thoughts: int = fixed(6, "number of continuous thoughts before the answer")
+    n_train: int = fixed(400_000, "number of training problems", at_least=1)
+    n_validation: int = fixed(500, "number of validation problems", at_least=1)
+    n_test: int = fixed(1000, "number of held-out test problems per chain length", at_least=1)
+    n_layers: int = fixed(2, "number of transformer blocks", at_least=1)
+    width: int = fixed(128, "width of the residual stream", at_least=1)
+    n_heads: int = fixed(4, "number of attention heads per block", at_least=1)
+    n_thoughts: int = fixed(6, "number of continuous thoughts before the answer", at_least=1)
     training: DistilConfig = fixed(
         DistilConfig(
             optimizer="muon",
@@ -70,9 +70,11 @@ class Config:
         ),
         "recipe of the training",
     )
-    threads: int = fixed(0, "number of CPU threads; 0: torch decides")
+    threads: int = fixed(0, "number of CPU threads; 0: torch decides", at_least=0)
     seed: int = nuisance(0, "random seed for training problems, initial weights and order")
     former_fields = ("bundle",)  # the folder to which a checkpoint was copied: `workings` bundles runs now
+
+    __post_init__ = check_ranges
 
 
 ARMS = {"recurrent": Config(), "constant": Config(recurrence="constant")}
@@ -291,4 +293,4 @@ def _ship_record(record: RunRecord, folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(record.path / name, folder / name)
     write_with(folder / answers, lambda path: record.outcomes("answers").write_parquet(path, compression_level=22))
-    write_atomic(folder / "manifest.json", to_json(replace(record.manifest, artifacts=digests_in(folder))))
+    write_atomic(folder / "manifest.json", sealed(replace(record.manifest, artifacts=digests_in(folder))))

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from workings import judging, models, training
 from workings.arithmetic.problems import Problem
-from workings.config import fixed, nuisance, scientific
+from workings.config import check_ranges, fixed, nuisance, scientific
 from workings.errors import BadInput
 from workings.run import Run
 from workings.text.datasets import load_problems
@@ -29,7 +29,7 @@ EMBEDDED = "embedded"
 class Thinking:
     """What is added to the base; the fields of CodiConfig that a user sets."""
 
-    n_thoughts: int = scientific(6, "number of continuous thoughts before the answer")
+    n_thoughts: int = scientific(6, "number of continuous thoughts before the answer", at_least=1)
     recurrence: Literal["state", "constant"] = scientific(
         "state", "what each thought is computed from: the state before it, or a learned constant"
     )
@@ -37,9 +37,9 @@ class Thinking:
         "everything", "what the answer attends to: question and thoughts, or thoughts only"
     )
     projection: bool = fixed(True, "whether a state passes a projection before it becomes the next input")
-    projection_width: int = fixed(0, "hidden width of the projection; 0: the width of the model")
+    projection_width: int = fixed(0, "hidden width of the projection; 0: the width of the model", at_least=0)
     projection_norm: bool = fixed(True, "whether the projection ends in a layer norm")
-    projection_dropout: float = fixed(0.0, "dropout probability before the projection")
+    projection_dropout: float = fixed(0.0, "dropout probability before the projection", at_least=0, below=1)
     chain_style: Literal["marked", "stripped"] = fixed(
         "marked", "written chain of the teacher: steps as <<6*9=54>>, or without the marks"
     )
@@ -48,6 +48,8 @@ class Thinking:
     normalise_question: bool = fixed(
         True, "whether the question loses its outer spaces and its double spaces become single"
     )
+
+    __post_init__ = check_ranges
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,14 @@ class Config:
     validation: str | None = fixed(
         None, "validation problems; by default the last n_validation of the training problems"
     )
-    n_validation: int = fixed(500, "number of validation problems")
-    limit: int | None = fixed(None, "maximum number of training problems")
+    n_validation: int = fixed(500, "number of validation problems", at_least=1)
+    limit: int | None = fixed(None, "maximum number of training problems", at_least=1)
     thinking: Thinking = fixed(Thinking(), "recurrence and prompt of the model")
     training: DistilConfig = fixed(DISTIL_PRESETS["small"], "recipe of the training")
     device: str = fixed("auto", "device: auto, cpu, cuda or mps")
     seed: int = nuisance(0, "random seed for initial weights and order")
+
+    __post_init__ = check_ranges
 
 
 ARMS = {name: Config(training=recipe, seed=recipe.seed) for name, recipe in DISTIL_PRESETS.items()}

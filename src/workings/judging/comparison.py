@@ -232,7 +232,7 @@ def compare(
 
 def shared_outcomes(records: Sequence[RunRecord]) -> list[str]:
     """Names of the frames of right and wrong answers that all the runs have; BadInput where there is none."""
-    held = [{path.stem for path in (record.path / "outcomes").glob("*.parquet")} for record in records]
+    held = [set(record.names("outcomes", ".parquet")) for record in records]
     judged = [name for name in sorted(set.intersection(*held)) if "correct" in records[0].outcomes(name).columns]
     if not judged:
         raise BadInput(f"no outcomes with a column 'correct' that all {len(records)} runs share")
@@ -255,7 +255,7 @@ def _refuse_unmatched_configs(a: RunRecord, b: RunRecord, config_class: type | N
     if a.manifest.experiment != b.manifest.experiment:
         raise BadInput(f"{a.path} and {b.path} are runs of different experiments")
     if config_class is None:
-        one, other = (read_mapping(record.path / "config.yaml") for record in (a, b))
+        one, other = (read_mapping(record.file("config.yaml")) for record in (a, b))
         different = [name for name in one | other if one.get(name) != other.get(name)]
     else:
         found = differing(a.config(config_class), b.config(config_class))

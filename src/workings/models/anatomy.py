@@ -10,8 +10,8 @@ import hashlib
 import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,17 @@ from workings.errors import BadInput
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Dotted paths, from a Hugging Face causal language model, to the parts we touch."""
+    """Dotted paths, from a Hugging Face causal language model, to the parts we touch.
+
+    `windows` says which blocks a sliding window narrows, if the config has one: none, all, or those that `layer_types` names.
+    """
 
     backbone: str
     embedding: str
     blocks: str
     final_norm: str
     lora_targets: tuple[str, ...]
+    windows: Literal["none", "all", "typed"] = "none"
 
 
 _LLAMA = Anatomy(
@@ -45,7 +49,34 @@ _GPT2 = Anatomy(
     final_norm="transformer.ln_f",
     lora_targets=("c_attn", "c_proj", "c_fc"),
 )
-ANATOMIES = {"gpt2": _GPT2, "llama": _LLAMA, "mistral": _LLAMA, "qwen2": _LLAMA, "qwen3": _LLAMA}
+_GPT_NEOX = Anatomy(
+    backbone="gpt_neox",
+    embedding="gpt_neox.embed_in",
+    blocks="gpt_neox.layers",
+    final_norm="gpt_neox.final_layer_norm",
+    lora_targets=("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"),
+)
+_WINDOWED = replace(_LLAMA, windows="all")
+_TYPED = replace(_LLAMA, windows="typed")
+ANATOMIES = {
+    "gpt2": _GPT2,
+    "llama": _LLAMA,
+    "mistral": _WINDOWED,
+    "qwen2": _TYPED,
+    "qwen3": _TYPED,
+    # The experts of a block are one tensor, which LoRA does not wrap.
+    "qwen3_moe": replace(_WINDOWED, lora_targets=("q_proj", "k_proj", "v_proj", "o_proj")),
+    "gemma": _LLAMA,
+    "gemma2": _TYPED,
+    "gemma3_text": _TYPED,
+    "phi3": replace(_WINDOWED, lora_targets=("qkv_proj", "o_proj", "gate_up_proj", "down_proj")),
+    "olmo": _LLAMA,
+    "olmo2": _LLAMA,
+    "smollm3": _TYPED,
+    "granite": _LLAMA,
+    "gpt_neox": _GPT_NEOX,
+}
+HEAD = "lm_head"  # of every family in the table
 
 
 def anatomy_of(config: Any) -> Anatomy:
@@ -64,16 +95,22 @@ def anatomy_of(config: Any) -> Anatomy:
 
 
 class Unembedding(nn.Module):
-    """Final norm and output head of a model, frozen: residual state → logits over the vocabulary."""
+    """Final norm and output head of a model, frozen: residual state → logits over the vocabulary.
 
-    def __init__(self, norm: nn.Module, weight: Tensor):
+    Args:
+        norm: The final norm.
+        weight: Rows of the head [V, d], divided by whatever the model divides its logits by.
+        cap: Bound of soft-capped logits, cap · tanh(logit / cap); None where they are not capped.
+    """
+
+    def __init__(self, norm: nn.Module, weight: Tensor, cap: float | None = None):
         super().__init__()
-        self.norm = norm
+        self.norm, self.cap = norm, cap
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
 
     def forward(self, h: Tensor, normed: bool = False) -> Tensor:
         """Logits [..., V] of states h [..., d]; `normed`: they are past the final norm already, as `final_norm` states are."""
-        return F.linear(h if normed else self.norm(h), self.weight)
+        return soft_capped(F.linear(h if normed else self.norm(h), self.weight), self.cap)
 
     @property
     def digest(self) -> str:
@@ -81,7 +118,14 @@ class Unembedding(nn.Module):
         sha = hashlib.sha256()
         for tensor in (self.weight, *self.norm.state_dict().values()):
             sha.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        if self.cap is not None:
+            sha.update(f"cap {self.cap:g}".encode())
         return sha.hexdigest()
+
+
+def soft_capped(logits: Tensor, cap: float | None) -> Tensor:
+    """cap · tanh(logits / cap); the logits themselves where there is no cap."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def layer_names(n_layers: int) -> tuple[str, ...]:

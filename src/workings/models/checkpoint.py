@@ -27,9 +27,9 @@ from transformers.utils import logging
 
 from workings import progress
 from workings.config import from_dict, to_dict
-from workings.errors import BadInput
-from workings.files import to_json
-from workings.hub import HubReference, first_line, hub_errors
+from workings.errors import BadInput, first_line
+from workings.files import describe, read_description
+from workings.hub import HubReference, hub_errors
 from workings.models.anatomy import anatomy_of
 from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
@@ -37,6 +37,7 @@ from workings.models.weights import (
     WEIGHTS,
     appearing,
     check_digest,
+    check_manifest,
     fill,
     read_saved,
     read_tensors,
@@ -108,6 +109,7 @@ def load_transformers(path: Path, dtype: torch.dtype = torch.float32) -> tuple[A
     """
     folder, gguf = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
     check_digest(folder / WEIGHTS)
+    check_manifest(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **gguf)
         # A GGUF file asked for in another format keeps its weights packed; in fp32 they are plain matrices.
@@ -155,9 +157,9 @@ def save_gpt2(model: GPT2, tokenizer: Tokenizer, folder: str | Path) -> Path:
     """
     check_rows(model.config, tokenizer)
     with appearing(folder) as partial:
-        (partial / "config.json").write_text(to_json({"family": GPT2_FAMILY} | to_dict(model.config)))
         write_tensors(model.state_dict(), partial / WEIGHTS)
         tokenizer.save(partial / "tokenizer")
+        describe(partial, "config.json", {"family": GPT2_FAMILY} | to_dict(model.config))
     return Path(folder)
 
 
@@ -166,7 +168,7 @@ def load_gpt2(folder: str | Path, device: str = "cpu", dtype: torch.dtype = torc
     folder = Path(folder)
     if not is_gpt2(folder):
         raise BadInput(f"{folder} is no GPT-2 checkpoint of ours: it has no config.json with the family {GPT2_FAMILY}")
-    fields = json.loads((folder / "config.json").read_text())
+    fields = read_description(folder / "config.json")
     del fields["family"]
     model = GPT2(from_dict(GPT2Config, fields))
     fill(model, read_tensors(folder / WEIGHTS), folder)

@@ -14,7 +14,6 @@ taken out again. Released files hold a PEFT state dict only (`released.py`), so 
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -33,8 +32,9 @@ from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
 from workings.config import from_dict, to_dict
 from workings.errors import BadInput
-from workings.files import to_json
+from workings.files import describe, read_description
 from workings.models.anatomy import anatomy_of
+from workings.models.attention import refuse_unknown_options
 from workings.models.causal import PaddedRows, left_padded
 from workings.models.checkpoint import load_base, resolve
 from workings.models.configs import CodiConfig
@@ -43,6 +43,7 @@ from workings.models.thinking import Mode, PaddingSees, ThoughtModel
 from workings.models.weights import (
     WEIGHTS,
     appearing,
+    check_digest,
     fill,
     fingerprint_of,
     read_tensors,
@@ -82,6 +83,7 @@ class CODI(ThoughtModel):
 
     def __init__(self, base: Any, tokenizer: Any, config: CodiConfig, fingerprint: str = "untrained"):
         super().__init__()
+        refuse_unknown_options(base.config)
         self.base, self.tokenizer, self.config, self.fingerprint = base, tokenizer, config, fingerprint
         self.adapters: dict[
             str, Tensor
@@ -135,8 +137,8 @@ class CODI(ThoughtModel):
 
     def forbidden(self) -> list[int]:
         rows = self.base.get_output_embeddings().weight.shape[0]
-        # The official code cuts the last row off, and may say pad and bot.
-        return list(range(self.config.eot_id if self.official_compat else self.config.vocabulary, rows))
+        # The official code cuts the last row off and nothing else, and may say pad and bot.
+        return list(range(rows - 1 if self.official_compat else self.config.vocabulary, rows))
 
     def value_in(self, text: str) -> Fraction | None:
         """The number that an answer gives: by the official code its last one, once the commas are gone."""
@@ -245,10 +247,10 @@ class CODI(ThoughtModel):
         with appearing(folder) as partial:
             self.base.config.save_pretrained(partial)
             self.tokenizer.save_pretrained(partial)
-            (partial / "thinking.json").write_text(to_json({"family": "codi"} | to_dict(self.config)))
             write_tensors({k: v for k, v in self.state_dict().items() if k not in self._tied}, partial / WEIGHTS)
             if self.adapters:
                 write_tensors(self.adapters, partial / ADAPTERS)
+            describe(partial, "thinking.json", {"family": "codi"} | to_dict(self.config))
             if card:
                 (partial / "README.md").write_text(card)
         return Path(folder)
@@ -366,7 +368,7 @@ class _Parts:
 
 
 def _read_folder(path: Path) -> _Parts:
-    fields = json.loads((path / "thinking.json").read_text())
+    fields = read_description(path / "thinking.json")
     family = fields.pop("family", None)
     if family != "codi":
         raise BadInput(f"{path}/thinking.json names the family '{family}'; this version knows: codi")
@@ -374,6 +376,7 @@ def _read_folder(path: Path) -> _Parts:
         if not (path / name).exists():
             raise BadInput(f"{path} has no {name}: the checkpoint is incomplete. Copy the whole folder again.")
     tensors = read_tensors(path / WEIGHTS)
+    check_digest(path / ADAPTERS)  # which need not be there, but may not be lost
     adapters = read_tensors(path / ADAPTERS) if (path / ADAPTERS).exists() else {}
     config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     return _Parts(config, tokenizer, from_dict(CodiConfig, fields), tensors, path, adapters)

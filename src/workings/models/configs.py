@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from workings.config import fixed
+from workings.config import check_ranges, fixed
 from workings.errors import BadInput
 
 AnswerSees = Literal["everything", "thoughts"]
@@ -19,16 +19,14 @@ class GPT2Config:
         BadInput: A size is below 1, or the width cannot be divided among the heads.
     """
 
-    n_layers: int = fixed(12, "number of transformer blocks")
-    n_heads: int = fixed(12, "number of attention heads per block")
-    d_model: int = fixed(768, "width of the residual stream")
-    block: int = fixed(1024, "maximum number of positions in a row")
-    vocab: int = fixed(50257, "number of rows of the embedding")
+    n_layers: int = fixed(12, "number of transformer blocks", at_least=1)
+    n_heads: int = fixed(12, "number of attention heads per block", at_least=1)
+    d_model: int = fixed(768, "width of the residual stream", at_least=1)
+    block: int = fixed(1024, "maximum number of positions in a row", at_least=1)
+    vocab: int = fixed(50257, "number of rows of the embedding", at_least=1)
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise BadInput(f"{name} is {value}; a GPT-2 needs at least 1")
+        check_ranges(self)
         if self.d_model % self.n_heads:
             raise BadInput(f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}")
 
@@ -45,17 +43,17 @@ class CodiConfig:
     """All of CODI that the base model's own config does not say. Saved beside the weights as `thinking.json`."""
 
     vocabulary: int = fixed(
-        help="number of tokens V of the base; rows V, V+1, V+2 of the embedding are pad, bot and eot"
+        help="number of tokens V of the base; rows V, V+1, V+2 of the embedding are pad, bot and eot", at_least=1
     )
-    n_thoughts: int = fixed(6, "number of continuous thoughts before the answer")
+    n_thoughts: int = fixed(6, "number of continuous thoughts before the answer", at_least=0)
     recurrence: Literal["state", "constant"] = fixed(
         "state", "what each thought is computed from: the state before it, or a learned constant"
     )
     answer_sees: AnswerSees = fixed("everything", "what the answer attends to: question and thoughts, or thoughts only")
     projection: bool = fixed(True, "whether a state passes a projection before it becomes the next input")
-    projection_width: int = fixed(768, "hidden width of the projection")
+    projection_width: int = fixed(768, "hidden width of the projection", at_least=1)
     projection_norm: bool = fixed(True, "whether the projection ends in a layer norm")
-    projection_dropout: float = fixed(0.0, "dropout probability before the projection")
+    projection_dropout: float = fixed(0.0, "dropout probability before the projection", at_least=0, below=1)
     chain_style: Literal["marked", "stripped"] = fixed(
         "marked", "written chain of the teacher: steps as <<6*9=54>>, or without the marks"
     )
@@ -65,8 +63,10 @@ class CodiConfig:
         True, "whether the question loses its outer spaces and its double spaces become single"
     )
     lora_alpha: float | None = fixed(
-        None, "LoRA alpha of the checkpoint that the weights were merged from, for the record"
+        None, "LoRA alpha of the checkpoint that the weights were merged from, for the record", above=0
     )
+
+    __post_init__ = check_ranges
 
     @property
     def pad_id(self) -> int:

@@ -20,16 +20,23 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from workings import progress
-from workings.errors import BadInput, Failed
-from workings.files import digests_in, sha256_of, to_json
+from workings.errors import BadInput, Failed, listed
+from workings.files import digests_in, sealed, to_json
 from workings.hub import HubReference, hub_errors
 from workings.models.checkpoint import BODY, load_gpt2, quiet_loading, to_hf
 from workings.models.gpt2 import GPT2
-from workings.models.weights import WEIGHTS, appearing, listed, read_tensors, write_tensors
+from workings.models.weights import (
+    EXPORT_FORMAT,
+    MANIFEST,
+    WEIGHTS,
+    appearing,
+    check_manifest,
+    read_tensors,
+    write_tensors,
+)
 from workings.text.bpe import hf_settings, read_tokenizer_folder, write_tokenizer_folder
 from workings.text.tokenizer import Tokenizer
 
-MANIFEST = "manifest.json"
 TOLERANCE = 1e-4  # of the largest logit, in fp32: the order of sums differs between the two, nothing else does
 SAMPLE = "Six boxes hold nine pens each: 6*9=54, and 7 × 8 = 56 more.\nThe answer is 110. <|endoftext|> <MUL_2_3_6>\n"
 
@@ -71,13 +78,13 @@ def export_hf(checkpoint: str | Path, folder: str | Path) -> Path:
         text = card(model, tokenizer, parity, Path(folder).name, len(dead))
         (partial / "README.md").write_text(text, encoding="utf-8")
         manifest = {
-            "format": "workings export",
+            "format": EXPORT_FORMAT,
             "checkpoint": digests_in(Path(checkpoint)),
             "tokenizer": tokenizer.digest,
             "parity": parity,
             "files": digests_in(partial),
         }
-        (partial / MANIFEST).write_text(to_json(manifest))
+        (partial / MANIFEST).write_text(sealed(manifest))
     return Path(folder)
 
 
@@ -270,19 +277,3 @@ def pull(repository: str, folder: str | Path) -> Path:
         shutil.copytree(snapshot, partial, dirs_exist_ok=True)  # the cache holds links
         check_manifest(partial)
     return Path(folder)
-
-
-def check_manifest(folder: Path, required: bool = False) -> None:
-    """Raise BadInput if a file is missing or not as the manifest of its export says."""
-    file = folder / MANIFEST
-    if not file.is_file():
-        if required:
-            raise BadInput(f"{folder} has no {MANIFEST}: it is no folder that 'workings export' wrote")
-        return
-    try:
-        vouched = json.loads(file.read_text())["files"]
-    except (ValueError, KeyError, TypeError):
-        raise BadInput(f"{file} cannot be read: export or pull again") from None
-    for name, digest in vouched.items():
-        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
-            raise BadInput(f"{folder / name} is missing or was changed since it was exported: export or pull again")

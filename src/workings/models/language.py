@@ -22,6 +22,7 @@ from torch import Tensor
 
 from workings.errors import BadInput
 from workings.models.anatomy import device_of, dtype_of
+from workings.models.attention import cache_name
 from workings.models.causal import TextCodec, left_padded
 from workings.models.checkpoint import config_of, is_gpt2, load_gpt2, load_transformers, resolve, to_own, unlike_ours
 from workings.models.gpt2 import GPT2, Inference, KVCache
@@ -230,6 +231,7 @@ class HuggingFaceModel(LanguageModel):
         self.context_length = positions
         self.vocab_size = len(model.get_output_embeddings().weight)
         self.n_positions_at_once = max(1, NUMBERS_AT_ONCE // self.vocab_size)
+        self._cache = cache_name(model)
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 
     @property
@@ -277,7 +279,6 @@ class HuggingFaceModel(LanguageModel):
         positions = (state.next_position[:, None] + new.cumsum(1) - 1).clamp(min=0)
         if self._takes_positions:
             options["position_ids"] = positions
-        out = self.model(
-            input_ids=ids, attention_mask=visible.long(), past_key_values=state.cache, use_cache=True, **options
-        )
-        return out.logits, _Read(out.past_key_values, visible, positions[:, -1] + 1)
+        options[self._cache] = state.cache
+        out = self.model(input_ids=ids, attention_mask=visible.long(), use_cache=True, **options)
+        return out.logits, _Read(out[self._cache], visible, positions[:, -1] + 1)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from workings.errors import BadInput
-from workings.models.weights import listed, refuse_incomplete
+from workings.errors import BadInput, listed
+from workings.models.weights import refuse_incomplete
 
 RELEASED = re.compile(r"^(codi|coconut)\.")
 DEFAULT_ALPHA = 32.0

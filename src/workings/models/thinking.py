@@ -22,7 +22,8 @@ from transformers import DynamicCache
 from workings.arithmetic.answers import answer_in
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.models.anatomy import Edit, Unembedding, anatomy_of, edited, layer_names, position_names
+from workings.models.anatomy import Edit, Unembedding, anatomy_of, edited, layer_names, position_names, soft_capped
+from workings.models.attention import cache_name, context_of, masks_of
 from workings.models.causal import PaddedRows, by_length, greedy, in_order
 from workings.models.configs import AnswerSees
 
@@ -141,7 +142,8 @@ class ThoughtModel(nn.Module, ABC):
 
     @property
     def context_length(self) -> int:
-        return self.base.config.max_position_embeddings
+        """How many positions a prompt, its thoughts and an answer may have together."""
+        return context_of(self.base.config)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -155,7 +157,8 @@ class ThoughtModel(nn.Module, ABC):
     @property
     def unembedding(self) -> Unembedding:
         """The final norm and head, frozen: for lenses. What is trained or generated goes through `unembed`."""
-        return Unembedding(self.final_norm, self.base.get_output_embeddings().weight)
+        head, scale = self.base.get_output_embeddings().weight, self._logits_scaling
+        return Unembedding(self.final_norm, head if scale == 1 else head / scale, self._logit_cap)
 
     @property
     def final_norm(self) -> nn.Module:
@@ -163,7 +166,16 @@ class ThoughtModel(nn.Module, ABC):
 
     def unembed(self, h: Tensor, layer: str) -> Tensor:
         """Logits [..., V] of a state [..., d] at a named layer; the final norm is applied exactly once."""
-        return self.base.get_output_embeddings()(h if layer == "final_norm" else self.final_norm(h))
+        logits = self.base.get_output_embeddings()(h if layer == "final_norm" else self.final_norm(h))
+        return soft_capped(logits if self._logits_scaling == 1 else logits / self._logits_scaling, self._logit_cap)
+
+    @property
+    def _logits_scaling(self) -> float:
+        return getattr(self.base.config, "logits_scaling", 1.0)
+
+    @property
+    def _logit_cap(self) -> float | None:
+        return getattr(self.base.config, "final_logit_softcapping", None)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings [..., d] of token ids [...]."""
@@ -194,8 +206,6 @@ class ThoughtModel(nn.Module, ABC):
             self._refuse_other_attention()
             positions = torch.arange(length, device=rows.ids.device).expand(n, length)
             visible = torch.ones_like(rows.mask)  # there is no mask after the prompt
-            if self.padding_sees == "everything":
-                allowed = allowed | ~allowed.any(-1, keepdim=True)
         hidden, cache = self._forward(self.embed(rows.ids), positions, allowed, ())
         last = torch.stack([h[:, -1] for h in hidden], 1)
         return hidden, ThoughtState(cache, visible, torch.ones_like(rows.mask), positions[:, -1] + 1, last, 0)
@@ -400,23 +410,30 @@ class ThoughtModel(nn.Module, ABC):
         self, embeds: Tensor, positions: Tensor, allowed: Tensor, cache: KeyValues, edits: Sequence[Edit] = ()
     ) -> tuple[list[Tensor], KeyValues]:
         """One pass of the backbone → L + 1 hidden states [n, q, d] and the grown cache. No cache is changed in place."""
-        past = DynamicCache(cache or None)
-        if self.official_compat:
-            mask = allowed[:, None]  # of a row that may attend to nothing, sdpa makes zero
-        else:  # An additive mask [n, 1, q, T] is what every attention kernel accepts.
-            mask = torch.zeros(allowed.shape, dtype=embeds.dtype, device=embeds.device)
-            mask = mask.masked_fill_(~allowed, torch.finfo(embeds.dtype).min).unsqueeze(1)
+        past = DynamicCache()
+        for block, (keys, values) in enumerate(cache):
+            past.update(keys, values, block)
+        backbone = self.base.get_submodule(anatomy_of(self.base.config).backbone)
         with edited(self.base, edits):
-            out = self.base.get_submodule(anatomy_of(self.base.config).backbone)(
+            out = backbone(
                 inputs_embeds=embeds,
                 position_ids=positions,
-                attention_mask=mask,
-                past_key_values=past,
+                attention_mask=masks_of(self.base.config, allowed, lambda seen: self._mask(seen, embeds.dtype)),
                 use_cache=True,
                 output_hidden_states=True,
+                **{cache_name(backbone): past},
             )
         layers: list[Any] = past.layers
         return list(out.hidden_states), tuple((layer.keys, layer.values) for layer in layers)
+
+    def _mask(self, allowed: Tensor, dtype: torch.dtype) -> Tensor:
+        """What an attention kernel takes, [n, 1, q, T], for what may be attended to, Bool [n, q, T]."""
+        if not self.official_compat:  # every kernel accepts an additive mask
+            mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+            return mask.masked_fill_(~allowed, torch.finfo(dtype).min).unsqueeze(1)
+        if self.padding_sees == "everything":  # only padding sees nothing
+            allowed = allowed | ~allowed.any(-1, keepdim=True)
+        return allowed[:, None]  # of a row that may attend to nothing, sdpa makes zero
 
     def _refuse_other_attention(self) -> None:
         kernel = self.base.config._attn_implementation

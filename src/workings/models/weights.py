@@ -12,7 +12,7 @@ import hashlib
 import pickle
 import shutil
 import zipfile
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from glob import escape
 from os import getpid
@@ -24,11 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from workings.errors import BadInput
-from workings.files import explained, is_disk_full, is_locked, lock, sha256_of
-from workings.hub import first_line
+from workings.errors import BadInput, explained, first_line, is_disk_full, listed
+from workings.files import digests_of, is_locked, lock, read_sealed, sha256_file, sha256_of, unchanged
 
 WEIGHTS = "model.safetensors"
+MANIFEST = "manifest.json"
+"""In a folder that was exported for transformers: what it was made from, and the digests of its files."""
+EXPORT_FORMAT = "workings export"
 
 # ── tensors → parameters ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -96,12 +98,6 @@ def refuse_not_finite(source: str | Path, tensors: Mapping[str, Tensor]) -> None
             )
 
 
-def listed(names: Iterable[str], most: int = 4) -> str:
-    """A few names in a sentence, in alphabetical order, and how many more there are."""
-    names = sorted(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 # ── tensors ⇄ files ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -109,7 +105,7 @@ def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Write a .safetensors file, and its sha256 beside it in the format of `sha256sum`."""
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, file, metadata={"format": "pt"})
     file.chmod(0o644)  # safetensors makes it readable by its owner only
-    _digest_file(file).write_text(f"{sha256_of(file)}  {file.name}\n")
+    sha256_file(file).write_text(f"{sha256_of(file)}  {file.name}\n")
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -130,17 +126,35 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def check_digest(file: Path) -> None:
-    """Raise BadInput if a file has a sha256 beside it and another content."""
-    beside = _digest_file(file)
-    if beside.is_file() and file.is_file() and beside.read_text().split()[:1] != [sha256_of(file)]:
-        raise BadInput(
-            f"{file} was changed after it was written: its sha256 is not the one in {beside.name}. Copy the folder again, "
-            f"or delete {beside.name} if you changed the weights on purpose."
+    """Raise BadInput if a file has a sha256 beside it and is missing, or has another content."""
+    beside = sha256_file(file)
+    if beside.is_file():
+        unchanged(
+            file, digest_beside(file), f"copy the folder again, or delete {beside.name} if you changed it on purpose"
         )
 
 
-def _digest_file(file: Path) -> Path:
-    return file.with_name(file.name + ".sha256")
+def digest_beside(file: Path) -> str:
+    """The sha256 that lies beside a file; empty where there is none in the file for it."""
+    return next(iter(sha256_file(file).read_text("utf-8", "replace").split()), "")
+
+
+def check_manifest(folder: Path, required: bool = False) -> None:
+    """Raise BadInput if a file is missing or not as the manifest of its export says."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        if required:
+            raise BadInput(f"{folder} has no {MANIFEST}: it is no folder that 'workings export' wrote")
+        return
+    about = read_sealed(file)
+    if about.get("format") != EXPORT_FORMAT:
+        if required:
+            raise BadInput(f"{file} is not the manifest of a folder that 'workings export' wrote")
+        return
+    for name, digest in digests_of(about).items():
+        if name == "README.md" and not required:
+            continue  # it decides nothing
+        unchanged(folder / name, digest, "export or pull again")
 
 
 def fingerprint_of(path: Path) -> str:

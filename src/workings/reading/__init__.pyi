@@ -5,6 +5,7 @@ from .lens import Lens as Lens
 from .lens import LogitLens as LogitLens
 from .lens import PerPositionLens as PerPositionLens
 from .lens import TunedLens as TunedLens
+from .lens import verify_lens as verify_lens
 from .manifest import Failure as Failure
 from .readings import Predictor as Predictor
 from .readings import SampleGrid as SampleGrid

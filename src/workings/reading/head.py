@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from workings.errors import BadInput
 from workings.models.anatomy import Unembedding
 from workings.reading.recipe import Precision
 from workings.reading.targets import EMPTY
@@ -30,6 +31,11 @@ class FrozenHead(nn.Module):
 
     def __init__(self, unembedding: Unembedding, precision: Precision) -> None:
         super().__init__()
+        if unembedding.cap is not None:
+            raise BadInput(
+                f"a lens cannot be fitted to logits that are soft-capped (final_logit_softcapping = {unembedding.cap:g}): "
+                "take the logit lens, or a model without it"
+            )
         self.dtype = torch.bfloat16 if resolved(precision, unembedding.weight.device) == "bf16" else torch.float32
         self.norm = copy.deepcopy(unembedding.norm).float().requires_grad_(False)
         self.register_buffer("weight", unembedding.weight.detach().to(self.dtype))

@@ -21,15 +21,26 @@ from torch import Tensor, nn
 
 from workings.config import from_dict
 from workings.errors import BadInput
-from workings.files import sha256_of, to_json, write_atomic, write_with
+from workings.files import (
+    changes,
+    drop_half_written,
+    read_sealed,
+    sealed,
+    sha256_of,
+    unchanged,
+    write_atomic,
+    write_with,
+)
 from workings.models.anatomy import Unembedding
 from workings.provenance import versions
-from workings.reading.manifest import disk_errors, read_description
+from workings.reading.manifest import disk_errors
 from workings.reading.recipe import FitConfig
 from workings.reading.store import FINAL_NORM, HiddenStates
 
 FORMAT = 2  # 1 had tuned lenses only, shared by the positions and without a translator at final_norm
 ALL = slice(None)
+_WEIGHTS = "lens.safetensors"
+_REMEDY = "copy the lens again, or fit it again"
 
 
 @dataclass(frozen=True)
@@ -182,10 +193,11 @@ class Lens(nn.Module, ABC):
     def save(self, folder: str | Path) -> Path:
         """Write `lens.safetensors`, then `lens.json`: without the second there is no lens in the folder."""
         folder = Path(folder)
-        weights = folder / "lens.safetensors"
+        weights = folder / _WEIGHTS
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            drop_half_written(folder)
             (folder / "lens.json").unlink(missing_ok=True)
             write_with(weights, lambda path: save_file(tensors, path))
             about = _Description(
@@ -201,7 +213,7 @@ class Lens(nn.Module, ABC):
                 positions=self.positions,
                 final_norm=self.final_norm,
             )
-            write_atomic(folder / "lens.json", to_json(about))
+            write_atomic(folder / "lens.json", sealed(about))
         return folder
 
     @classmethod
@@ -227,14 +239,12 @@ class Lens(nn.Module, ABC):
                 f"the model {model.fingerprint} has another head or final norm ({unembedding.digest[:12]}) than when "
                 f"the lens in {folder} was fitted ({about.unembedding[:12]}). Is it loaded in the same dtype?"
             )
-        path = folder / "lens.safetensors"
-        if not path.is_file() or sha256_of(path) != about.weights:
-            raise BadInput(f"{path} is missing or not the file that lens.json describes; fit the lens again")
+        path = unchanged(folder / _WEIGHTS, about.weights, _REMEDY)
         lens = kind(unembedding, about.layers, about.model, about.positions, about.final_norm)
         try:
             lens.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError) as error:
-            raise BadInput(f"{path} cannot be read: {error}") from None
+            raise BadInput(f"{path} cannot be read ({error}): {_REMEDY}") from None
         lens.fitted = about.fitted
         return lens
 
@@ -312,6 +322,11 @@ class PerPositionLens(Lens):
         return h + moved + self.bias[layers][:, position]
 
 
+def verify_lens(folder: str | Path) -> list[str]:
+    """One line for each file of a lens that is missing or not as it was written. BadInput where there is none."""
+    return changes(Path(folder), {_WEIGHTS: _Description.read(Path(folder)).weights})
+
+
 KINDS: dict[str, type[Lens]] = {kind.name: kind for kind in (LogitLens, TunedLens, PerPositionLens)}
 
 
@@ -336,10 +351,10 @@ class _Description:
         path = folder / "lens.json"
         if not path.exists():
             raise BadInput(f"there is no lens in {folder}: it has no lens.json")
-        about = read_description(path)
-        if about.get("kind") not in KINDS or about.get("format") not in (1, FORMAT):
+        about = read_sealed(path, _REMEDY)
+        if str(about.get("kind")) not in KINDS or about.get("format") not in (1, FORMAT):
             raise BadInput(f"{path} does not describe a lens of format {FORMAT}: a {', a '.join(KINDS)}")
         try:
             return from_dict(cls, about | {"fitted": about.get("fitted") or None})
         except BadInput as error:
-            raise BadInput(f"{path} is damaged ({error}): fit the lens again") from None
+            raise BadInput(f"{path} is damaged ({error}): {_REMEDY}") from None

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 
 from workings.config import from_dict
-from workings.errors import BadInput
-from workings.files import explained, sha256_of
+from workings.errors import BadInput, explained, listed
+from workings.files import read_sealed, sha256_of
 
 FORMAT = 1
+TABLES = ("problems.parquet", "index.parquet")
+REMEDY = "copy the store again, or collect the thoughts again into an empty folder"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -97,22 +98,17 @@ class StoreManifest:
         path = folder / "manifest.json"
         if not path.exists():
             raise BadInput(f"{folder} is not a thought store: it has no manifest.json")
-        content = read_description(path)
+        content = read_sealed(path, REMEDY)
         if content.get("kind") != "thoughts" or content.get("format") != FORMAT:
             raise BadInput(f"{path} is not the manifest of a thought store of format {FORMAT}")
         try:
-            return from_dict(cls, content)
+            found = from_dict(cls, content)
         except BadInput as error:
-            raise BadInput(f"{path} is damaged ({error}): collect the thoughts again into an empty folder") from None
-
-
-def read_description(path: Path) -> dict[str, Any]:
-    """The JSON mapping in a file that describes others; empty where it holds something else. BadInput where it is broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from None
-    return content if isinstance(content, dict) else {}
+            raise BadInput(f"{path} is damaged ({error}): {REMEDY}") from None
+        missing = {*TABLES, *(shard.file for shard in found.shards)} - found.files.keys()
+        if found.status == "complete" and missing:
+            raise BadInput(f"{path} is damaged (it says nothing of {listed(missing)}): {REMEDY}")
+        return found
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from workings.config import fixed, nuisance
+from workings.config import check_ranges, fixed, nuisance
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -21,15 +21,21 @@ class FitConfig:
             multiplies it in hardware.
     """
 
-    lr: float = nuisance(1e-3, "learning rate of AdamW at the start of the cosine schedule")
-    weight_decay: float = nuisance(1e-3, "weight decay, which pulls the translators to zero and so to the logit lens")
-    clip: float = nuisance(1.0, "largest norm of the gradient of all layers together")
-    max_epochs: int = nuisance(50, "maximum number of passes over the training problems")
-    patience: int = nuisance(5, "number of epochs without a better validation loss after which fitting stops")
+    lr: float = nuisance(1e-3, "learning rate of AdamW at the start of the cosine schedule", above=0)
+    weight_decay: float = nuisance(
+        1e-3, "weight decay, which pulls the translators to zero and so to the logit lens", at_least=0
+    )
+    clip: float = nuisance(1.0, "largest norm of the gradient of all layers together", above=0)
+    max_epochs: int = nuisance(50, "maximum number of passes over the training problems", at_least=1)
+    patience: int = nuisance(
+        5, "number of epochs without a better validation loss after which fitting stops", at_least=1
+    )
     batch_problems: int = nuisance(
-        32, "number of problems per optimizer step; each brings all its positions at all layers"
+        32, "number of problems per optimizer step; each brings all its positions at all layers", at_least=1
     )
     precision: Precision = fixed(
         "auto", "floating-point format of the matrix products; weights, norms and sums are float32"
     )
     seed: int = fixed(0, "random seed for the order of the problems")
+
+    __post_init__ = check_ranges

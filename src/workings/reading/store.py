@@ -30,8 +30,8 @@ from torch import Tensor
 from workings.arithmetic.chain import read_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.files import sha256_of
-from workings.reading.manifest import DTYPES, Failure, FileEntry, StoreManifest
+from workings.files import changes, unchanged
+from workings.reading.manifest import DTYPES, REMEDY, Failure, FileEntry, StoreManifest
 from workings.reading.writer import write_arrays
 
 FINAL_NORM = "final_norm"
@@ -80,7 +80,7 @@ class ThoughtStore:
 
     @classmethod
     def open(cls, path: str | Path) -> ThoughtStore:
-        """Open a finished store; its files are checked by name and size (`verify` hashes them).
+        """Open a finished store. Its files are checked by name and size now, and hashed when they are first used.
 
         Raises:
             BadInput: Where it is unfinished, damaged, or no store.
@@ -94,7 +94,7 @@ class ThoughtStore:
             )
         wrong = [line for name, entry in manifest.files.items() if (line := _misfit(path / name, entry))]
         if wrong:
-            raise BadInput(f"{path} is damaged: {'; '.join(wrong)}. Collect it again into an empty folder.")
+            raise BadInput(f"{path} is damaged: {'; '.join(wrong)}; {REMEDY}")
         return cls(path, manifest)
 
     @classmethod
@@ -166,12 +166,12 @@ class ThoughtStore:
     @cached_property
     def problems(self) -> pl.DataFrame:
         """One row per problem, in the rows' order; `writer.PROBLEMS` lists the columns."""
-        return pl.read_parquet(self.path / "problems.parquet")
+        return pl.read_parquet(self._file("problems.parquet"))
 
     @cached_property
     def index(self) -> pl.DataFrame:
         """One row per problem and position; `own_token` is the model's own next token there."""
-        return pl.read_parquet(self.path / "index.parquet")
+        return pl.read_parquet(self._file("index.parquet"))
 
     @property
     def ids(self) -> list[str]:
@@ -212,13 +212,11 @@ class ThoughtStore:
 
     def verify(self) -> list[str]:
         """One line for every file that is missing or not as it was written; none means the store is whole."""
-        lines = []
-        for name, entry in self.manifest.files.items():
-            misfit = _misfit(self.path / name, entry)
-            if misfit is None and sha256_of(self.path / name) != entry.sha256:
-                misfit = f"{name}: changed since it was written"
-            lines += [misfit] if misfit else []
-        return lines
+        return changes(self.path, {name: entry.sha256 for name, entry in self.manifest.files.items()})
+
+    def _file(self, name: str) -> Path:
+        """The path of a file of the store, which is hashed when it is first used."""
+        return unchanged(self.path / name, self.manifest.files[name].sha256, REMEDY)
 
     @cached_property
     def _starts(self) -> Tensor:
@@ -228,11 +226,11 @@ class ThoughtStore:
 
     def _tensor(self, shard: int, layer: str) -> Tensor:
         if shard not in self._open:
-            file = self.path / self.manifest.shards[shard].file
+            file = self._file(self.manifest.shards[shard].file)
             try:
                 self._open[shard] = safe_open(file, framework="pt")
             except (OSError, SafetensorError) as error:
-                raise BadInput(f"{file} cannot be read ({error}); collect the store again") from None
+                raise BadInput(f"{file} cannot be read ({error}): {REMEDY}") from None
         return self._open[shard].get_tensor(layer)
 
 

@@ -23,12 +23,14 @@ from torch import Tensor
 from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.files import drop_half_written, lock, to_json, write_atomic, write_with
+from workings.files import drop_half_written, lock, sealed, unchanged, write_atomic, write_with
 from workings.models.anatomy import is_thought
 from workings.provenance import versions
 from workings.reading.manifest import (
     DTYPES,
     FORMAT,
+    REMEDY,
+    TABLES,
     CollectionSettings,
     Failure,
     FileEntry,
@@ -102,7 +104,8 @@ class ThoughtWriter:
             out.mkdir(parents=True, exist_ok=True)
             self._lock = lock(out)
         try:
-            self.manifest = self._begin(settings)
+            with disk_errors(out):
+                self.manifest = self._begin(settings)
         except BaseException:
             self._lock.close()
             raise
@@ -121,7 +124,10 @@ class ThoughtWriter:
         if not (self.out / "manifest.json").exists():
             if any(not left.name.startswith(".") for left in self.out.iterdir()):
                 raise BadInput(f"{self.out} holds other files and no thought store; give an empty or a new folder")
-            return StoreManifest("thoughts", FORMAT, "partial", settings)
+            begun = StoreManifest("thoughts", FORMAT, "partial", settings)
+            write_atomic(
+                self.out / "manifest.json", sealed(begun)
+            )  # the first shard may take long, and may not be the first try
         manifest = StoreManifest.read(self.out)
         before, now = vars(manifest.settings), vars(settings)
         if different := [f"{name} was {before[name]}, is now {now[name]}" for name in now if before[name] != now[name]]:
@@ -166,7 +172,7 @@ class ThoughtWriter:
             manifest.n_failures += len(failures)
             manifest.problems = digest_of([manifest.problems, shard.problems])
             manifest.files |= {file: FileEntry.of(self.out / file) for file in (name, _part(name))}
-            write_atomic(self.out / "manifest.json", to_json(manifest))
+            write_atomic(self.out / "manifest.json", sealed(manifest))
 
     def finish(self) -> None:
         """Join the shards' problems into the two tables, then mark the store complete, then drop the parts."""
@@ -176,10 +182,10 @@ class ThoughtWriter:
                 self._join("problems.parquet", PROBLEMS, lambda problems: problems)
                 self._join("index.parquet", INDEX, self._by_position)
                 entries = {shard.file: manifest.files[shard.file] for shard in manifest.shards}
-                entries |= {name: FileEntry.of(self.out / name) for name in ("problems.parquet", "index.parquet")}
+                entries |= {name: FileEntry.of(self.out / name) for name in TABLES}
                 manifest.status, manifest.files = "complete", entries
                 manifest.digest = digest_of(f"{name} {entry.sha256}" for name, entry in entries.items())
-                write_atomic(self.out / "manifest.json", to_json(manifest))
+                write_atomic(self.out / "manifest.json", sealed(manifest))
             for shard in manifest.shards:
                 (self.out / _part(shard.file)).unlink(missing_ok=True)
 
@@ -189,7 +195,10 @@ class ThoughtWriter:
         def write(path: Path) -> None:
             with pq.ParquetWriter(path, schema) as table:
                 for shard in self.manifest.shards:
-                    table.write_table(made_of(pq.read_table(self.out / _part(shard.file), schema=PROBLEMS)))
+                    part = unchanged(
+                        self.out / _part(shard.file), self.manifest.files[_part(shard.file)].sha256, REMEDY
+                    )
+                    table.write_table(made_of(pq.read_table(part, schema=PROBLEMS)))
 
         write_with(self.out / name, write)
 

@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from workings.files import explained, write_atomic
+from workings.errors import explained
+from workings.files import write_atomic
 from workings.report import figures, wording
 from workings.report.figures import Part, every_part, parts_of
 from workings.report.markdown import markdown_of

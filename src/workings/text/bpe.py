@@ -6,7 +6,6 @@ and gives the same ids where ranks and pattern say the same: `library_for` tries
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,9 +18,8 @@ from typing import Any, Literal
 import tiktoken
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from workings.errors import BadInput
-from workings.files import sha256_of, to_json, write_atomic
-from workings.hub import first_line
+from workings.errors import BadInput, first_line
+from workings.files import read_sealed, sealed, sha256_of, to_json, unchanged, write_atomic
 
 TOKENIZER_FILE = "workings_tokenizer.json"
 """In the folder of a tokenizer of ours: which vocabulary it is, and the SHA-256 of its other files."""
@@ -304,12 +302,8 @@ def write_tokenizer_folder(
     write_atomic(folder / "tokenizer.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     write_atomic(folder / "tokenizer_config.json", to_json({"tokenizer_class": "PreTrainedTokenizerFast", **settings}))
     whole = {"format": TOKENIZER_FORMAT, **about, "files": {name: sha256_of(folder / name) for name in _HUGGING_FACE}}
-    write_atomic(folder / TOKENIZER_FILE, to_json({**whole, "sha256": _digest(whole)}))
+    write_atomic(folder / TOKENIZER_FILE, sealed(whole))
     return folder
-
-
-def _digest(about: Mapping[str, Any]) -> str:
-    return hashlib.sha256(to_json(about).encode()).hexdigest()
 
 
 def read_tokenizer_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -318,26 +312,15 @@ def read_tokenizer_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]
         raise BadInput(
             f"{folder} holds no tokenizer of ours (no {TOKENIZER_FILE}): make one with 'workings tokenizer build'"
         )
-    try:
-        about = json.loads((folder / TOKENIZER_FILE).read_text("utf-8"))
-        form, own, files = about["format"], about.pop("sha256"), {name: about["files"][name] for name in _HUGGING_FACE}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise BadInput(
-            f"{folder / TOKENIZER_FILE} cannot be read: copy the tokenizer again, or build it again"
-        ) from None
+    remedy = "copy the whole folder of the tokenizer, or build it again"
+    about = read_sealed(folder / TOKENIZER_FILE, remedy)
+    form, files = about.get("format"), about.get("files")
     if form != TOKENIZER_FORMAT:
         raise BadInput(
             f"{folder / TOKENIZER_FILE} is in format {form}, which this version cannot read (it reads {TOKENIZER_FORMAT})"
         )
-    if own != _digest(about):
-        raise BadInput(
-            f"{folder / TOKENIZER_FILE} was changed since it was written: copy the tokenizer again, or build it again"
-        )
-    for name, digest in files.items():
-        if not (folder / name).is_file():
-            raise BadInput(f"{folder / name} is missing: copy the whole folder of the tokenizer")
-        if sha256_of(folder / name) != digest:
-            raise BadInput(
-                f"{folder / name} was changed since it was written: copy the tokenizer again, or build it again"
-            )
+    if not isinstance(files, dict) or not {*_HUGGING_FACE} <= files.keys():
+        raise BadInput(f"{folder / TOKENIZER_FILE} does not say what belongs to it: {remedy}")
+    for name in _HUGGING_FACE:
+        unchanged(folder / name, files[name], remedy)
     return json.loads((folder / "tokenizer.json").read_text("utf-8")), about

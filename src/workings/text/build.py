@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from workings.errors import BadInput, Failed
-from workings.files import explained, lock
+from workings.errors import BadInput, Failed, explained
+from workings.files import lock
 from workings.progress import Tracker, track
 from workings.text.build_state import BuildJournal
 from workings.text.corpus import Corpus

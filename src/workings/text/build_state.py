@@ -15,7 +15,7 @@ import numpy as np
 
 from workings.config import to_dict
 from workings.errors import BadInput
-from workings.files import drop_half_written, to_json, write_atomic
+from workings.files import drop_half_written, sealed, write_atomic
 from workings.provenance import versions
 from workings.text.documents import BadDocument, Source
 from workings.text.manifest import (
@@ -142,7 +142,7 @@ class BuildJournal:
         """Close all shards and say so. The same documents and settings give the same bytes, whatever happened between."""
         for writer in self.writers.values():
             writer.finish()
-        write_atomic(self.out / "manifest.json", to_json(replace(self._identity(), outcome=self._outcome()).to_json()))
+        write_atomic(self.out / "manifest.json", sealed(replace(self._identity(), outcome=self._outcome()).to_json()))
         self._journal.unlink(missing_ok=True)
         for writer in self.writers.values():
             writer.forget_parts()
@@ -162,7 +162,7 @@ class BuildJournal:
             if others:
                 raise BadInput(f"{self.out} holds other files and no corpus ({others[0]}); give a new folder")
             self.tokenizer.save(self.out / "tokenizer")
-            write_atomic(self.out / "manifest.json", to_json(self._identity().to_json()))
+            write_atomic(self.out / "manifest.json", sealed(self._identity().to_json()))
         manifest, mine = CorpusManifest.read(self.out), self._identity()
         differ = [name for name in mine.config if manifest.config.get(name) != mine.config[name]]
         differ += [] if manifest.tokenizer == mine.tokenizer else ["the tokenizer"]

@@ -20,7 +20,7 @@ from workings.arithmetic.drills import DrillSpec
 from workings.config import changed
 from workings.errors import BadInput
 from workings.text.manifest import DRILLS, CorpusManifest, Split, SplitName
-from workings.text.shards import differences, open_ids, open_index, raw_digest
+from workings.text.shards import differences, open_ids, open_index, raw_digest, refuse_other_length
 from workings.text.tokenizer import Tokenizer
 
 
@@ -48,7 +48,7 @@ class ValidationDocument:
 
 
 class Corpus:
-    """A complete corpus on disk, mapped into memory as it is read.
+    """A complete corpus on disk, mapped into memory as it is read. A shard is hashed when it is first read.
 
     Attributes:
         folder: Where it lies.
@@ -74,7 +74,9 @@ class Corpus:
             raise BadInput(f"the corpus {folder} is unfinished: build it again with the same settings, and it goes on")
         self.folder, self.manifest, self.outcome = folder, manifest, manifest.outcome
         self.dtype = np.dtype(manifest.dtype)
-        self._ids = [open_ids(folder, shard, self.dtype) for shard in self.train.shards]
+        self._ids: dict[int, np.ndarray] = {}  # of the training shards that were read, which were hashed first
+        for shard in self.train.shards:
+            refuse_other_length(folder, shard, self.dtype)
         self._starts = np.cumsum([0, *(shard.n_tokens for shard in self.train.shards)])
 
     @classmethod
@@ -167,6 +169,8 @@ class Corpus:
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
         while start < stop:
             offset, end = int(self._starts[shard]), min(stop, int(self._starts[shard + 1]))
+            if shard not in self._ids:
+                self._ids[shard] = open_ids(self.folder, self.train.shards[shard], self.dtype)
             parts.append(self._ids[shard][start - offset : end - offset])
             start, shard = end, shard + 1
         return np.concatenate(parts).astype(np.int64)

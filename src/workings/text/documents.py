@@ -24,8 +24,8 @@ from typing import IO, Any, NamedTuple
 
 from workings.arithmetic.drills import DrillSpec, drill_documents
 from workings.arithmetic.generator import ProblemSpec, generate
-from workings.errors import BadInput, Failed
-from workings.hub import HubReference, first_line
+from workings.errors import BadInput, Failed, first_line
+from workings.hub import HubReference
 from workings.text.datasets import generator_preset, hub_data_set, open_hub
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")

@@ -5,15 +5,15 @@ Both are read by `workings corpus build --help` and by experiments, so nothing h
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from workings.arithmetic.drills import DrillSpec
-from workings.config import fixed, scientific
+from workings.config import check_ranges, fixed, scientific
 from workings.errors import BadInput
+from workings.files import read_sealed
 from workings.text.documents import Source, open_documents
 from workings.text.shards import Shard
 from workings.text.tokenizer import Mode, Tokenizer, Vocabulary
@@ -31,14 +31,14 @@ class SourceConfig:
     reference: str = fixed(
         help="file, folder, hub id (HuggingFaceFW/fineweb-edu:sample-10BT@revision), generated, drills or docstrings"
     )
-    weight: float = fixed(1.0, "share of the bytes of the corpus, relative to the weights of the other sources")
+    weight: float = fixed(
+        1.0, "share of the bytes of the corpus, relative to the weights of the other sources", above=0
+    )
     field: str = fixed("text", "column that holds the text; question+answer joins two columns")
     separator: str | None = fixed(None, "string that divides a .txt file into documents")
     name: str = fixed("", "name in tables and file names; by default the end of the reference")
 
-    def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ValueError(f"the weight of {self.reference} is {self.weight}; give a number above 0")
+    __post_init__ = check_ranges
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,27 @@ class CorpusConfig:
     base: str = fixed("embedded", "byte-level BPE: a hub id such as gpt2, a path, or embedded")
     facts: str = fixed("MUL:1-9", "fact families and ranges of operands: MUL:1-9, or several: MUL:1-12,ADD:0-9")
     mode: Mode = fixed("strict", "rewriting mode: which equations become fact tokens")
-    fact_rate: float = scientific(0.0, "share of facts among the training tokens of the facts arm, reached with drills")
+    fact_rate: float = scientific(
+        0.0, "share of facts among the training tokens of the facts arm, reached with drills", at_least=0, at_most=0.5
+    )
     drills: DrillSpec = fixed(DrillSpec(), "specification of the drills")
     documents_limit: int | None = fixed(
-        None, "maximum number of documents to read, validation included, drills not counted"
+        None, "maximum number of documents to read, validation included, drills not counted", at_least=1
     )
-    bytes_limit: int | None = fixed(None, "maximum number of raw bytes to read, drills not counted")
+    bytes_limit: int | None = fixed(None, "maximum number of raw bytes to read, drills not counted", at_least=1)
     seed: int = fixed(0, "random seed for shuffling and drills")
-    shuffle_documents: int = fixed(10_000, "number of documents held in memory to draw the next one from")
-    shuffle_bytes: int = fixed(64 << 20, "maximum number of bytes held in memory to draw the next document from")
-    validation_fraction: float = fixed(0.005, "share of documents held out for validation, chosen by content")
-    validation_documents: int = fixed(1000, "maximum number of validation documents per source")
-    shard_tokens: int = fixed(100_000_000, "number of tokens per shard")
+    shuffle_documents: int = fixed(10_000, "number of documents held in memory to draw the next one from", at_least=1)
+    shuffle_bytes: int = fixed(
+        64 << 20, "maximum number of bytes held in memory to draw the next document from", at_least=1
+    )
+    validation_fraction: float = fixed(
+        0.005, "share of documents held out for validation, chosen by content", at_least=0, at_most=0.5
+    )
+    validation_documents: int = fixed(1000, "maximum number of validation documents per source", at_least=0)
+    shard_tokens: int = fixed(100_000_000, "number of tokens per shard", at_least=1)
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         complaint = next((what for what, holds in self._complaints().items() if holds), None)
         if complaint:
             raise ValueError(complaint)
@@ -78,16 +85,8 @@ class CorpusConfig:
         return {
             "name at least one source of documents": not self.documents,
             "a corpus is at most 65535 sources": len(self.documents) > 65535,
-            "limits of documents and bytes must be above 0": any(n < 1 for n in limits),
             "weights need --bytes or --documents-limit: without, everything is read": len(weights) > 1 and not limits,
-            f"fact_rate is {self.fact_rate}; give a share from 0 to 0.5": not 0 <= self.fact_rate <= 0.5,
             "drills come by fact_rate, or as a source; not both": bool(self.fact_rate) and DRILLS in references,
-            f"validation_fraction is {self.validation_fraction}; give 0 to 0.5": not 0
-            <= self.validation_fraction
-            <= 0.5,
-            "the shuffle holds at least one document": min(self.shuffle_documents, self.shuffle_bytes) < 1,
-            "shard_tokens must be above 0": self.shard_tokens < 1,
-            "validation_documents must not be negative": self.validation_documents < 0,
         }
 
     @property
@@ -262,17 +261,12 @@ class CorpusManifest:
     def read(cls, folder: Path) -> CorpusManifest:
         """The manifest of a corpus, complete or not. BadInput where there is none, or one of another version."""
         path = folder / "manifest.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BadInput(
-                f"{folder} is no corpus (it has no manifest.json); make one with: workings corpus build"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{path} cannot be read: {error}") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if not path.exists():
+            raise BadInput(f"{folder} is no corpus (it has no manifest.json); make one with: workings corpus build")
+        content = read_sealed(path, "copy the corpus again, or build it again")
+        if content.get("format") != FORMAT:
             raise BadInput(f"{path} is not the manifest of a corpus of this version ({FORMAT})")
         try:
             return cls.from_json(content)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise BadInput(f"{path} cannot be read: {type(error).__name__}: {error}; build the corpus again") from None

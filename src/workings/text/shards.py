@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from workings.errors import BadInput, Failed
-from workings.files import sha256_of, write_with
+from workings.files import changes, sha256_of, unchanged, write_with
 
 DOCUMENT = np.dtype(
     [
@@ -181,24 +181,40 @@ def _truncate(path: Path, length: int) -> None:
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+_REMEDY = "copy the corpus again, or build it again"
+
+
 def open_ids(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> np.ndarray:
-    """The ids of a shard, mapped into memory. BadInput where the file has not the length that the manifest says."""
+    """The ids of a shard, mapped into memory. BadInput where the file is missing or not the one that was written."""
+    refuse_other_length(folder, shard, dtype)
+    unchanged(folder / shard.file, shard.sha256, _REMEDY)
+    return _mapped_ids(folder, shard, dtype)
+
+
+def open_index(folder: Path, shard: Shard) -> np.ndarray:
+    """The rows (DOCUMENT) of a shard, mapped into memory. BadInput as `open_ids`."""
+    unchanged(folder / shard.documents_file, shard.documents_sha256, _REMEDY)
+    return _mapped_index(folder, shard)
+
+
+def refuse_other_length(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> None:
+    """BadInput where the file of ids has not the length that the manifest says: seen at once, without reading it."""
     path = folder / shard.file
     size = path.stat().st_size if path.exists() else -1
     if size != shard.n_tokens * dtype.itemsize:
         what = "is missing" if size < 0 else f"has {size:,} bytes, not {shard.n_tokens * dtype.itemsize:,}"
-        raise BadInput(f"{path} {what}: copy the corpus again, or build it again")
-    return np.memmap(path, dtype, "r") if shard.n_tokens else np.empty(0, dtype)
+        raise BadInput(f"{path} {what}: {_REMEDY}")
 
 
-def open_index(folder: Path, shard: Shard) -> np.ndarray:
-    """The rows (DOCUMENT) of a shard, mapped into memory."""
+def _mapped_ids(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> np.ndarray:
+    return np.memmap(folder / shard.file, dtype, "r") if shard.n_tokens else np.empty(0, dtype)
+
+
+def _mapped_index(folder: Path, shard: Shard) -> np.ndarray:
     try:
         return np.load(folder / shard.documents_file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{folder / shard.documents_file} cannot be read ({error}): copy or build the corpus again"
-        ) from None
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInput(f"{folder / shard.documents_file} cannot be read ({error}): {_REMEDY}") from None
 
 
 def raw_digest(folder: Path, shards: Sequence[Shard]) -> str:
@@ -215,14 +231,10 @@ def raw_digest(folder: Path, shards: Sequence[Shard]) -> str:
 
 def differences(folder: Path, shard: Shard, dtype: np.dtype[Any], width: int, eot: int) -> Iterator[str]:
     """Differences of a shard from what was written, one line each."""
-    for name, digest in ((shard.file, shard.sha256), (shard.documents_file, shard.documents_sha256)):
-        path = folder / name
-        if not path.is_file():
-            yield f"{name} is missing"
-        elif sha256_of(path) != digest:
-            yield f"{name} is not what was written (sha256)"
+    yield from changes(folder, {shard.file: shard.sha256, shard.documents_file: shard.documents_sha256})
     try:
-        ids, rows = open_ids(folder, shard, dtype), open_index(folder, shard)
+        refuse_other_length(folder, shard, dtype)
+        ids, rows = _mapped_ids(folder, shard, dtype), _mapped_index(folder, shard)
     except BadInput as error:
         yield str(error)
         return

@@ -12,8 +12,6 @@ sums twice.
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +28,7 @@ from workings import seeds
 from workings.errors import Failed
 from workings.progress import track
 from workings.run import Run
+from workings.stopping import stop_on_sigterm, stopped
 from workings.training.parallel import ProcessGroup, resume_point, synchronising, whole
 from workings.training.recipes import Precision, Recipe, Schedule
 from workings.training.resuming import ResumePoint, take_back
@@ -283,7 +282,7 @@ def fit(
             if stopping or is_due(task.recipe.save_every) or step == last:
                 point.save(step, monitor.state())
             if stopping:
-                raise SystemExit(128 + signal.SIGTERM)
+                raise stopped()
             if tracker is not None:
                 tracker.update(step, text)
 
@@ -359,31 +358,6 @@ def _in_words(means: Mapping[str, float], work: Mapping[str, float | None]) -> s
         if name.endswith("_per_second")
     ]
     return " ".join(losses + speeds)
-
-
-@dataclass
-class StopFlag:
-    """Set when SIGTERM arrives."""
-
-    is_set: bool = False
-
-
-@contextmanager
-def stop_on_sigterm() -> Generator[StopFlag]:
-    """Inside, SIGTERM only sets the flag. Outside the main thread, where signals never arrive, it stays unset."""
-    flag = StopFlag()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-
-    def set_flag(number: int, frame: object) -> None:
-        flag.is_set = True
-
-    before = signal.signal(signal.SIGTERM, set_flag)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 # ── optimizers ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,11 +7,10 @@ the step: a resumed run knows them without a memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from workings.config import fixed, nuisance, scientific
+from workings.config import check_ranges, fixed, nuisance, scientific
 from workings.errors import BadInput
 from workings.models.configs import GPT2_SIZES, GPT2Config
 
@@ -47,26 +46,6 @@ class Schedule:
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-# ── what a recipe may say ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _at_least(config: Recipe, least: int, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) >= least:  # so written, NaN is refused
-            raise ValueError(f"{name} is {getattr(config, name)}, and must be at least {least}")
-
-
-def _above_0(config: Recipe, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) is not None and not getattr(config, name) > 0:
-            raise ValueError(f"{name} is {getattr(config, name)}, and must be above 0")
-
-
-def _are_betas(betas: Iterable[float]) -> None:
-    if not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas are {betas}, and must be at least 0 and below 1")
-
-
 # ── pretraining ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -74,10 +53,12 @@ def _are_betas(betas: Iterable[float]) -> None:
 class ModelShape:
     """The size of a GPT-2 to train. Its embedding gets as many rows as the tokenizer asks for."""
 
-    n_layers: int = fixed(4, "number of transformer blocks")
-    n_heads: int = fixed(4, "number of attention heads per block")
-    d_model: int = fixed(128, "width of the residual stream")
-    block: int = fixed(256, "maximum number of positions in a row")
+    n_layers: int = fixed(4, "number of transformer blocks", at_least=1)
+    n_heads: int = fixed(4, "number of attention heads per block", at_least=1)
+    d_model: int = fixed(128, "width of the residual stream", at_least=1)
+    block: int = fixed(256, "maximum number of positions in a row", at_least=1)
+
+    __post_init__ = check_ranges
 
     @classmethod
     def of(cls, shape: GPT2Config) -> ModelShape:
@@ -90,58 +71,68 @@ class PretrainConfig:
     """A recipe; `PRETRAIN_PRESETS` has the named ones. Counts of steps are of optimizer updates, 0 means never."""
 
     shape: ModelShape = fixed(ModelShape(), "shape of the model")
-    steps: int = fixed(1000, "number of optimizer updates")
+    steps: int = fixed(1000, "number of optimizer updates", at_least=1)
     tokens_per_step: int = fixed(
-        8192, "number of tokens per optimizer update, over all processes; the number of accumulated passes follows"
+        8192,
+        "number of tokens per optimizer update, over all processes; the number of accumulated passes follows",
+        at_least=1,
     )
     raw_bytes: int | None = fixed(
-        None, "bytes of raw text to read in `steps` updates, instead of tokens_per_step tokens in each"
+        None, "bytes of raw text to read in `steps` updates, instead of tokens_per_step tokens in each", at_least=1
     )
-    pass_rows: int = fixed(32, "number of rows per forward pass on each process")
+    pass_rows: int = fixed(32, "number of rows per forward pass on each process", at_least=1)
     length: int = fixed(
-        0, "number of tokens per row; 0: all positions of the model (positions beyond it stay untrained)"
+        0, "number of tokens per row; 0: all positions of the model (positions beyond it stay untrained)", at_least=0
     )
     optimizer: Literal["adamw", "muon"] = fixed(
         "adamw", "optimizer; muon applies to the matrices of the blocks and adamw to the rest"
     )
-    learning_rate: float = nuisance(1e-3, "peak learning rate, reached after the warm-up")
-    final_learning_rate: float = fixed(1e-4, "learning rate at the last step of the cosine schedule")
-    warmup_steps: int = fixed(50, "number of updates during which the learning rate rises")
-    weight_decay: float = fixed(0.1, "weight decay of matrices and tables, the embedding included")
-    betas: tuple[float, float] = fixed((0.9, 0.95), "AdamW's decay rates of the gradient's first and second moment")
-    clip: float = fixed(1.0, "largest norm of the gradient; a longer one is scaled down")
+    learning_rate: float = nuisance(1e-3, "peak learning rate, reached after the warm-up", above=0)
+    final_learning_rate: float = fixed(
+        1e-4, "learning rate at the last step of the cosine schedule", share_of="learning_rate", at_least=0
+    )
+    warmup_steps: int = fixed(
+        50, "number of updates during which the learning rate rises", share_of="steps", at_least=0
+    )
+    weight_decay: float = fixed(0.1, "weight decay of matrices and tables, the embedding included", at_least=0)
+    betas: tuple[float, float] = fixed(
+        (0.9, 0.95), "AdamW's decay rates of the gradient's first and second moment", at_least=0, below=1
+    )
+    clip: float = fixed(1.0, "largest norm of the gradient; a longer one is scaled down", above=0)
     precision: Precision = fixed("fp32", "floating-point format of the training; bf16 is autocast with fp32 weights")
     compile: bool = fixed(False, "whether the model goes through torch.compile")
     document_mask: bool = fixed(False, "whether a token attends to its own document only")
     parallel: Parallel = fixed("ddp", "parallelism under torchrun: ddp copies the model, fsdp shards it")
-    log_every: int = fixed(10, "number of updates between two log lines; 0: never")
-    validate_every: int = fixed(100, "number of updates between two validations; 0: never")
-    validation_documents: int = fixed(200, "number of validation documents per source, the first ones")
+    log_every: int = fixed(10, "number of updates between two log lines; 0: never", at_least=0)
+    validate_every: int = fixed(100, "number of updates between two validations; 0: never", at_least=0)
+    validation_documents: int = fixed(200, "number of validation documents per source, the first ones", at_least=0)
     evaluate_every: int = fixed(
-        0, "number of updates between two evaluations on benchmarks; 0: only after the last update"
+        0, "number of updates between two evaluations on benchmarks; 0: only after the last update", at_least=0
     )
-    sample_every: int = fixed(250, "number of updates between two samples of generated text; 0: never")
-    sample_tokens: int = fixed(32, "number of tokens per sample")
+    sample_every: int = fixed(250, "number of updates between two samples of generated text; 0: never", at_least=0)
+    sample_tokens: int = fixed(32, "number of tokens per sample", at_least=1)
     sample_prompts: tuple[str, ...] = fixed(
         ("The", "6*9=", "What is 7 times 8?"), "prompts of the samples, in raw text"
     )
-    save_every: int = fixed(250, "number of updates between two resume points; 0: never")
-    keep_every: int = fixed(0, "number of updates between two models that are kept for learning curves; 0: none")
-    loss_margin: float = fixed(
-        2.0, "nats above the loss of guessing at which a training is given up, after the warm-up"
+    save_every: int = fixed(250, "number of updates between two resume points; 0: never", at_least=0)
+    keep_every: int = fixed(
+        0, "number of updates between two models that are kept for learning curves; 0: none", at_least=0
     )
-    loss_jump: float = fixed(3.0, "nats above the running mean of the loss at which a training is given up")
-    peak_flops: float | None = fixed(None, "peak FLOPs per second of one device, to compute MFU; known for common GPUs")
+    loss_margin: float = fixed(
+        2.0, "nats above the loss of guessing at which a training is given up, after the warm-up", above=0
+    )
+    loss_jump: float = fixed(3.0, "nats above the running mean of the loss at which a training is given up", above=0)
+    peak_flops: float | None = fixed(
+        None, "peak FLOPs per second of one device, to compute MFU; known for common GPUs", above=0
+    )
 
     def __post_init__(self) -> None:
-        never_negative = [name for name in self.__dataclass_fields__ if name.endswith("_every")]
-        never_negative += ["length", "warmup_steps", "final_learning_rate", "weight_decay", "validation_documents"]
-        _at_least(self, 1, "steps", "tokens_per_step", "pass_rows", "sample_tokens")
-        _at_least(self, 0, *never_negative)
-        _above_0(self, "learning_rate", "clip", "loss_margin", "loss_jump", "raw_bytes", "peak_flops")
-        _are_betas(self.betas)
-        if self.warmup_steps > self.steps:
-            raise ValueError(f"warmup_steps = {self.warmup_steps} is more than steps = {self.steps}")
+        check_ranges(self)
+        for part, whole in (("warmup_steps", "steps"), ("final_learning_rate", "learning_rate")):
+            if getattr(self, part) > getattr(self, whole):
+                raise BadInput(
+                    f"{part} = {getattr(self, part)} is more than {whole} = {getattr(self, whole)}: set both"
+                )
 
     @property
     def schedule(self) -> Schedule:
@@ -187,33 +178,42 @@ class DistilConfig:
     optimizer: Literal["adamw", "muon"] = fixed(
         "adamw", "optimizer; muon applies to the matrices of the blocks and adamw to the rest"
     )
-    learning_rate: float = nuisance(1e-3, "peak learning rate, reached after the warm-up")
-    epochs: float = fixed(1.0, "number of passes over the training examples; fractions are allowed")
-    batch_size: int = fixed(256, "number of examples per optimizer step, over all processes")
+    learning_rate: float = nuisance(1e-3, "peak learning rate, reached after the warm-up", above=0)
+    epochs: float = fixed(1.0, "number of passes over the training examples; fractions are allowed", above=0)
+    batch_size: int = fixed(256, "number of examples per optimizer step, over all processes", at_least=1)
     micro_batch_size: int = fixed(
-        256, "number of examples per forward pass; gradients are accumulated up to batch_size"
+        256, "number of examples per forward pass; gradients are accumulated up to batch_size", at_least=1
     )
     warmup_fraction: float = fixed(
-        0.03, "share of the steps during which the learning rate rises from 0, rounded up to whole steps"
+        0.03,
+        "share of the steps during which the learning rate rises from 0, rounded up to whole steps",
+        at_least=0,
+        at_most=1,
     )
-    weight_decay: float = fixed(0.1, "weight decay")
-    betas: tuple[float, float] = fixed((0.9, 0.999), "AdamW's decay rates of the gradient's first and second moment")
-    clip: float = fixed(2.0, "largest norm of the gradient; a longer one is scaled down")
-    distil_weight: float = scientific(1.0, "weight of the distillation loss at the answer's colon")
+    weight_decay: float = fixed(0.1, "weight decay", at_least=0)
+    betas: tuple[float, float] = fixed(
+        (0.9, 0.999), "AdamW's decay rates of the gradient's first and second moment", at_least=0, below=1
+    )
+    clip: float = fixed(2.0, "largest norm of the gradient; a longer one is scaled down", above=0)
+    distil_weight: float = scientific(1.0, "weight of the distillation loss at the answer's colon", at_least=0)
     distil_loss: Literal["smooth_l1", "l2"] = fixed(
         "smooth_l1", "distance between the student's and the teacher's hidden states"
     )
     distil_normalise: bool = fixed(
         True, "divide the distance at each layer by the standard deviation of the teacher's states"
     )
-    teacher_weight: float = scientific(1.0, "weight of the teacher's loss on the written chain and answer")
-    lora_rank: int = fixed(0, "rank of the LoRA adapters; 0 trains all weights")
-    lora_alpha: float = fixed(32.0, "scale of the LoRA adapters: their product is multiplied by lora_alpha / lora_rank")
-    lora_dropout: float = fixed(0.1, "dropout probability before the LoRA adapters")
+    teacher_weight: float = scientific(1.0, "weight of the teacher's loss on the written chain and answer", at_least=0)
+    lora_rank: int = fixed(0, "rank of the LoRA adapters; 0 trains all weights", at_least=0)
+    lora_alpha: float = fixed(
+        32.0, "scale of the LoRA adapters: their product is multiplied by lora_alpha / lora_rank", above=0
+    )
+    lora_dropout: float = fixed(0.1, "dropout probability before the LoRA adapters", at_least=0, below=1)
     precision: Precision = fixed(
         "bf16", "floating-point format of the training; bf16 is autocast with fp32 master weights"
     )
-    max_tokens: int = fixed(256, "maximum number of tokens per example; longer examples are left out and counted")
+    max_tokens: int = fixed(
+        256, "maximum number of tokens per example; longer examples are left out and counted", at_least=1
+    )
     digit_answers_only: bool = fixed(
         False, "leave out problems whose answer does not begin with a digit, such as -3 and .5; they are counted"
     )
@@ -221,25 +221,23 @@ class DistilConfig:
         False, "train on questions as written, also where the model normalises those that it is asked"
     )
     length_window: int = fixed(
-        16, "number of batches within which examples are sorted by length, so that little is padding; 0: never sorted"
+        16,
+        "number of batches within which examples are sorted by length, so that little is padding; 0: never sorted",
+        at_least=0,
     )
-    log_every: int = fixed(50, "number of steps between two log lines")
-    validate_every: int = fixed(500, "number of steps between two validations; the last step is always validated")
-    validation_problems: int = fixed(500, "number of validation problems answered at each validation")
-    save_every: int = fixed(500, "number of steps between two resume points")
+    log_every: int = fixed(50, "number of steps between two log lines", at_least=0)
+    validate_every: int = fixed(
+        500, "number of steps between two validations; the last step is always validated", at_least=0
+    )
+    validation_problems: int = fixed(500, "number of validation problems answered at each validation", at_least=0)
+    save_every: int = fixed(500, "number of steps between two resume points", at_least=0)
     seed: int = nuisance(0, "random seed for initial weights, order and dropout")
     loss_margin: float = fixed(
-        2.0, "nats above the loss of guessing at which a training is given up, after the warm-up"
+        2.0, "nats above the loss of guessing at which a training is given up, after the warm-up", above=0
     )
-    loss_jump: float = fixed(3.0, "nats above the running mean of the loss at which a training is given up")
+    loss_jump: float = fixed(3.0, "nats above the running mean of the loss at which a training is given up", above=0)
 
-    def __post_init__(self) -> None:
-        never_negative = [name for name in self.__dataclass_fields__ if name.endswith("_every")]
-        never_negative += ["warmup_fraction", "weight_decay", "lora_rank", "validation_problems", "length_window"]
-        _at_least(self, 1, "batch_size", "micro_batch_size", "max_tokens")
-        _at_least(self, 0, *never_negative, "distil_weight", "teacher_weight")
-        _above_0(self, "learning_rate", "epochs", "clip", "loss_margin", "loss_jump")
-        _are_betas(self.betas)
+    __post_init__ = check_ranges
 
     def schedule(self, n_examples: int) -> Schedule:
         """The learning rate of every step: warm-up from 0, then a cosine to 0. The last batch of an epoch may be short.

@@ -23,8 +23,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from workings.config import leaves
-from workings.errors import BadInput
-from workings.files import explained, plain, write_atomic, write_with
+from workings.errors import BadInput, explained
+from workings.files import plain, write_atomic, write_with
 from workings.models.configs import CodiConfig, GPT2Config
 from workings.run import Run
 from workings.training.parallel import ProcessGroup, resume_point
