@@ -124,8 +124,8 @@ def discriminants(
 
     Classes are Gaussians with one covariance, shrunk towards a multiple of the identity (Friedman 1989). Of states, which vary most
     in directions that hold nothing, this sees far more than logistic regression does: of 100 tokens planted into 1,000 training
-    problems, 97 % of the test problems' are named, against 24 %; of what trained models hold, as much. It is in closed form, and
-    the decomposition is shared by the shrinkages.
+    problems at a tenth of the states' standard deviation, 99 % of the test problems' are named, against 48 %
+    (benchmarks/judge_readers.py). It is in closed form, and the decomposition is shared by the shrinkages.
 
     Args:
         x: Features [n, f], dense.
