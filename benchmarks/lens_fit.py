@@ -66,7 +66,9 @@ def synthetic(size: Size, seed: int = 0) -> tuple[TunedLens, StatesInMemory, Tar
     names = tuple(map(str, range(n)))
     positions = tuple(f"t{k + 1}" for k in range(POSITIONS))
     none = torch.zeros(*ids.shape, 1, dtype=torch.bool)
-    targets = Targets("synthetic", positions, ids[..., None], none, torch.ones_like(ids), names, tuple(splits))
+    targets = Targets(
+        "synthetic", positions, ids[..., None], none, torch.ones_like(ids), names, tuple(splits), torch.ones(n)
+    )
     return lens, StatesInMemory(states, positions, names, "synthetic"), targets
 
 

@@ -24,7 +24,9 @@ def planted() -> tuple[StatesInMemory, Targets]:
     ids[:, 0] = EMPTY
     splits = ("train",) * 150 + ("val",) * 50 + ("test",) * 100
     names = tuple(f"p{i}" for i in range(N))
-    targets = Targets("planted", POSITIONS, ids, ids > 0, torch.ones(N, 3, dtype=torch.long), names, splits)
+    targets = Targets(
+        "planted", POSITIONS, ids, ids > 0, torch.ones(N, 3, dtype=torch.long), names, splits, torch.ones(N)
+    )
     states = {"block1": torch.tensor(h).float(), "final_norm": torch.tensor(random.standard_normal(h.shape)).float()}
     return StatesInMemory(states, POSITIONS, list(names), "toy"), targets
 

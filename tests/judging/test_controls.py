@@ -26,15 +26,21 @@ V = 60
 NUMBERS = range(20, 50)
 
 
-def asked(ids: np.ndarray, problems: list[str], splits: list[str], new_values: np.ndarray | None = None) -> Targets:
-    """Targets of token ids [n, P] or [n, P, M]."""
+def asked(
+    ids: np.ndarray,
+    problems: list[str],
+    splits: list[str],
+    new_values: np.ndarray | None = None,
+    lengths: np.ndarray | None = None,
+) -> Targets:
+    """Targets of token ids [n, P] or [n, P, M], in chains of these lengths [n]."""
     ids = ids[:, :, None] if ids.ndim == 2 else ids
     new = np.zeros(ids.shape, bool) if new_values is None else new_values[:, :, None] & (ids != EMPTY)
     positions = ("bot", "t1", "t2")[: ids.shape[1]]
     n_members = torch.from_numpy((ids != EMPTY).sum(2))
-    return Targets(
-        "planted", positions, torch.from_numpy(ids), torch.from_numpy(new), n_members, tuple(problems), tuple(splits)
-    )
+    named = tuple(problems), tuple(splits)
+    of_chain = torch.from_numpy(np.zeros(len(ids), np.int64) if lengths is None else np.asarray(lengths, np.int64))
+    return Targets("planted", positions, torch.from_numpy(ids), torch.from_numpy(new), n_members, *named, of_chain)
 
 
 def with_ids(inputs: ControlInputs, where: np.ndarray, ids: np.ndarray | int) -> ControlInputs:
@@ -60,8 +66,7 @@ def problems_with(n: int, seed: int = 0, n_positions: int = 3) -> ControlInputs:
     mask = generator.random((n, n_positions)) < 0.9
     new_values = generator.random((n, n_positions)) < 0.3
     return ControlInputs(
-        targets=asked(np.where(mask, targets, EMPTY), [f"p{i}" for i in range(n)], splits, new_values),
-        chain_lengths=lengths,
+        targets=asked(np.where(mask, targets, EMPTY), [f"p{i}" for i in range(n)], splits, new_values, lengths),
         questions=questions,
         is_number=lambda token: token in NUMBERS,
         n_tokens=V,
@@ -159,8 +164,8 @@ def test_every_control_names_one_token_first_and_ranks_each_seen_token_apart(inp
             np.concatenate([before.ids[..., 0].numpy(), everything]),
             [*before.problems, *(f"more{i}" for i in range(V))],
             [*before.splits, *["test"] * V],
+            lengths=np.append(before.chain_lengths.numpy(), [4] * V),
         ),
-        chain_lengths=np.append(inputs.chain_lengths, [4] * V),
         questions=[*inputs.questions, *[[1, 30, 25, 25, 49]] * V],
     )
     all_tokens = read_controls(more).filter(pl.col("problem").str.starts_with("more"))
@@ -219,8 +224,8 @@ def test_an_unseen_token_ties_with_all_unseen_tokens_and_loses():
 
 def test_an_unseen_chain_length_is_read_as_the_position():
     inputs = problems_with(400)
-    lengths = np.where(in_split(inputs, "test")[:, 0], 99, inputs.chain_lengths)
-    other = replace(inputs, chain_lengths=lengths)
+    lengths = torch.from_numpy(in_split(inputs, "test")[:, 0]) * 99 + inputs.targets.chain_lengths
+    other = replace(inputs, targets=replace(inputs.targets, chain_lengths=lengths))
     structure = structure_only(other, majority(other))
     rows = np.flatnonzero(inputs.rows_of("test"))
     by_position = structure.distribution(rows[0])

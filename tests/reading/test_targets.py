@@ -13,17 +13,17 @@ from tests.reading.toy import SPELLING, decode, encode, problems
 from workings.arithmetic.chain import Step
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.reading.targets import (
-    EMPTY,
+from workings.reading.target_rules import (
     SELECTIONS,
+    Documents,
     Spelling,
-    Targets,
+    TargetRule,
     Token,
     numbers_in,
     slices,
-    split_problems,
-    targets_by_rule,
+    weighted_slices,
 )
+from workings.reading.targets import EMPTY, Targets, split_problems, targets_by_rule
 
 chains = st.lists(st.lists(st.integers(0, 50), max_size=40), min_size=1, max_size=12)
 positions = st.integers(1, 9)
@@ -153,16 +153,138 @@ def test_every_token_of_a_slice_is_asked_once_and_the_first_first(chain, n_posit
     members=st.lists(st.integers(0, 9).map(lambda i: Token(i, Fraction(i)))), rule=st.sampled_from(sorted(SELECTIONS))
 )
 def test_a_selection_asks_for_different_members_in_their_order(members, rule):
-    asked = SELECTIONS[rule](members)
+    asked = SELECTIONS[rule](members, Documents(0))
     assert len(asked) == len(set(asked)) and bool(asked) == bool(members)
     assert [token for token in dict.fromkeys(members) if token in asked] == asked
 
 
 def test_rules_that_do_not_exist_are_named():
-    with pytest.raises(BadInput, match="no target rule 'telepathy'; there are uniform, answer, step1"):
+    with pytest.raises(BadInput, match="no target rule 'telepathy'; there are uniform, weighted"):
         targets_by_rule("telepathy", problems(2), SPELLING, at(3))
-    with pytest.raises(BadInput, match="no selection rule 'some'; there are first, every"):
+    with pytest.raises(BadInput, match="no selection rule 'some'; there are first, middle, last, tfidf, every"):
         targets_by_rule("uniform:some", problems(2), SPELLING, at(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("unifrom", "did you mean 'uniform'"),
+        ("uniform@latin", "no form of the chain 'latin'; there are seen, stripped"),
+        ("step2@marked", "no part of a chain"),
+        ("step2.taste", "no part 'taste'; there are result, operator"),
+        ("weighted", "takes weights"),
+        ("uniform(1,2)", "takes no weights"),
+        ("weighted(1,x)", "weights are numbers"),
+        ("weighted(1,-1)", "may not be negative"),
+        ("weighted(0,0)", "nor all zero"),
+        ("weighted(1,1)", "2 weights; give one for each of t1, t2, t3"),
+        ("uniform@own", "not known here"),
+        ("response", "not known here"),
+        ("Step 1", "names no target"),
+    ],
+)
+def test_a_name_that_is_no_rule_is_refused_with_its_reason(name, message):
+    with pytest.raises(BadInput, match=message):
+        targets_by_rule(name, problems(2), SPELLING, at(3))
+
+
+# ---- other splits, parts, forms and selections ---------------------------------------------------------------------
+
+weights = st.lists(st.fractions(0, 5, max_denominator=8), min_size=1, max_size=9).filter(any)
+roundings = st.sampled_from(["floor", "remainder", "min1"])
+
+
+@given(n_tokens=st.integers(0, 100), of=weights, rounding=roundings)
+def test_weighted_slices_hold_every_token_in_order(n_tokens, of, rounding):
+    cut = weighted_slices(n_tokens, of, rounding)
+    assert [i for start, end in cut for i in range(start, end)] == list(range(n_tokens)) and len(cut) == len(of)
+    sizes = [end - start for start, end in cut]
+    if rounding == "min1":
+        assert min(sizes) >= 1 or n_tokens < len(of)
+    else:  # nobody is further from its share than one token, and nobody without a weight has one
+        assert all(abs(size - n_tokens * w / sum(of)) < 1 for size, w in zip(sizes, of, strict=True))
+        assert all(size == 0 for size, w in zip(sizes, of, strict=True) if w == 0)
+
+
+@given(n_tokens=st.integers(0, 100), n_positions=positions, weight=st.fractions(Fraction(1, 7), 9))
+def test_equal_weights_are_the_uniform_split(n_tokens, n_positions, weight):
+    assert weighted_slices(n_tokens, [weight] * n_positions) == slices(n_tokens, n_positions)
+
+
+@given(n_tokens=st.integers(0, 100), of=weights, factor=st.fractions(Fraction(1, 100), 100).filter(bool))
+def test_only_the_proportions_of_weights_matter(n_tokens, of, factor):
+    assert weighted_slices(n_tokens, of) == weighted_slices(n_tokens, [factor * weight for weight in of])
+
+
+def test_the_weights_of_the_note():
+    of = [Fraction(w) for w in ("0.5", "1", "2", "2", "1", "0.5")]
+    sizes = lambda n, rounding="floor": [end - start for start, end in weighted_slices(n, of, rounding)]
+    assert sizes(14) == [1, 2, 4, 4, 2, 1]
+    assert sizes(13)[0] == 0 and sizes(13, "min1")[0] == 1  # the first slot is empty below 14 tokens
+    # 0.1 added ten times is not 1 in floating point: exact arithmetic loses no token at a border
+    assert weighted_slices(10, [Fraction("0.1")] * 10) == [(i, i + 1) for i in range(10)]
+
+
+def test_weights_for_the_thoughts_alone_leave_what_comes_before_them_empty():
+    chain = list(range(6))
+    given = [Problem("a chain", (), "0")]
+    spelling = Spelling(encode, decode, lambda problem: chain)
+    targets = targets_by_rule("weighted(1,2):every", given, spelling, ("bot", "t1", "t2"))
+    assert targets.ids[0].tolist() == [[EMPTY] * 4, [0, 1, EMPTY, EMPTY], [2, 3, 4, 5]]
+
+
+def test_first_middle_last_and_the_most_telling_token():
+    chains = [[1, 2, 3, 4], [1, 1, 2, 5], [1, 6], [1, 9]]
+    asked = lambda rule, splits=None: uniform_split(chains, 1, splits, rule=rule).ids[:, 0, 0].tolist()
+    assert asked("uniform") == [1, 1, 1, 1]
+    assert asked("uniform:middle") == [2, 1, 1, 1]  # the lower of two
+    assert asked("uniform:last") == [4, 5, 6, 9]
+    # 1 is in every chain: twice of idf 1 is more than once of ln(5/2) + 1, and once is less
+    assert asked("uniform:tfidf") == [3, 1, 6, 9]
+    # no test problem decides what is asked: with the last two in test, 2 is as common as 1
+    assert asked("uniform:tfidf", ["train", "train", "test", "test"])[:2] == [3, 1]
+
+
+def test_parts_of_a_step():
+    given = [
+        Problem("Ann has 1,500 and 4.", (Step("-1,500+4*2", "-1492"), Step("-3*2", "-6")), "-6"),
+        Problem("none", (), "0"),
+    ]
+    said = lambda rule: [
+        "".join(decode([i]) for i in slot if i != EMPTY)
+        for slot in targets_by_rule(rule, given, SPELLING, ("t1",)).ids[:, 0].tolist()
+    ]
+    assert said("step1.operator") == ["+", ""] and said("step2.operator") == ["*", ""]  # a sign is no operator
+    assert said("step1.operands") == ["1", ""] and said("step2.operands:every") == ["32", ""]
+    assert said("step1.whole:every") == ["-150+4*2=9", ""]  # each token once
+    assert targets_by_rule("step1.operands", given, SPELLING, ("t1",)).n_members[:, 0].tolist() == [6, 0]
+
+
+def test_forms_of_the_chain():
+    problem = Problem("q", (Step("6*9", "54"), Step("54+1", "55")), "55")
+    own = {problem.id: encode("6*9=55")}
+    spelling = Spelling(encode, decode, lambda p: encode("6*9=54"), lambda p: own[p.id], lambda p: encode("55 pens"))
+    whole = lambda rule: [
+        i for i in targets_by_rule(rule, [problem], spelling, at(40)).ids[0, :, 0].tolist() if i != EMPTY
+    ]
+    assert whole("uniform") == whole("uniform@seen") == encode("6*9=54")
+    assert whole("uniform@stripped") == encode("6*9=54 54+1=55")
+    assert whole("uniform@marked") == encode("<<6*9=54>> <<54+1=55>>")
+    assert whole("uniform@own") == encode("6*9=55")
+    assert targets_by_rule("response", [problem], spelling, at(1)).ids.tolist() == [[[encode("55")[0]]]]
+    lengths = [
+        int(targets_by_rule(f"uniform{form}", [problem], spelling, at(2)).chain_lengths[0])
+        for form in ("", "@stripped")
+    ]
+    assert lengths == [len(encode("6*9=54")), len(encode("6*9=54 54+1=55"))]
+
+
+def test_a_rule_says_in_words_what_it_asks():
+    assert TargetRule.of("step2").in_words == "result of step 2"
+    assert TargetRule.of("uniform").in_words == "uniform split"
+    assert TargetRule.of("uniform:every").in_words == "uniform split, every token"
+    assert TargetRule.of("uniform@marked:last").in_words == "uniform split of the chain (marked), last token"
+    assert TargetRule.of("weighted-min1(1, 2)").in_words == "weighted split by min1 (1, 2)"
 
 
 def test_a_number_in_the_chain_is_new_where_question_and_answer_lack_it():

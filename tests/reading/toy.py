@@ -20,7 +20,7 @@ from workings.arithmetic.chain import Step, read_chain, write_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.models.anatomy import Unembedding, layer_names, position_names
-from workings.reading.targets import Spelling
+from workings.reading.target_rules import Spelling
 
 MARKS = ["<<", ">>", "+", "-", "*", "/", "="]
 NUMBERS = 64

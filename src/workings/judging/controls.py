@@ -92,7 +92,7 @@ def majority(inputs: ControlInputs) -> Backoff:
 
 def structure_only(inputs: ControlInputs, by_position: Backoff) -> Backoff:
     """P(token | position, number of tokens in the chain), backing off to the majority of the position."""
-    length = np.asarray(inputs.chain_lengths, np.int64)[inputs.problem]
+    length = inputs.targets.chain_lengths.numpy()[inputs.problem]
     return by_position.finer(inputs.position * (length.max() + 1) + length)
 
 
@@ -124,18 +124,16 @@ def copy_from_question(inputs: ControlInputs, by_position: Backoff) -> Copying:
 
 @dataclass(frozen=True)
 class ControlInputs:
-    """What the controls see: the probe targets, chain lengths and questions, and no hidden state.
+    """What the controls see: the probe targets with the lengths of their chains, and the questions; no hidden state.
 
     Attributes:
         targets: Probe targets of n problems.
-        chain_lengths: Tokens of the written chain [n].
         questions: Token ids of each question.
         is_number: True for a token id that is a number.
         n_tokens: Size of the vocabulary.
     """
 
     targets: Targets
-    chain_lengths: NDArray[np.integer]
     questions: Sequence[Sequence[int]]
     is_number: Callable[[int], bool]
     n_tokens: int
@@ -146,7 +144,6 @@ class ControlInputs:
         is_number = [text.strip().isdigit() for text in model.tokens(range(len(model.tokenizer)))]
         return cls(
             targets=targets,
-            chain_lengths=np.array([len(model.chain_ids(p)) for p in problems]),
             questions=model.tokenizer([p.question for p in problems], add_special_tokens=False)["input_ids"],
             is_number=lambda i: i < len(is_number) and is_number[i],
             n_tokens=len(model.unembedding.weight),
@@ -154,8 +151,8 @@ class ControlInputs:
 
     def __post_init__(self) -> None:
         n = len(self.targets.problems)
-        if any(len(each) != n for each in (self.chain_lengths, self.questions)):
-            raise ValueError(f"chain_lengths and questions must have one entry for each of the {n} problems")
+        if len(self.questions) != n:
+            raise ValueError(f"there must be a question for each of the {n} problems, not {len(self.questions)}")
         if len(self.target) and not 0 <= self.target.min() <= self.target.max() < self.n_tokens:
             raise ValueError(f"a target is outside the vocabulary of {self.n_tokens:,} tokens")
         for split, use in (("train", "fitted on"), ("val", "smoothed on")):

@@ -201,10 +201,10 @@ class _Asked:
             n_members=torch.ones(one_slot, dtype=torch.long),
             problems=tuple(map(str, range(len(self.y)))),
             splits=tuple(splits),
+            chain_lengths=torch.tensor([problem.n_steps for problem in self.problems]),
         )
         return ControlInputs(
             targets,
-            chain_lengths=np.array([problem.n_steps for problem in self.problems]),
             questions=[[class_of.get(value, -1) for value, _, _ in numbers] for numbers in self.numbers],
             is_number=lambda token: True,
             n_tokens=len(self.classes),

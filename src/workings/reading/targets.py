@@ -8,31 +8,25 @@ Shapes: n problems, P positions, M asked tokens of a slot at most, N tokens of a
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from functools import cache, cached_property
-from itertools import pairwise
-from typing import NamedTuple
+from functools import cached_property
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 
 from workings import seeds
-from workings.arithmetic.chain import LONGEST_NUMBER, evaluate
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.models.anatomy import QUESTION
 from workings.models.thinking import ThoughtModel
 from workings.reading.store import HiddenStates, ThoughtStore
+from workings.reading.target_rules import Documents, Ids, Spelling, TargetRule, numbers_in
 
 SPLITS = ("train", "val", "test")
 EMPTY = -1  # the id of a masked slot: no token has it, so that a forgotten mask fails loudly
-
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
-_NUMBER = re.compile(_DIGITS)
-_WRITTEN = re.compile(rf"-?\$?{_DIGITS}%?")
+_LONGEST_CHAIN = 128  # tokens that a model may write as a chain of its own
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,8 @@ class Targets:
         new_value: True where the token says a number that stands neither in the question nor in the answer, Bool [n, P, M].
         n_members: Tokens that belong to each slot, asked or not, Long [n, P].
         problems, splits: Ids of the problems, and "train", "val" or "test" for each [n].
+        chain_lengths: Tokens of the chain that was divided, or that the named token stands in, Long [n]: what is known of a
+            target from the form of the solution alone.
     """
 
     rule: str
@@ -55,11 +51,12 @@ class Targets:
     n_members: Tensor
     problems: tuple[str, ...]
     splits: tuple[str, ...]
+    chain_lengths: Tensor
 
     def __post_init__(self) -> None:
         n, n_positions = len(self.problems), len(self.positions)
         shapes = (self.ids.shape[:2], self.new_value.shape[:2], self.n_members.shape)
-        if len(self.splits) != n or any(shape != (n, n_positions) for shape in shapes):
+        if n != len(self.splits) or n != len(self.chain_lengths) or any(shape != (n, n_positions) for shape in shapes):
             raise BadInput(
                 f"targets of shape {list(self.ids.shape)}, {n} problems, {len(self.splits)} splits and "
                 f"{n_positions} positions do not match"
@@ -140,14 +137,26 @@ def probe_targets(rule: str, model: ThoughtModel, store: ThoughtStore) -> Target
     """The probe targets of a store's problems, by the names of their rules.
 
     Args:
-        rule: A membership rule: `stepK`, the result of step K; `answer`, the final answer; `uniform`, the position's slice of
-            the chain. The first of its tokens is asked; `uniform:every` asks for all of them. Another name is BadInput.
+        rule: MEMBERSHIP, MEMBERSHIP@FORM, or either with :SELECTION, as `target_rules` lists them: `step2`, `answer`,
+            `uniform`, `weighted(1,2,2,1):every`, `uniform@marked`. Another name is BadInput.
         model: The model that thought; its tokenizer and its way of writing a chain are used.
-        store: Its thoughts, which name the problems.
+        store: Its thoughts, which name the problems and hold its answers.
     """
+    problems = store.as_problems()
     encode = lambda text: model.tokenizer.encode(text, add_special_tokens=False)
-    spelling = Spelling(encode, model.tokenizer.decode, model.chain_ids)
-    return targets_by_rule(rule, store.as_problems(), spelling, store.positions, store.splits)
+    answers = dict(zip(store.ids, store.problems["answer_ids"].to_list(), strict=True))
+    said = (lambda problem: answers[problem.id]) if all(ids is not None for ids in answers.values()) else None
+    own = _own_chains(model, problems) if TargetRule.of(rule).form == "own" else None
+    spelling = Spelling(encode, model.tokenizer.decode, model.chain_ids, own, said)
+    return targets_by_rule(rule, problems, spelling, store.positions, store.splits)
+
+
+def _own_chains(model: ThoughtModel, problems: Sequence[Problem]) -> Ids:
+    """The chains that the model writes itself, greedily, each up to where its answer begins."""
+    answers = model.write_and_answer([problem.question for problem in problems], _LONGEST_CHAIN)
+    is_chain = lambda token: token != model.answer_opening()
+    written = {p.id: list(takewhile(is_chain, each.token_ids)) for p, each in zip(problems, answers, strict=True)}
+    return lambda problem: written[problem.id]
 
 
 def targets_by_rule(
@@ -160,24 +169,21 @@ def targets_by_rule(
     """Targets of problems by the names of their rules, see `probe_targets`.
 
     Args:
-        rule: MEMBERSHIP, or MEMBERSHIP:SELECTION.
+        rule: MEMBERSHIP, MEMBERSHIP@FORM, or either with :SELECTION.
         problems: The n problems.
         spelling: How the model writes.
         positions: Names of the P positions; nothing is asked at `question`.
         splits: One per problem; "train", by default.
     """
-    membership, _, selection = rule.partition(":")
-    in_words, members = membership_rule(membership)
-    select = SELECTIONS.get(selection or "first")
-    if select is None:
-        raise BadInput(f"no selection rule '{selection}'; there are {', '.join(SELECTIONS)}")
-    asked = _asked(positions)
+    named, asked = TargetRule.of(rule), _asked(positions)
+    splits = ["train"] * len(problems) if splits is None else splits
+    names = [positions[place] for place in asked]
+    members = [named.members(problem, spelling, names) for problem in problems]
     n_members = torch.zeros(len(problems), len(positions), dtype=torch.long)
-    chosen: list[list[list[Token]]] = []
-    for row, problem in enumerate(problems):
-        slots = members(problem, spelling, len(asked))
-        n_members[row, asked] = torch.tensor([len(slot) for slot in slots])
-        chosen.append([select(slot) for slot in slots])
+    n_members[:, asked] = torch.tensor([[len(slot) for slot in slots] for slots in members]).reshape(-1, len(asked))
+    # Splits of another number are refused by Targets, which says of what.
+    documents = Documents.of(slots for slots, split in zip(members, splits, strict=False) if split == "train")
+    chosen = [[named.select(slot, documents) for slot in slots] for slots in members]
     most = max((len(slot) for slots in chosen for slot in slots), default=0)
     ids = torch.full((len(problems), len(positions), max(most, 1)), EMPTY)
     new = torch.zeros(ids.shape, dtype=torch.bool)
@@ -187,107 +193,15 @@ def targets_by_rule(
             for at, token in enumerate(slot):
                 ids[row, place, at] = token.id
                 new[row, place, at] = token.value is not None and token.value not in known
-    named = in_words if selection in ("", "first") else f"{in_words}, {selection} token"
-    splits = ["train"] * len(problems) if splits is None else splits
-    return Targets(named, tuple(positions), ids, new, n_members, tuple(p.id for p in problems), tuple(splits))
+    chain_lengths = torch.tensor([len(spelling.chain(problem, named.form or "seen")) for problem in problems])
+    ids_of = tuple(problem.id for problem in problems)
+    return Targets(named.in_words, tuple(positions), ids, new, n_members, ids_of, tuple(splits), chain_lengths)
 
 
 def _asked(positions: Sequence[str]) -> list[int]:
     """Places of the positions at which something may be asked."""
     return [place for place, position in enumerate(positions) if position != QUESTION]
 
-
-# ---- which tokens belong to a position ---------------------------------------------------------------------------
-
-
-class Token(NamedTuple):
-    """A token of a written solution, and the number that it says, or begins to say, if any."""
-
-    id: int
-    value: Fraction | None
-
-
-@dataclass(frozen=True)
-class Spelling:
-    """How a model writes, which is all that a rule needs of it: text → token ids, and back; a problem → its chain's ids."""
-
-    encode: Callable[[str], list[int]]
-    decode: Callable[[list[int]], str]
-    chain_ids: Callable[[Problem], Sequence[int]]
-
-    @cached_property
-    def value_of(self) -> Callable[[int], Fraction | None]:
-        """The number that a token is by itself, or None."""
-        return cache(lambda i: _value(self.decode([i])))
-
-    def tokens(self, text: str) -> list[Token]:
-        """The tokens of a number written out; each has the value of the whole."""
-        return [Token(i, _value(text)) for i in self.encode(text)] if text else []
-
-
-# The tokens of each of P positions; [] where there are none.
-Membership = Callable[[Problem, Spelling, int], Sequence[Sequence[Token]]]
-
-
-def result_of_step(k: int) -> Membership:
-    """At every position, the result of step k (1 is the first). None where a problem has fewer steps."""
-    if k < 1:
-        raise BadInput(f"there is no step {k}: the first is step 1")
-    return lambda problem, spelling, n_positions: (
-        [spelling.tokens(problem.steps[k - 1].result if problem.n_steps >= k else "")] * n_positions
-    )
-
-
-def final_answer(problem: Problem, spelling: Spelling, n_positions: int) -> list[list[Token]]:
-    """At every position, the final answer, written as a result is: without separators of thousands."""
-    return [spelling.tokens(problem.answer.strip().replace(",", ""))] * n_positions
-
-
-def slices_of_chain(problem: Problem, spelling: Spelling, n_positions: int) -> list[list[Token]]:
-    """At position i of P, slice [i·N/P, (i+1)·N/P) of the chain's N tokens; see `slices`.
-
-    A chain of fewer tokens than positions leaves slots empty (the first one always).
-    """
-    chain = [Token(i, spelling.value_of(i)) for i in spelling.chain_ids(problem)]
-    return [chain[start:end] for start, end in slices(len(chain), n_positions)]
-
-
-def slices(n_tokens: int, n_positions: int) -> list[tuple[int, int]]:
-    """(start, end) of each position's slice: all tokens, in order; sizes differ by at most one, larger ones late."""
-    bounds = [i * n_tokens // n_positions for i in range(n_positions + 1)]
-    return list(pairwise(bounds))
-
-
-def membership_rule(name: str) -> tuple[str, Membership]:
-    """A membership rule and what it is called in words. BadInput where there is none of that name."""
-    if name.startswith("step") and name[4:].isdigit():
-        return f"result of step {int(name[4:])}", result_of_step(int(name[4:]))
-    if name not in MEMBERSHIPS:
-        raise BadInput(f"no target rule '{name}'; there are {', '.join(MEMBERSHIPS)}, step1, step2, …")
-    return MEMBERSHIPS[name]
-
-
-MEMBERSHIPS: dict[str, tuple[str, Membership]] = {
-    "uniform": ("uniform split", slices_of_chain),
-    "answer": ("final answer", final_answer),
-}
-
-# ---- which of them are asked -------------------------------------------------------------------------------------
-
-Selection = Callable[[Sequence[Token]], list[Token]]
-
-
-def first(members: Sequence[Token]) -> list[Token]:
-    """The first token: what a reader that says one token can say."""
-    return list(members[:1])
-
-
-def every(members: Sequence[Token]) -> list[Token]:
-    """Every token, each once however often it is written: a reader gives one score to a token."""
-    return list({token.id: token for token in members}.values())
-
-
-SELECTIONS: dict[str, Selection] = {"first": first, "every": every}
 
 # ---- problems ----------------------------------------------------------------------------------------------------
 
@@ -320,17 +234,3 @@ def split_problems(
         split_of |= dict.fromkeys(groups[question], SPLITS[sum(middle > end for end in ends)])
         given += len(groups[question])
     return split_of
-
-
-def numbers_in(text: str) -> set[Fraction]:
-    """Every number written in digits in a text; `1,234` is one number, a sign is not part of it."""
-    written = (number.replace(",", "") for number in _NUMBER.findall(text))
-    return {Fraction(number) for number in written if len(number) <= LONGEST_NUMBER}
-
-
-def _value(text: str) -> Fraction | None:
-    """The number that a text is, or None: `" 54"` and `"-1,234.5"` are one, `"="` and `"5 pens"` are not."""
-    try:
-        return evaluate(text) if _WRITTEN.fullmatch(text.strip()) else None
-    except ValueError:
-        return None
