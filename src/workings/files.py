@@ -23,6 +23,7 @@ from workings.errors import BadInput
 
 SEAL = "sha256"
 """The last field of a description: the digest of the others."""
+_COPY = "copy the whole folder again, or make it again"
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> Path:
@@ -91,7 +92,7 @@ def sealed(description: Any) -> str:
     return to_json({**content, SEAL: _seal_of(content)})
 
 
-def read_sealed(path: Path, remedy: str = "copy the whole folder again, or make it again") -> dict[str, Any]:
+def read_sealed(path: Path, remedy: str = _COPY) -> dict[str, Any]:
     """The fields that `sealed` was given.
 
     Args:
@@ -134,7 +135,7 @@ def read_description(path: Path) -> dict[str, Any]:
     """The fields that `describe` was given, of a folder in which every file is as it was then. BadInput as `unchanged`."""
     content = read_sealed(path)
     for file, digest in digests_of(content).items():
-        unchanged(path.parent / file, digest)
+        unchanged(path.parent / file, digest, path.name)
     content.pop("files", None)
     return content
 
@@ -143,6 +144,17 @@ def digests_of(description: Mapping[str, Any]) -> dict[str, str]:
     """What a description says of other files as {name: sha256}; nothing where an earlier version wrote it."""
     files = description.get("files")
     return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, Mapping) else {}
+
+
+def digests_beside(folder: Path) -> dict[str, str]:
+    """{name: sha256} of the files in a folder that have it beside them, there or not."""
+    found = sorted(folder.glob("*.sha256"))
+    return {path.name.removesuffix(".sha256"): digest_beside(path.with_suffix("")) for path in found}
+
+
+def digest_beside(file: Path) -> str:
+    """The sha256 that lies beside a file; empty where there is none in the file for it."""
+    return next(iter(sha256_file(file).read_text("utf-8", "replace").split()), "")
 
 
 def sha256_file(file: Path) -> Path:
@@ -155,8 +167,14 @@ def is_sealed(path: Path) -> bool:
     return SEAL in json.loads(path.read_text(encoding="utf-8"))
 
 
-def unchanged(path: Path, digest: str, remedy: str = "copy the whole folder again, or make it again") -> Path:
+def unchanged(path: Path, digest: str, by: str, remedy: str = _COPY) -> Path:
     """The path, of a file that still has the sha256 with which it was written. A file is hashed once in a process.
+
+    Args:
+        path: The file.
+        digest: Its sha256.
+        by: The name of the file that says so, for the message: it may be that one which is not as it was.
+        remedy: What the user can do, for the message.
 
     Raises:
         BadInput: It is missing, or was changed.
@@ -164,11 +182,11 @@ def unchanged(path: Path, digest: str, remedy: str = "copy the whole folder agai
     try:
         found = _digest(path)
     except FileNotFoundError:
-        raise BadInput(f"{path} is missing: {remedy}") from None
+        raise BadInput(f"{path} is missing, which {by} vouches for: {remedy}") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}): {remedy}") from None
     if found != digest:
-        raise BadInput(f"{path} was changed after it was written (sha256): {remedy}")
+        raise BadInput(f"{path} was changed after it was written: its sha256 is not the one in {by}; {remedy}")
     return path
 
 

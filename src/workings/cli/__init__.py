@@ -20,7 +20,7 @@ VERBS = {
     "report": Verb(
         "runs:Report", "Write the report on finished runs of one experiment again, pooled over their training seeds."
     ),
-    "verify": Verb("runs:Verify", "Check that every file of a run, or of a corpus, is unchanged."),
+    "verify": Verb("verify:Verify", "Check that every file of an artifact is as it was written."),
     "codi train": Verb("thoughts:CodiTrain", "Train a language model to think in continuous vectors."),
     "codi import": Verb("thoughts:CodiImport", "Turn a released CODI checkpoint into a folder of ours."),
     "codi export": Verb("thoughts:CodiExport", "Write a checkpoint's weights in the layout of the released ones."),

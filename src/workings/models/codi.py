@@ -390,6 +390,10 @@ def _read_released(path: Path, base: str | Path | None, lora_alpha: float | None
     tensors = read_tensors(file)
     if not any(map(RELEASED.match, tensors)):
         first = next(iter(tensors), "none")
+        if first.startswith("base."):
+            raise BadInput(
+                f"{path} has no thinking.json, and its weights are named as in one of ours: copy the whole folder"
+            )
         raise BadInput(
             f"{file} is no released checkpoint of CODI: no key starts with codi. or coconut. (its first key: {first})"
         )

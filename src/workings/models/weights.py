@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from workings.errors import BadInput, explained, first_line, is_disk_full, listed
-from workings.files import digests_of, is_locked, lock, read_sealed, sha256_file, sha256_of, unchanged
+from workings.files import digest_beside, digests_of, is_locked, lock, read_sealed, sha256_file, sha256_of, unchanged
 
 WEIGHTS = "model.safetensors"
 MANIFEST = "manifest.json"
@@ -129,14 +129,8 @@ def check_digest(file: Path) -> None:
     """Raise BadInput if a file has a sha256 beside it and is missing, or has another content."""
     beside = sha256_file(file)
     if beside.is_file():
-        unchanged(
-            file, digest_beside(file), f"copy the folder again, or delete {beside.name} if you changed it on purpose"
-        )
-
-
-def digest_beside(file: Path) -> str:
-    """The sha256 that lies beside a file; empty where there is none in the file for it."""
-    return next(iter(sha256_file(file).read_text("utf-8", "replace").split()), "")
+        remedy = f"copy the folder again, or delete {beside.name} if you changed the file on purpose"
+        unchanged(file, digest_beside(file), beside.name, remedy)
 
 
 def check_manifest(folder: Path, required: bool = False) -> None:
@@ -154,7 +148,7 @@ def check_manifest(folder: Path, required: bool = False) -> None:
     for name, digest in digests_of(about).items():
         if name == "README.md" and not required:
             continue  # it decides nothing
-        unchanged(folder / name, digest, "export or pull again")
+        unchanged(folder / name, digest, MANIFEST, "export or pull again")
 
 
 def fingerprint_of(path: Path) -> str:

@@ -322,5 +322,5 @@ def read_tokenizer_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]
     if not isinstance(files, dict) or not {*_HUGGING_FACE} <= files.keys():
         raise BadInput(f"{folder / TOKENIZER_FILE} does not say what belongs to it: {remedy}")
     for name in _HUGGING_FACE:
-        unchanged(folder / name, files[name], remedy)
+        unchanged(folder / name, files[name], TOKENIZER_FILE, remedy)
     return json.loads((folder / "tokenizer.json").read_text("utf-8")), about

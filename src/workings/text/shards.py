@@ -187,13 +187,13 @@ _REMEDY = "copy the corpus again, or build it again"
 def open_ids(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> np.ndarray:
     """The ids of a shard, mapped into memory. BadInput where the file is missing or not the one that was written."""
     refuse_other_length(folder, shard, dtype)
-    unchanged(folder / shard.file, shard.sha256, _REMEDY)
+    unchanged(folder / shard.file, shard.sha256, "manifest.json", _REMEDY)
     return _mapped_ids(folder, shard, dtype)
 
 
 def open_index(folder: Path, shard: Shard) -> np.ndarray:
     """The rows (DOCUMENT) of a shard, mapped into memory. BadInput as `open_ids`."""
-    unchanged(folder / shard.documents_file, shard.documents_sha256, _REMEDY)
+    unchanged(folder / shard.documents_file, shard.documents_sha256, "manifest.json", _REMEDY)
     return _mapped_index(folder, shard)
 
 
@@ -203,7 +203,7 @@ def refuse_other_length(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> Non
     size = path.stat().st_size if path.exists() else -1
     if size != shard.n_tokens * dtype.itemsize:
         what = "is missing" if size < 0 else f"has {size:,} bytes, not {shard.n_tokens * dtype.itemsize:,}"
-        raise BadInput(f"{path} {what}: {_REMEDY}")
+        raise BadInput(f"{path} {what} (manifest.json): {_REMEDY}")
 
 
 def _mapped_ids(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> np.ndarray:
