@@ -6,10 +6,12 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from workings.errors import BadInput, Failed, first_line
 
 _REFERENCE = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _FILE_ENDINGS = (".json", ".jsonl", ".gz", ".zst", ".parquet", ".txt", ".csv")
 
 
@@ -75,3 +77,12 @@ def hub_errors(reference: str, unusable: tuple[type[Exception], ...] = ()) -> Ge
             f"'{reference}' is not a local path, and the hub has nothing usable of that name: {first_line(error)}. "
             "Check the spelling, or give a local path."
         ) from error
+
+
+def refuse_pointers(place: Path) -> None:
+    """Raise BadInput if a file, or a file in a folder, is what Git LFS leaves in the place of a large one."""
+    for file in sorted(place.iterdir()) if place.is_dir() else [place]:
+        if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(_POINTER):
+            raise BadInput(
+                f"{file} is a Git LFS pointer, not the file itself: run 'git lfs pull' there, or download it again"
+            )

@@ -100,7 +100,7 @@ def _hub_json(reference: str, is_folder: bool) -> str:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(reference)
+        tokenizer: Any = AutoTokenizer.from_pretrained(reference, trust_remote_code=False)
         return tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # the library raises OSError, ValueError, KeyError, AttributeError, each for many causes
         what = "holds no tokenizer that can be read" if is_folder else "is no path here and no tokenizer from the hub"
