@@ -15,7 +15,10 @@ import json
 import math
 import numbers
 import os
+import shutil
+import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, SupportsFloat
 
@@ -44,6 +47,52 @@ def write_with(path: str | Path, write: Callable[[Path], Any]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def overwrite(path: str | Path, content: bytes) -> Path:
+    """Give a file new content and leave it what it was otherwise: mode, owner and all its links, symbolic and hard.
+
+    It appears whole, as in `write_atomic`, unless it is a pipe or a device, or other names must go on meaning it (hard links, an
+    owner whom we cannot name): then it is written through, and what it held lies beside it meanwhile (`.NAME.before`).
+
+    Raises:
+        BadInput: It is write-protected.
+    """
+    path = Path(os.path.realpath(path))
+    if not path.exists():
+        return write_atomic(path, content)
+    refuse_protected(path)
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        path.write_bytes(content)
+        return path
+    if about.st_nlink == 1:
+        with suppress(PermissionError):
+            return write_with(path, lambda temporary: _write_as(temporary, content, path))
+    before = write_atomic(path.with_name(f".{path.name}.before"), path.read_bytes())
+    with path.open("r+b") as file:
+        file.write(content)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+    before.unlink()
+    return path
+
+
+def refuse_protected(path: Path) -> None:
+    """BadInput if a file that exists is write-protected, also for a user who may write to everything."""
+    if path.exists() and not (path.stat().st_mode & 0o222 and os.access(path, os.W_OK)):
+        raise BadInput(f"{path} is write-protected: make it writable (chmod u+w), or write elsewhere with --out")
+
+
+def _write_as(temporary: Path, content: bytes, path: Path) -> None:
+    """Write a file with mode, owner and attributes of another; its time is now."""
+    temporary.write_bytes(content)
+    about, mine = path.stat(), temporary.stat()
+    if (about.st_uid, about.st_gid) != (mine.st_uid, mine.st_gid):
+        os.chown(temporary, about.st_uid, about.st_gid)
+    shutil.copystat(path, temporary)
+    os.utime(temporary)
 
 
 def drop_half_written(folder: Path) -> None:
