@@ -5,11 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from workings.cli import main
+from workings.packing import PACKINGS, packed
 
 
 def run(*words: str) -> int:
@@ -138,7 +142,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path, capsys):
     (tmp_path / "broken.txt.gz").write_bytes(gzip.compress(b"6*9=54")[:-9])
     for words, complaint in [
         (["rewrite", "/no/where"], "no such file or folder"),
-        (["rewrite", str(tmp_path / "empty")], "holds no text"),
+        (["rewrite", str(tmp_path / "empty")], "holds no file that ends in .txt"),
         (["rewrite", str(tmp_path / "broken.txt.gz")], "cannot be read"),
         (["rewrite", str(file), "--out", str(file)], "--in-place"),
         (["rewrite", str(file), "--out", "x", "--in-place"], "leave out --out"),
@@ -151,3 +155,96 @@ def test_what_cannot_be_meant_is_refused(tmp_path, capsys):
         assert run(*words) == 2, words
         assert complaint in capsys.readouterr().err
     assert file.read_text() == "6*9=54"
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("packing", ["", *PACKINGS])
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.txt", MARK + b"6*9=54\r\n6*9=54", b"<MUL_6_9_54>\r\n<MUL_6_9_54>"),
+        ("a.md", "é 6*9=54".encode(), "é <MUL_6_9_54>".encode()),
+        ("a.ndjson", MARK + b'{"text": "6*9=54"}\n' * 2, b'{"text": "<MUL_6_9_54>"}\n' * 2),
+        ("a.jsonl", (MARK + b'{"text": "6*9=54"}\n') * 2, b'{"text": "<MUL_6_9_54>"}\n' * 2),
+    ],
+)
+def test_a_byte_order_mark_hides_nothing_in_any_kind_of_file(
+    tmp_path: Path, name: str, content: bytes, expected: bytes, packing: str
+) -> None:
+    file = tmp_path / (name + packing)
+    file.write_bytes(packed(content, file.name))
+    assert run("rewrite", str(file), "--in-place", "--quiet") == 0
+    assert file.read_bytes() == packed(expected, file.name)
+
+
+def test_what_a_folder_or_a_pattern_leaves_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a.txt", "b.csv", "deep/c.md", ".git/d.txt", ".e.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("6*9=54")
+    assert run("rewrite", str(folder), "--out", str(out)) == 0
+    assert f"note: {folder}: 3 entries left out: .e.txt, .git/, b.csv\n" in capsys.readouterr().err
+    assert run("rewrite", str(folder / "**/*.md"), str(folder / "a.t?t"), "--out", str(out), "--quiet") == 0
+    found = {str(file.relative_to(out)): file.read_text() for file in out.rglob("*.*")}
+    assert found == dict.fromkeys(("a.txt", "deep/c.md"), "<MUL_6_9_54>")
+
+
+def test_in_place_a_file_stays_what_it_was(tmp_path: Path) -> None:
+    """Mode, owner, time of what does not change, symbolic and hard links; nothing is left beside it."""
+    file, same, other, link = (tmp_path / name for name in ("a.txt", "hard.txt", "plain.txt", "link.txt"))
+    file.write_text("6*9=54.\n" * 3)
+    other.write_text("nothing to do")
+    os.link(file, same)
+    link.symlink_to(file)
+    file.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(file, 1234, 4321)
+    os.utime(other, (1, 1))
+    before = file.stat()
+    assert run("rewrite", str(tmp_path), "--in-place", "--mode", "legacy-weak", "--quiet") == 0
+    assert file.read_text() == same.read_text() == link.read_text() == "<MUL_6_9_54>.\n" * 3
+    after = file.stat()
+    assert link.is_symlink() and after.st_ino == same.stat().st_ino
+    assert [after.st_mode, after.st_uid, after.st_gid] == [before.st_mode, before.st_uid, before.st_gid]
+    assert other.stat().st_mtime == 1
+    same.unlink()
+    assert run("expand", str(link), "--in-place") == 0
+    after = file.stat()
+    assert [after.st_mode, after.st_uid, after.st_gid] == [before.st_mode, before.st_uid, before.st_gid]
+    assert link.is_symlink() and link.read_text() == "6*9=54.\n" * 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "link.txt", "plain.txt"]
+
+
+def test_write_protected_files_are_refused_before_any_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("6*9=54")
+    (tmp_path / "b.txt").chmod(0o444)
+    assert run("rewrite", str(tmp_path), "--in-place") == 2
+    assert "b.txt is write-protected" in capsys.readouterr().err
+    assert run("rewrite", str(tmp_path / "a.txt"), "--out", str(tmp_path / "b.txt")) == 2
+    assert [file.read_text() for file in sorted(tmp_path.glob("*.txt"))] == ["6*9=54", "6*9=54"]
+
+
+def test_pipes_and_devices_are_read_and_written_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("6*9=54")
+    assert run("rewrite", str(file), "--out", "/dev/null", "--report", "/dev/null", "--quiet") == 0
+    assert run("rewrite", str(file), "--out", "/dev/full") == 1
+    assert "the disk is full at /dev/full" in capsys.readouterr().err
+    assert run("rewrite", "/dev/null", "--quiet") == 0 and capsys.readouterr().out == ""
+    assert run("rewrite", "/dev/null", "--in-place") == 2
+    assert "a pipe or a device" in capsys.readouterr().err
+    assert not Path("/dev/null").is_file() and not Path("/dev/full").is_file()
+
+
+def test_text_is_utf8_whatever_the_locale_says() -> None:
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = [sys.executable, "-m", "workings", "facts", "rewrite", "-"]
+    done = subprocess.run(
+        words, input="é 6*9=54 汉".encode(), env=os.environ | locale, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "é <MUL_6_9_54> 汉".encode()), done.stderr

@@ -30,7 +30,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from workings.config import (
     changed,
@@ -49,8 +49,8 @@ from workings.files import sha256_of
 from workings.launch import Ended, Launcher, in_processes, on_slurm, processes_here, rank_here
 from workings.progress import quietly, say
 from workings.run import Run, RunRecord, resolved
+from workings.sweep import Planned, Scale, Sweep
 
-Scale = Literal["smoke", "mini", "full"]
 _FOLDER = Path(__file__).parent / "experiments"
 
 
@@ -82,24 +82,6 @@ class Experiment:
             return self.module.report
         beside = self.file.with_name(f"{self.file.stem}_report.py")
         return _module_of(beside if beside.is_file() else _FOLDER / "default_report.py").report
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One run to be: an arm, a seed, the resolved config, and how it departs from the arm as the file has it."""
-
-    arm: str
-    seed: int
-    scale: Scale
-    config: Any
-    departures: tuple[str, ...]
-    fitted: tuple[str, ...] = ()
-    """Those of the departures that nobody asked for: a share of a field that was set, shrunk with it (`config.changed`)."""
-
-    @property
-    def label(self) -> str:
-        """The name of the run in messages."""
-        return f"{self.arm}, seed {self.seed}"
 
 
 # ── which experiments there are ──────────────────────────────────────────────────────────────────────────────────────
@@ -296,20 +278,36 @@ def run_experiment(
             say(f"note: {setting}, so that it fits what you set; name it to choose another value")
         if _followed(experiment, planned[0].config, len(planned), launcher, jobs):
             return []
-        if launcher == "local" and (jobs == 1 or len(planned) == 1):
-            ended = _in_turn(experiment, planned, root)
-        else:
-            say(f"{experiment.name}: {len(planned)} runs, {'by Slurm' if launcher == 'slurm' else f'{jobs} at once'}")
-            # by its name where it has one: another machine may have the package elsewhere
-            place = experiment.name if experiment.name in available() else str(experiment.file.resolve())
-            function = partial(_carry_out, place, str(Path(root).resolve()))
-            # a Config of the user's own file cannot be pickled
-            sent = [replace(one, config=to_dict(one.config)) for one in planned]
-            if launcher == "slurm":
-                ended = on_slurm(function, sent, Path(root) / experiment.name / "slurm", slurm or {})
-            else:
-                ended = in_processes(function, sent, jobs)
-        return _collected(experiment, planned, ended)
+        if len(planned) > 1:
+            sweep = Sweep.begin(root, experiment.name, experiment.file, planned)
+            planned = [replace(one, sweep=sweep.name) for one in planned]
+            say(
+                f"{experiment.name}: {len(planned)} runs, the sweep {sweep.name}; --resume {sweep.path} goes on with all of them"
+            )
+        return _carried_out(experiment, planned, root, launcher, jobs, slurm)
+
+
+def _carried_out(
+    experiment: Experiment,
+    planned: Sequence[Planned],
+    root: str | Path,
+    launcher: Launcher,
+    jobs: int,
+    slurm: Mapping[str, Any] | None,
+) -> list[RunRecord]:
+    if launcher == "local" and (jobs == 1 or len(planned) == 1):
+        return _collected(experiment, planned, _in_turn(experiment, planned, root))
+    say(f"{len(planned)} runs, {'by Slurm' if launcher == 'slurm' else f'{jobs} at once'}")
+    # by its name where it has one: another machine may have the package elsewhere
+    place = experiment.name if experiment.name in available() else str(experiment.file.resolve())
+    function = partial(_carry_out, place, str(Path(root).resolve()))
+    # a Config of the user's own file cannot be pickled
+    sent = [replace(one, config=to_dict(one.config)) for one in planned]
+    if launcher == "slurm":
+        ended = on_slurm(function, sent, Path(root) / experiment.name / "slurm", slurm or {})
+    else:
+        ended = in_processes(function, sent, jobs)
+    return _collected(experiment, planned, ended)
 
 
 def _carry_out(place: str, root: str, planned: Planned) -> Path:
@@ -321,34 +319,93 @@ def _carry_out(place: str, root: str, planned: Planned) -> Path:
     return _run_one(experiment, one, root)
 
 
+def resume(
+    path_or_name: str | Path,
+    root: str | Path = "runs",
+    quiet: bool = False,
+    name: str | Path | None = None,
+    launcher: Launcher = "local",
+    jobs: int = 1,
+    slurm: Mapping[str, Any] | None = None,
+) -> list[RunRecord]:
+    """Go on with a run, or with a sweep: with every run of it that is not finished, whether or not it was begun.
+
+    Args:
+        path_or_name: The run as `RunRecord.find` takes it, or the sweep's file or its name.
+        name: The experiment, if its file has moved.
+        launcher, jobs, slurm: How the runs of a sweep are carried out, as in `run_experiment`.
+
+    Returns:
+        The records, in the order of the plan; those that were finished already as they are.
+
+    Raises:
+        BadInput: Where a run is being written, or the experiment's file has changed since.
+        Failed: Where runs fail; the error names them.
+    """
+    sweep = Sweep.find(path_or_name, root)
+    if sweep is None:
+        return [resume_run(path_or_name, root, quiet, name)]
+    experiment = load(name or (sweep.experiment if sweep.experiment in available() else sweep.file))
+    begun = sweep.records()
+    done = {arm_and_seed for arm_and_seed, record in begun.items() if record.status == "finished"}
+    rest = [
+        replace(
+            one,
+            config=from_dict(experiment.module.Config, one.config),
+            sweep=sweep.name,
+            unfinished=str(begun[arm_and_seed].path.absolute()) if arm_and_seed in begun else "",
+        )
+        for one in sweep.runs
+        if (arm_and_seed := (one.arm, one.seed)) not in done
+    ]
+    if rest and sweep.source != sha256_of(experiment.file):
+        raise BadInput(f"{experiment.file} is not what the sweep {sweep.name} began with: start a new one")
+    with quietly(quiet):
+        say(f"{experiment.name}: {len(sweep.runs) - len(rest)} of {len(sweep.runs)} runs of {sweep.name} are finished")
+        if rest:
+            if _followed(experiment, rest[0].config, len(rest), launcher, jobs):
+                return []
+            _carried_out(experiment, rest, sweep.path.parents[1], launcher, jobs, slurm)
+    records = sweep.records()
+    return [records[one.arm, one.seed] for one in sweep.runs]
+
+
 def resume_run(
     path_or_name: str | Path, root: str | Path = "runs", quiet: bool = False, name: str | Path | None = None
 ) -> RunRecord:
-    """Go on with a run that failed or was killed, by the experiment file it began with.
+    """Go on with a run that failed or was killed, by the experiment file it began with. A finished one is left as it is.
 
     Args:
         path_or_name: The run, as `RunRecord.find` takes it.
         name: The experiment, if its file has moved.
 
     Raises:
-        BadInput: Where the run is finished or being written, or the experiment's file has changed since.
+        BadInput: Where the run is being written, or the experiment's file has changed since.
     """
     record = RunRecord.find(path_or_name, root)
     experiment = load(name) if name else experiment_of(record)
+    with quietly(quiet):
+        if record.status == "finished" and record.manifest.experiment == experiment.name:
+            say(f"{record.path} is finished: there is nothing left to compute")
+            return record
+        if _followed(experiment, record.config(experiment.module.Config)):
+            return record
+        return RunRecord(_go_on(experiment, record))
+
+
+def _go_on(experiment: Experiment, record: RunRecord) -> Path:
     recorded = record.path / "source" / experiment.file.name
     if not recorded.is_file() or sha256_of(recorded) != sha256_of(experiment.file):
         raise BadInput(f"{experiment.file} is not what {record.path.name} began with (its source/): start a new run")
-    config = record.config(experiment.module.Config)
-    with quietly(quiet):
-        if _followed(experiment, config):
-            return record
-        with Run.resume(record.path) as run:
-            say(f"{experiment.name}: going on with {run.path}")
-            experiment.module.run_arm(config, run)
-    return RunRecord(record.path)
+    with Run.resume(record.path) as run:
+        say(f"{experiment.name}: going on with {run.path}")
+        experiment.module.run_arm(record.config(experiment.module.Config), run)
+    return record.path
 
 
 def _run_one(experiment: Experiment, one: Planned, root: str | Path) -> Path:
+    if one.unfinished:
+        return _go_on(experiment, RunRecord(one.unfinished))
     with Run.start(
         root,
         experiment.name,
@@ -359,6 +416,7 @@ def _run_one(experiment: Experiment, one: Planned, root: str | Path) -> Path:
         inputs=experiment.inputs(one.config),
         overrides=one.departures,
         scale=one.scale,
+        sweep=one.sweep,
     ) as run:
         say(f"  → {run.path}")
         experiment.module.run_arm(one.config, run)
@@ -418,6 +476,8 @@ def _collected(experiment: Experiment, planned: Sequence[Planned], ended: Ended[
     lines += [f"  finished: {record.path}" for record in records]
     if records:
         lines.append("a report on what finished: workings report, with these directories")
+    if sweep := planned[0].sweep:
+        lines.append(f"to go on with what failed: workings run {experiment.name} --resume {sweep}")
     mistakes_only = all(isinstance(error, BadInput) for error in failed.values())
     raise (BadInput if mistakes_only else Failed)("\n".join(lines))
 

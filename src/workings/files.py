@@ -15,7 +15,10 @@ import json
 import math
 import numbers
 import os
+import shutil
+import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, SupportsFloat
 
@@ -23,6 +26,7 @@ from workings.errors import BadInput
 
 SEAL = "sha256"
 """The last field of a description: the digest of the others."""
+_COPY = "copy the whole folder again, or make it again"
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> Path:
@@ -43,6 +47,52 @@ def write_with(path: str | Path, write: Callable[[Path], Any]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def overwrite(path: str | Path, content: bytes) -> Path:
+    """Give a file new content and leave it what it was otherwise: mode, owner and all its links, symbolic and hard.
+
+    It appears whole, as in `write_atomic`, unless it is a pipe or a device, or other names must go on meaning it (hard links, an
+    owner whom we cannot name): then it is written through, and what it held lies beside it meanwhile (`.NAME.before`).
+
+    Raises:
+        BadInput: It is write-protected.
+    """
+    path = Path(os.path.realpath(path))
+    if not path.exists():
+        return write_atomic(path, content)
+    refuse_protected(path)
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        path.write_bytes(content)
+        return path
+    if about.st_nlink == 1:
+        with suppress(PermissionError):
+            return write_with(path, lambda temporary: _write_as(temporary, content, path))
+    before = write_atomic(path.with_name(f".{path.name}.before"), path.read_bytes())
+    with path.open("r+b") as file:
+        file.write(content)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+    before.unlink()
+    return path
+
+
+def refuse_protected(path: Path) -> None:
+    """BadInput if a file that exists is write-protected, also for a user who may write to everything."""
+    if path.exists() and not (path.stat().st_mode & 0o222 and os.access(path, os.W_OK)):
+        raise BadInput(f"{path} is write-protected: make it writable (chmod u+w), or write elsewhere with --out")
+
+
+def _write_as(temporary: Path, content: bytes, path: Path) -> None:
+    """Write a file with mode, owner and attributes of another; its time is now."""
+    temporary.write_bytes(content)
+    about, mine = path.stat(), temporary.stat()
+    if (about.st_uid, about.st_gid) != (mine.st_uid, mine.st_gid):
+        os.chown(temporary, about.st_uid, about.st_gid)
+    shutil.copystat(path, temporary)
+    os.utime(temporary)
 
 
 def drop_half_written(folder: Path) -> None:
@@ -91,7 +141,7 @@ def sealed(description: Any) -> str:
     return to_json({**content, SEAL: _seal_of(content)})
 
 
-def read_sealed(path: Path, remedy: str = "copy the whole folder again, or make it again") -> dict[str, Any]:
+def read_sealed(path: Path, remedy: str = _COPY) -> dict[str, Any]:
     """The fields that `sealed` was given.
 
     Args:
@@ -134,7 +184,7 @@ def read_description(path: Path) -> dict[str, Any]:
     """The fields that `describe` was given, of a folder in which every file is as it was then. BadInput as `unchanged`."""
     content = read_sealed(path)
     for file, digest in digests_of(content).items():
-        unchanged(path.parent / file, digest)
+        unchanged(path.parent / file, digest, path.name)
     content.pop("files", None)
     return content
 
@@ -143,6 +193,17 @@ def digests_of(description: Mapping[str, Any]) -> dict[str, str]:
     """What a description says of other files as {name: sha256}; nothing where an earlier version wrote it."""
     files = description.get("files")
     return {str(name): str(digest) for name, digest in files.items()} if isinstance(files, Mapping) else {}
+
+
+def digests_beside(folder: Path) -> dict[str, str]:
+    """{name: sha256} of the files in a folder that have it beside them, there or not."""
+    found = sorted(folder.glob("*.sha256"))
+    return {path.name.removesuffix(".sha256"): digest_beside(path.with_suffix("")) for path in found}
+
+
+def digest_beside(file: Path) -> str:
+    """The sha256 that lies beside a file; empty where there is none in the file for it."""
+    return next(iter(sha256_file(file).read_text("utf-8", "replace").split()), "")
 
 
 def sha256_file(file: Path) -> Path:
@@ -155,8 +216,14 @@ def is_sealed(path: Path) -> bool:
     return SEAL in json.loads(path.read_text(encoding="utf-8"))
 
 
-def unchanged(path: Path, digest: str, remedy: str = "copy the whole folder again, or make it again") -> Path:
+def unchanged(path: Path, digest: str, by: str, remedy: str = _COPY) -> Path:
     """The path, of a file that still has the sha256 with which it was written. A file is hashed once in a process.
+
+    Args:
+        path: The file.
+        digest: Its sha256.
+        by: The name of the file that says so, for the message: it may be that one which is not as it was.
+        remedy: What the user can do, for the message.
 
     Raises:
         BadInput: It is missing, or was changed.
@@ -164,11 +231,11 @@ def unchanged(path: Path, digest: str, remedy: str = "copy the whole folder agai
     try:
         found = _digest(path)
     except FileNotFoundError:
-        raise BadInput(f"{path} is missing: {remedy}") from None
+        raise BadInput(f"{path} is missing, which {by} vouches for: {remedy}") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}): {remedy}") from None
     if found != digest:
-        raise BadInput(f"{path} was changed after it was written (sha256): {remedy}")
+        raise BadInput(f"{path} was changed after it was written: its sha256 is not the one in {by}; {remedy}")
     return path
 
 

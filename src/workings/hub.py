@@ -1,4 +1,4 @@
-"""References to the Hugging Face Hub (`owner/name[:config][@revision]`), and what its libraries raise as our errors."""
+"""References to the hub (`owner/name[:config][:split=SPLIT][@revision]`), and what its libraries raise as our errors."""
 
 from __future__ import annotations
 
@@ -6,37 +6,43 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from workings.errors import BadInput, Failed, first_line
+from workings.packing import PACKINGS
 
-_REFERENCE = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
-_FILE_ENDINGS = (".json", ".jsonl", ".gz", ".zst", ".parquet", ".txt", ".csv")
+_REFERENCE = re.compile(
+    r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(config=)?(?P<config>[\w.-]+))?(:split=(?P<split>[\w.-]+))?(@(?P<revision>[\w./-]+))?"
+)
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_FILE_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".md", *PACKINGS)
 
 
 @dataclass(frozen=True)
 class HubReference:
-    """A repository on the hub: its id, a data set's config, and a revision (a tag, branch or commit)."""
+    """A repository on the hub: its id, a revision (a tag, branch or commit), and of a data set the config and the split."""
 
     name: str
     config: str | None = None
     revision: str | None = None
+    split: str | None = None
 
     def __str__(self) -> str:
-        config = f":{self.config}" if self.config else ""
-        return self.name + config + (f"@{self.revision}" if self.revision else "")
+        parts = ((":", self.config), (":split=", self.split), ("@", self.revision))
+        return self.name + "".join(mark + part for mark, part in parts if part)
 
     @classmethod
     def parse(cls, text: str) -> HubReference | None:
         """The reference that `text` spells; None where it cannot be one, as with a path or the name of a data file.
 
         Example:
-            >>> HubReference.parse("openai/gsm8k:main@e53f048")
-            HubReference(name='openai/gsm8k', config='main', revision='e53f048')
+            >>> HubReference.parse("openai/gsm8k:main:split=test@e53f048")
+            HubReference(name='openai/gsm8k', config='main', revision='e53f048', split='test')
         """
         found = _REFERENCE.fullmatch(text)
         if found is None or text.endswith(_FILE_ENDINGS):
             return None
-        return cls(found["name"], found["config"], found["revision"])
+        return cls(found["name"], found["config"], found["revision"], found["split"])
 
 
 @contextmanager
@@ -75,3 +81,12 @@ def hub_errors(reference: str, unusable: tuple[type[Exception], ...] = ()) -> Ge
             f"'{reference}' is not a local path, and the hub has nothing usable of that name: {first_line(error)}. "
             "Check the spelling, or give a local path."
         ) from error
+
+
+def refuse_pointers(place: Path) -> None:
+    """Raise BadInput if a file, or a file in a folder, is what Git LFS leaves in the place of a large one."""
+    for file in sorted(place.iterdir()) if place.is_dir() else [place]:
+        if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(_POINTER):
+            raise BadInput(
+                f"{file} is a Git LFS pointer, not the file itself: run 'git lfs pull' there, or download it again"
+            )

@@ -10,14 +10,13 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from typing import Any, cast
 
 PACKINGS = (".gz", ".bz2", ".xz", ".zst")
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 
 
 def unpacked_name(name: str) -> str:
@@ -47,17 +46,17 @@ def unpacked(raw: io.BufferedReader, name: str) -> Generator[io.BufferedReader]:
         return
     if not raw.peek(1):
         raise EOFError("the archive is empty")  # the libraries read nothing from nothing, and find it right
-    with _opener(ending)(raw) as content:
-        yield io.BufferedReader(content, _CHUNK)
+    if ending == ".zst":
+        import pyarrow as pa  # 0.1 s: not for every --help
 
-
-def _opener(ending: str) -> Any:
-    """A function from an open file to a raw stream of what is packed in it."""
-    if ending != ".zst":
-        return {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[ending]
-    import pyarrow as pa  # 0.1 s: not for every --help
-
-    return partial(pa.CompressedInputStream, compression="zstd")
+        with pa.CompressedInputStream(raw, "zstd") as stream:
+            yield io.BufferedReader(cast(io.RawIOBase, stream), _CHUNK)
+        return
+    opening: Callable[..., Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[ending]
+    with opening(
+        raw
+    ) as content:  # has a buffer itself; before a break, a larger one would lose as much of what is good
+        yield cast(io.BufferedReader, content)
 
 
 def packed(content: bytes, name: str) -> bytes:

@@ -81,7 +81,7 @@ class Manifest:
         if not path.exists():
             raise BadInput(f"{folder} is not a run: it has no manifest.json")
         content = read_sealed(path, "restore the run from a copy, or run it again")
-        if content.get("format") != 1:
+        if content.get("format") != 1 or not content.get("experiment"):
             raise BadInput(f"{path} is not the manifest of a run")
         known = {one.name for one in fields(cls)}  # a later version may have written more
         try:
@@ -117,6 +117,11 @@ class Manifest:
 def now() -> str:
     """The time in UTC, to the second, as a manifest has it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def stamp() -> str:
+    """The time in UTC, to the second, as names on disk begin with it."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
 
 
 def versions() -> dict[str, str]:

@@ -22,7 +22,6 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
@@ -44,7 +43,7 @@ from workings.files import (
     write_atomic,
     write_with,
 )
-from workings.provenance import Manifest, now
+from workings.provenance import Manifest, now, stamp
 from workings.stopping import interruptible
 
 if TYPE_CHECKING:
@@ -270,7 +269,7 @@ class RunRecord:
         """
         if (Path(path_or_name) / "manifest.json").is_file():
             return cls(path_or_name)
-        if _is_begun(Path(path_or_name)):  # a run of an earlier version, killed in its first milliseconds
+        if is_run(Path(path_or_name)):  # of an earlier version, killed in its first milliseconds
             raise BadInput(
                 f"{path_or_name} was killed before it had a manifest.json: remove it, and start the run again"
             )
@@ -307,7 +306,7 @@ class RunRecord:
         """
         path, digests = self.path / name, self.manifest.artifacts
         if name in digests:
-            return unchanged(path, digests[name], "restore the run from a copy, or run it again")
+            return unchanged(path, digests[name], "manifest.json", "restore the run from a copy, or run it again")
         if digests and path.exists():
             raise BadInput(f"{path} is none of the files with which the run finished: remove it")
         return path
@@ -420,6 +419,12 @@ def resolved(inputs: Mapping[str, str | Path | None]) -> dict[str, str | Path]:
     return given | {name: path.expanduser() for name, path in local.items()}
 
 
+def is_run(folder: Path) -> bool:
+    """Whether this is the directory of a run: it has a manifest, or its name says that it was killed before it had one."""
+    named = re.fullmatch(r"\d{8}-\d{6}_.+_s-?\d+_[0-9a-f]{6}(-\d+)?", folder.name)
+    return (folder / "manifest.json").is_file() or (named is not None and folder.is_dir())
+
+
 def question_of(file: Path) -> str:
     """The first line of the docstring of an experiment's file, read without running it."""
     docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
@@ -430,15 +435,8 @@ def question_of(file: Path) -> str:
 
 
 def _name(arm: str, seed: int, config_digest: str) -> str:
-    started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     arm_name = re.sub(r"[^\w.-]+", "-", arm)
-    return f"{started}_{arm_name}_s{seed}_{config_digest[:6]}"
-
-
-def _is_begun(folder: Path) -> bool:
-    """Whether a folder without a manifest is a run that was killed before it had one."""
-    named = re.fullmatch(r"\d{8}-\d{6}_.+_s-?\d+_[0-9a-f]{6}(-\d+)?", folder.name)
-    return named is not None and folder.is_dir() and not (folder / "manifest.json").exists()
+    return f"{stamp()}_{arm_name}_s{seed}_{config_digest[:6]}"
 
 
 def _appear(folder: Path, wanted: Path) -> Path:

@@ -17,8 +17,8 @@ from tests.models.conftest import tiny_base
 from workings.arithmetic.chain import Step
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.models.checkpoint import load_base
 from workings.models.codi import CODI, Projection, open_model
+from workings.models.pretrained import load_base
 from workings.training.distillation import distil
 from workings.training.recipes import DistilConfig
 

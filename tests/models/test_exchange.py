@@ -392,8 +392,14 @@ def test_what_was_trained_without_biases_gets_zeros(model: GPT2, checkpoint: Pat
     found, _ = load_gpt2(import_gpt2(tmp_path / "model.pt", tmp_path / "back", tokenizer=checkpoint / "tokenizer"))
     assert all(bool((value == 0).all()) for name, value in found.state_dict().items() if name.endswith("bias"))
     torch.save({"model": bare, "model_args": ARGS}, tmp_path / "model.pt")
-    with pytest.raises(BadInput, match=r"lacks 13 tensor\(s\): h.0.attn.c_attn.bias"):
+    with pytest.raises(BadInput, match=r"has no biases at all: .* say so with --no-bias"):
         import_gpt2(tmp_path / "model.pt", tmp_path / "other", tokenizer=checkpoint / "tokenizer")
+    torch.save(bare, tmp_path / "bare.pt")
+    words = ("--heads", "2", "--tokenizer", checkpoint / "tokenizer")
+    assert run("import-gpt2", tmp_path / "bare.pt", "--to", tmp_path / "bare", "--no-bias", *words) == 0
+    assert same(tmp_path / "bare", tmp_path / "back")
+    torch.save(nanogpt(model), tmp_path / "biased.pt")
+    assert run("import-gpt2", tmp_path / "biased.pt", "--to", tmp_path / "other", "--no-bias", *words) == 2
 
 
 class Shell:
@@ -421,7 +427,7 @@ def test_a_pickle_is_refused_and_not_run(model: GPT2, checkpoint: Path, tmp_path
         (lambda t: t.update({"lm_head.weight": t["lm_head.weight"] + 1}), "lm_head.weight differs from the embedding"),
         (
             lambda t: t.update({"_orig_mod.transformer.ln_f.bias": torch.ones(16)}),
-            "two tensors that both mean ln_f.bias",
+            "two tensors that both mean transformer.ln_f.bias",
         ),
         (lambda t: t.pop("transformer.h.0.attn.c_attn.weight"), "lacks h.0.attn.c_attn.weight: it is no GPT-2"),
         (lambda t: t.pop("transformer.wpe.weight"), "lacks the matrix wpe.weight"),

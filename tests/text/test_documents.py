@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from itertools import islice
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,71 +13,9 @@ from workings.errors import BadInput, Failed
 from workings.text.documents import BadDocument, Document, Source, open_documents
 from workings.text.mixing import DocumentBlock, Mixture, blocks, shuffle
 
-TEXTS = ["one", "two\nlines", "drei é 三", 'quo"ted', "<|endoftext|> is text", " spaces stay "]
-
-
-def json_lines(texts: list[str], **more: str) -> bytes:
-    return b"".join(json.dumps({"text": text, **more}).encode() + b"\n" for text in texts)
-
-
-def written(folder: Path, name: str, texts: list[str]) -> Path:
-    path = folder / name
-    if name.endswith(".gz"):
-        path.write_bytes(gzip.compress(json_lines(texts)))
-    elif name.endswith(".zst"):
-        with pa.OSFile(str(path), "wb") as file, pa.CompressedOutputStream(file, "zstd") as packed:
-            packed.write(json_lines(texts))
-    elif name.endswith(".parquet"):
-        pq.write_table(pa.table({"text": texts, "id": list(range(len(texts)))}), path, row_group_size=2)
-    else:
-        path.write_bytes(json_lines(texts))
-    return path
-
 
 def texts_of(source) -> list[str]:
     return [row.text for row in source]
-
-
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
-def test_every_format_gives_the_same_documents_each_time(tmp_path, name):
-    source = open_documents(written(tmp_path, name, TEXTS))
-    assert texts_of(source) == TEXTS
-    assert texts_of(source) == TEXTS, "a second reading starts at the beginning"
-    assert source.name == "a"
-    assert [row.n_bytes for row in source] == [len(text.encode()) for text in TEXTS]
-    assert source.position.n_bytes == source.bytes_on_disk
-
-
-def test_a_folder_is_its_files_by_name(tmp_path):
-    (tmp_path / "sub").mkdir()
-    written(tmp_path, "b.jsonl", ["b"])
-    written(tmp_path / "sub", "c.parquet", ["c"])
-    written(tmp_path, "a.jsonl.gz", ["a"])
-    (tmp_path / "README.md").write_text("not a document")
-    (tmp_path / ".hidden.jsonl").write_text("not JSON")
-    assert texts_of(open_documents(tmp_path)) == ["a", "b", "c"]
-
-
-def test_a_text_file_is_one_document_or_many(tmp_path):
-    (tmp_path / "t.txt").write_bytes(b"erst\r\nzwei<|endoftext|>drei<|endoftext|>\n")
-    assert texts_of(open_documents(tmp_path / "t.txt")) == ["erst\r\nzwei<|endoftext|>drei<|endoftext|>\n"]
-    parted = open_documents(tmp_path / "t.txt", separator="<|endoftext|>")
-    assert texts_of(parted) == ["erst\r\nzwei", "drei"]
-
-
-@given(st.lists(st.text("ab|\n", min_size=1).filter(str.strip), max_size=8), st.sampled_from(["||", "\n", "|\n|"]))
-def test_separators_part_a_text_as_split_does(tmp_path_factory, texts, separator):
-    path = tmp_path_factory.mktemp("t") / "t.txt"
-    content = separator.join(texts)
-    path.write_bytes(content.encode())
-    expected = [piece for piece in content.split(separator) if piece.strip()]
-    assert texts_of(open_documents(path, separator=separator)) == expected
-
-
-def test_a_separator_that_lies_across_two_chunks_is_found(tmp_path):
-    texts = ["x" * 1048574, "y" * 10, "z" * 3_000_000]
-    (tmp_path / "t.txt").write_text("<SEP>".join(texts))
-    assert texts_of(open_documents(tmp_path / "t.txt", separator="<SEP>")) == texts
 
 
 def test_a_row_that_is_no_document_says_where_and_why(tmp_path):
@@ -105,18 +39,11 @@ def test_a_row_that_is_no_document_says_where_and_why(tmp_path):
     assert len(reasons) == len(expected)
 
 
-def test_the_wrong_field_is_named_with_those_there_are(tmp_path):
-    written(tmp_path, "a.jsonl", ["x"])
-    written(tmp_path, "b.parquet", ["x"])
-    for name in ("a.jsonl", "b.parquet"):
-        with pytest.raises(BadInput, match=r"no field 'body'; it has text.*--field"):
-            list(open_documents(tmp_path / name, field="body"))
-
-
 def test_fields_can_be_joined(tmp_path):
-    (tmp_path / "q.jsonl").write_text('{"question": "6*9?", "answer": "54"}\n{"question": "x", "answer": 3}\n')
-    good, bad = open_documents(tmp_path / "q.jsonl", field="question+answer")
-    assert good.text == "6*9?\n54" and "int" in bad.reason
+    rows = [{"question": "6*9?", "answer": answer} for answer in ("54", 3, None)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    good, number, nothing = open_documents(tmp_path / "q.jsonl", field="question+answer")
+    assert good.text == "6*9?\n54" and "int" in number.reason and "NoneType" in nothing.reason
 
 
 @pytest.mark.parametrize(
@@ -131,22 +58,6 @@ def test_fields_can_be_joined(tmp_path):
 def test_what_is_no_reference_is_refused(reference, complaint):
     with pytest.raises(BadInput, match=complaint):
         open_documents(reference)
-
-
-def test_files_that_are_no_documents_are_refused(tmp_path):
-    (tmp_path / "a.pdf").write_bytes(b"%PDF")
-    with pytest.raises(BadInput, match=r"end in \.jsonl"):
-        open_documents(tmp_path / "a.pdf")
-    with pytest.raises(BadInput, match="holds no file"):
-        open_documents(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
-def test_a_file_cut_short_is_no_short_file(tmp_path, name):
-    path = written(tmp_path, name, [f"text {i * i}" for i in range(5000)])
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(Failed, match="broke off"):
-        list(open_documents(path))
 
 
 def test_a_stream_that_dies_says_how_far_it_came():

@@ -20,7 +20,7 @@ VERBS = {
     "report": Verb(
         "runs:Report", "Write the report on finished runs of one experiment again, pooled over their training seeds."
     ),
-    "verify": Verb("runs:Verify", "Check that every file of a run, or of a corpus, is unchanged."),
+    "verify": Verb("verify:Verify", "Check that every file of an artifact is as it was written."),
     "codi train": Verb("thoughts:CodiTrain", "Train a language model to think in continuous vectors."),
     "codi import": Verb("thoughts:CodiImport", "Turn a released CODI checkpoint into a folder of ours."),
     "codi export": Verb("thoughts:CodiExport", "Write a checkpoint's weights in the layout of the released ones."),
@@ -30,9 +30,9 @@ VERBS = {
     "lens score": Verb("thoughts:LensScore", "Score a lens on a store's test problems, beside controls."),
     "judge": Verb("judge:Judge", "Say what stored thoughts hold about the results of steps."),
     "rejudge": Verb("rejudge:Rejudge", "Say what a published table shows, by its numbers alone."),
-    "facts table": Verb("corpora:FactsTable", "List the facts of a vocabulary with their token ids."),
-    "facts rewrite": Verb("corpora:FactsRewrite", "Write equations as fact tokens."),
-    "facts expand": Verb("corpora:FactsExpand", "Write fact tokens as equations: `$<MUL_6_9_54>` is `6*9=$54`."),
+    "facts table": Verb("facts:FactsTable", "List the facts of a vocabulary with their token ids."),
+    "facts rewrite": Verb("facts:FactsRewrite", "Write equations as fact tokens."),
+    "facts expand": Verb("facts:FactsExpand", "Write fact tokens as equations: `$<MUL_6_9_54>` is `6*9=$54`."),
     "tokenizer build": Verb("corpora:TokenizerBuild", "Build a tokenizer with fact tokens."),
     "tokenizer show": Verb("corpora:TokenizerShow", "Rewrite a text as a vocabulary would, and print its tokens."),
     "tokenizer train": Verb("corpora:TokenizerTrain", "Train a byte-level BPE on documents."),

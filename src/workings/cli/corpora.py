@@ -1,229 +1,26 @@
-"""Facts as tokens, tokenizers and corpora: rewrite text, build tokenizers, turn documents into shards of token ids."""
+"""Tokenizers and corpora: build and train tokenizers, turn documents into shards of token ids."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from workings import text
-from workings.arithmetic.facts import FactVocabulary, embedding_width
-from workings.arithmetic.rewrite import Candidate, Mode, expand, rewrite
+from workings.arithmetic.rewrite import Mode
+from workings.cli.facts import WithFacts
 from workings.cli.options import Command, Given, Printing, config_fields, option, positional
-from workings.config import from_dict, override, read_mapping
-from workings.errors import BadInput, explained
+from workings.config import from_dict, override, read_mapping, to_dict
+from workings.errors import BadInput, listed
 from workings.files import to_json, write_atomic
-from workings.progress import is_quiet, say
+from workings.progress import say
 
-Change = Callable[[str, str], str]
-"""(text, its place) → the changed text."""
-_KINDS = (".txt", ".md", ".jsonl")
 _UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-
-
-@dataclass(frozen=True, kw_only=True)
-class WithFacts(Command):
-    """The facts that have tokens."""
-
-    facts: str = option("MUL:1-9", "fact families and ranges of operands: MUL:1-9, or several: MUL:1-12,ADD:0-9")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FactsTable(WithFacts, Printing):
-    """List the facts of a vocabulary with their token ids."""
-
-    base_size: int = option(50257, "number of ids in the vocabulary that the facts are added to", at_least=0)
-
-    def __call__(self) -> None:
-        vocabulary = FactVocabulary.build(self.facts, self.base_size)
-        padded = embedding_width(vocabulary.width)
-        if self.json:
-            rows = [{"id": vocabulary.id_of(f), "token": f.token, "equation": f.equation} for f in vocabulary]
-            print(json.dumps({"width": vocabulary.width, "embedding_width": padded, "facts": rows}, indent=1))
-            return
-        for fact in vocabulary:
-            print(f"{vocabulary.id_of(fact)}  {fact.token:20} {fact.equation}")
-        total = sum(fact.result for fact in vocabulary)
-        print(
-            f"{len(vocabulary)} facts, ids {vocabulary.first_id} to {vocabulary.width - 1}; "
-            f"width {vocabulary.width}, padded to {padded}; results add up to {total}"
-        )
-
-
-# ── rewriting files ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, kw_only=True)
-class WithFiles(WithFacts):
-    """The files to change, and where the changed ones go."""
-
-    paths: tuple[str, ...] = positional(
-        ("-",), "files (.txt, .md, .jsonl, each also .gz), folders of such files, or - for standard input"
-    )
-    field: tuple[str, ...] = option(
-        (), "fields that hold text in JSON lines, by default text; with it, - is read as JSON lines too"
-    )
-    out: str | None = option(
-        None, "file or, for several files, folder to write; by default one file goes to standard output"
-    )
-    in_place: bool = option(False, "write every file over itself")
-
-    def change_files(self, change: Change) -> None:
-        """Change every file, each written when it is whole."""
-        if self.in_place and (self.out or "-" in self.paths):
-            raise BadInput("--in-place writes files over themselves: leave out --out, and - for standard input")
-        sources = [source for path in self.paths for source in _files_at(path)]
-        several = len(sources) > 1 or any(Path(path).is_dir() for path in self.paths)
-        if self.in_place:
-            goals = [Path(path) for path, _ in sources]
-        elif self.out is not None:
-            folder = several or Path(self.out).is_dir()
-            goals = [Path(self.out) / name if folder else Path(self.out) for _, name in sources]
-        elif several:
-            raise BadInput(f"{len(sources)} files: say --out FOLDER, or --in-place to write them over themselves")
-        else:
-            sys.stdout.write(self._changed(sources[0][0], change))
-            return
-        self._refuse_collisions([path for path, _ in sources], goals)
-        for (path, _), goal in zip(sources, goals, strict=True):
-            _write(goal, self._changed(path, change))
-
-    def _refuse_collisions(self, paths: Sequence[str], goals: Sequence[Path]) -> None:
-        places = [goal.resolve() for goal in goals]
-        twice = [str(place) for place, n in Counter(places).items() if n > 1]
-        if twice:
-            raise BadInput(f"two files would both be written to {twice[0]}: rewrite their folders one at a time")
-        over = {Path(path).resolve() for path in paths if path != "-"} & set(places)
-        if over and not self.in_place:
-            raise BadInput(f"{over.pop()} would be written over: say --in-place if that is meant")
-
-    def _changed(self, path: str, change: Change) -> str:
-        content = _read(path)
-        if not self.field and not path.removesuffix(".gz").endswith(".jsonl"):
-            return change(content, path)
-        fields = self.field or ("text",)
-        lines = enumerate(content.split("\n"), 1)  # no other line break ends a JSON line
-        return "\n".join(
-            _changed_line(line, fields, change, f"{path}, line {number}") if line.strip() else line
-            for number, line in lines
-        )
-
-
-def _files_at(path: str) -> list[tuple[str, str]]:
-    """The files that a path stands for, each with its name below that path."""
-    if path == "-":
-        return [("-", "standard-input.txt")]
-    folder = Path(path)
-    if folder.is_file():
-        return [(path, folder.name)]
-    if not folder.is_dir():
-        raise BadInput(f"{path}: no such file or folder")
-    files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name.removesuffix(".gz").endswith(_KINDS))
-    if not files:
-        raise BadInput(f"{path} holds no text: no file that ends in {', '.join(_KINDS)}, nor one with .gz behind that")
-    return [(str(file), str(file.relative_to(folder))) for file in files]
-
-
-def _changed_line(line: str, fields: Sequence[str], change: Change, place: str) -> str:
-    """A JSON line with the text in `fields` changed; the line as it is where nothing in it changes."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadInput(f"{place}: not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise BadInput(f"{place}: not a JSON object")
-    for field in fields:
-        if not isinstance(row.get(field), str):
-            has = ", ".join(map(repr, row)) or "no field"
-            raise BadInput(f"{place}: no text in field '{field}'; it has {has} (--field)")
-    changed = {field: change(row[field], f"{place}, {field}") for field in fields}
-    if all(row[field] == changed[field] for field in changed):
-        return line
-    written = json.dumps(row | changed, ensure_ascii=False)
-    if any("\ud800" <= char <= "\udfff" for char in written):  # half a character, which UTF-8 cannot hold
-        written = json.dumps(row | changed)
-    return written + "\r" * line.endswith("\r")
-
-
-def _read(path: str) -> str:
-    try:
-        raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        return (gzip.decompress(raw) if path.endswith(".gz") else raw).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8: byte {error.start + 1} is {error.object[error.start]:#04x}") from None
-    except (OSError, EOFError) as error:
-        raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _write(path: Path, content: str) -> None:
-    raw = content.encode("utf-8")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, gzip.compress(raw, mtime=0) if path.name.endswith(".gz") else raw)
-    except OSError as error:
-        raise explained(error, path) from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FactsRewrite(WithFiles):
-    """Write equations as fact tokens.
-
-    In the modes strict and weak, no number changes its value.
-    """
-
-    mode: Mode = option(
-        "strict", "rewriting mode: strict, right equations; weak, also lone products; legacy, as in the seeds' code"
-    )
-    report: str | None = option(None, ".jsonl file of every candidate, whether it was rewritten or kept, and why")
-
-    def __call__(self) -> None:
-        vocabulary = FactVocabulary.build(self.facts)
-        lines: list[str] = []
-        counts: Counter[str] = Counter()
-
-        def change(content: str, place: str) -> str:
-            if is_quiet() and not self.report:  # nobody sees the counts: rewriting alone is faster
-                return rewrite(content, vocabulary, self.mode)
-            written, candidates = rewrite(content, vocabulary, self.mode, report=True)
-            counts.update(candidate.reason or candidate.action for candidate in candidates)
-            if self.report:
-                lines.extend(_report_line(candidate, place) for candidate in candidates)
-            return written
-
-        self.change_files(change)
-        if self.report:
-            _write(Path(self.report), "".join(lines))
-        kept = ", ".join(f"{reason} {n}" for reason, n in counts.most_common() if reason != "rewritten")
-        n_kept = sum(counts.values()) - counts["rewritten"]
-        say(f"rewritten {counts['rewritten']}; kept {n_kept}" + (f" ({kept})" if kept else ""))
-
-
-def _report_line(candidate: Candidate, place: str) -> str:
-    row = {
-        "from": place,
-        "span": candidate.span,
-        "text": candidate.text,
-        "action": candidate.action,
-        "reason": candidate.reason,
-        "token": candidate.fact.token if candidate.fact else None,
-    }
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FactsExpand(WithFiles):
-    """Write fact tokens as equations: `$<MUL_6_9_54>` is `6*9=$54`."""
-
-    def __call__(self) -> None:
-        vocabulary = FactVocabulary.build(self.facts)
-        self.change_files(lambda content, place: expand(content, vocabulary))
 
 
 # ── tokenizers ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -256,6 +53,7 @@ class TokenizerBuild(WithVocabulary, Printing):
 
     def __call__(self) -> None:
         tokenizer = self.tokenizer_built()
+        _refuse_full(Path(self.out), tokenizer.FILES)
         path = tokenizer.save(self.out)
         if self.json:
             about = {n: getattr(tokenizer, n) for n in ("vocabulary", "mode", "eot", "width", "embedding_width")}
@@ -285,7 +83,7 @@ class TokenizerShow(WithVocabulary, Printing):
 
     def __call__(self) -> None:
         tokenizer = text.Tokenizer.load(self.tokenizer) if self.tokenizer else self.tokenizer_built()
-        given = sys.stdin.read() if self.text == ("-",) else " ".join(self.text)
+        given = sys.stdin.buffer.read().decode("utf-8-sig") if self.text == ("-",) else " ".join(self.text)
         prepared, n_facts = (given, 0) if self.raw else tokenizer.prepare_counted(given)
         pieces = list(tokenizer.pieces(prepared))
         if self.json:
@@ -296,8 +94,58 @@ class TokenizerShow(WithVocabulary, Printing):
         say(f"{len(pieces)} tokens for {len(given.encode(errors='replace'))} bytes: {prepared!r}")
 
 
+def _refuse_full(folder: Path, ours: Collection[str]) -> None:
+    """BadInput where a folder to write holds anything but what is about to be written over."""
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder} is a file: give a folder to write")
+    others = (
+        [path.name for path in folder.iterdir() if path.name[0] != "." and path.name not in ours]
+        if folder.exists()
+        else []
+    )
+    if others:
+        raise BadInput(f"{folder} holds other files ({listed(others)}): give a new folder")
+
+
 @dataclass(frozen=True, kw_only=True)
-class TokenizerTrain(Command):
+class WithDocuments(Command):
+    """How documents are read."""
+
+    field: tuple[str, ...] = option((), "columns that hold the text, one for all sources or one each; a+b joins two")
+    separator: str | None = option(
+        None,
+        r"string that divides a .txt or .md file into documents; \n (each kind of line end), \t, \x1e, \\ are understood",
+    )
+
+    def sources_of(self, documents: Sequence[str]) -> list[text.SourceConfig]:
+        """The sources that were named, with their fields and the separator."""
+        n = len(documents)
+        if self.field and len(self.field) not in (n, 1):
+            raise BadInput(f"--field has {len(self.field)} values for {n} sources of --documents")
+        fields, separator = self.field or ("text",), self.separator and _unescaped(self.separator)
+        return [
+            text.SourceConfig(source, field=fields[i % len(fields)], separator=separator)
+            for i, source in enumerate(documents)
+        ]
+
+
+def _unescaped(written: str) -> str:
+    r"""What is meant by `\n\n`, as a shell hands it on. BadInput for an escape that is none.
+
+    Example:
+        >>> _unescaped(r"\n--\x1e\\\n"), _unescaped("—")
+        ('\n--\x1e\\\n', '—')
+    """
+    wrong = re.search(r"\\(?![\\nrtfv0]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})", re.sub(r"\\\\", "", written))
+    if wrong:
+        raise BadInput(
+            rf"--separator {written!r} holds an escape that is none; \\ stands for a backslash, \n for a line end"
+        )
+    return written.encode("latin-1", "backslashreplace").decode("unicode_escape")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTrain(WithDocuments):
     """Train a byte-level BPE on documents.
 
     Prints the path of its tokenizer.json.
@@ -313,17 +161,30 @@ class TokenizerTrain(Command):
     out: str = option(help="folder for tokenizer.json, which workings tokenizer build takes as --base")
 
     def __call__(self) -> None:
-        rows = (row for source in self.documents for row in islice(text.open_documents(source), self.limit))
-        content = text.train_bpe((row.text for row in rows if isinstance(row, text.Document)), self.size)
+        _refuse_full(Path(self.out), ("tokenizer.json",))
+        bad: list[object] = []
+        content = text.train_bpe(self._texts(bad), self.size)
+        if bad:
+            say(f"note: {len(bad):,} rows were no documents and were left out; the first, {bad[0]}")
         Path(self.out).mkdir(parents=True, exist_ok=True)
         print(write_atomic(Path(self.out) / "tokenizer.json", content))
+
+    def _texts(self, bad: list[object]) -> Iterator[str]:
+        """The texts to learn from; rows that are no documents go into `bad`."""
+        for source in self.sources_of(self.documents):
+            rows = text.open_documents(source.reference, field=source.field, separator=source.separator)
+            for row in islice(rows, self.limit):
+                if isinstance(row, text.Document):
+                    yield row.text
+                else:
+                    bad.append(row)
 
 
 # ── corpora ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusBuild(Printing):
+class CorpusBuild(WithDocuments, Printing):
     """Turn documents into shards of token ids.
 
     The documents are mixed, shuffled, rewritten and encoded. Prints the path of the corpus.
@@ -331,11 +192,10 @@ class CorpusBuild(Printing):
 
     documents: tuple[str, ...] = option(
         (),
-        "sources: files, folders, hub ids (HuggingFaceFW/fineweb-edu:sample-10BT@revision), generated, drills or docstrings",
+        "sources: files, folders, patterns ('data/*.jsonl'), hub ids (openai/gsm8k:main:split=test@revision), generated, drills "
+        "or docstrings",
     )
     weights: tuple[float, ...] = option((), "relative shares of the bytes, one per source", above=0)
-    field: tuple[str, ...] = option((), "columns that hold the text, one for all sources or one each; a+b joins two")
-    separator: str | None = option(None, "string that divides a .txt file into documents")
     bytes: str | None = option(None, "maximum number of raw bytes to read, drills not counted: 500M, 45GB")
     given: Given = config_fields(
         lambda words: text.CorpusConfig,
@@ -349,27 +209,35 @@ class CorpusBuild(Printing):
     processes: int | None = option(
         None, "number of encoding processes, by default one per core; the corpus is the same", at_least=1
     )
-    skip_bad: bool = option(False, "leave out malformed rows, which the manifest counts and lists")
+    skip_bad: bool = option(
+        False, "leave out malformed rows and the rest of damaged files, which the manifest counts and lists"
+    )
     allow_short: bool = option(False, "accept sources that end before the limit")
+    allow_rate: bool = option(False, "accept another fact rate than --fact-rate, as when the documents hold more facts")
     dry_run: bool = option(False, "estimate bytes, tokens, facts and time from the first documents; write nothing")
 
     def __call__(self) -> None:
         config = self._resolved()
         for source in config.open_sources():
-            if source.warning:
-                say(f"note: {source.warning}")
+            for note in source.notes:
+                say(f"note: {note}")
         if self.dry_run:
             self._print_estimate(config)
             return
         corpus = text.build_corpus(
-            config, self.out, processes=self.processes, skip_bad=self.skip_bad, allow_short=self.allow_short
+            config,
+            self.out,
+            processes=self.processes,
+            skip_bad=self.skip_bad,
+            allow_short=self.allow_short,
+            allow_rate=self.allow_rate,
         )
         for note in corpus.notes():
             say(f"note: {note}")
         print(to_json(corpus.manifest.to_json()).rstrip() if self.json else corpus.folder)
 
     def _print_estimate(self, config: text.CorpusConfig) -> None:
-        found = asdict(text.estimate_corpus(config, self.processes or text.n_processors()))
+        found = asdict(text.estimate_corpus(config, text.n_processes(self.processes), self.skip_bad))
         if self.json:
             print(json.dumps(found, indent=1))
             return
@@ -382,29 +250,24 @@ class CorpusBuild(Printing):
         mapping = (read_mapping(self.config) if self.config else {}) | self.given
         if self.bytes is not None:
             mapping["bytes_limit"] = _n_bytes(self.bytes)
-        sources = self._sources()
-        if sources:
-            mapping["documents"] = sources
+        if self.documents:
+            mapping["documents"] = self._sources()
         if "documents" not in mapping:
             raise BadInput("name the sources with --documents (a file, a folder, a hub id, generated, docstrings)")
         return override(from_dict(text.CorpusConfig, mapping), self.set)
 
     def _sources(self) -> list[dict[str, object]]:
-        n = len(self.documents)
-        for flag, values, allowed in (("--weights", self.weights, (n,)), ("--field", self.field, (n, 1))):
-            if values and len(values) not in allowed:
-                raise BadInput(f"{flag} has {len(values)} values for {n} sources of --documents")
-        fields, weights = self.field or ("text",), self.weights or (1.0,) * n
-        return [
-            {"reference": source, "weight": weights[i], "field": fields[i % len(fields)], "separator": self.separator}
-            for i, source in enumerate(self.documents)
-        ]
+        sources = [to_dict(source) for source in self.sources_of(self.documents)]
+        if self.weights and len(self.weights) != len(sources):
+            raise BadInput(f"--weights has {len(self.weights)} values for {len(sources)} sources of --documents")
+        weights = self.weights or (1.0,) * len(sources)
+        return [source | {"weight": weight} for source, weight in zip(sources, weights, strict=True)]
 
 
 def _n_bytes(written: str) -> int:
     """The number of bytes in 500M, 45GB or 1e9, in decimal units."""
     found = re.fullmatch(r"(\d+\.?\d*(?:e\d+)?|\.\d+) ?([kKMGT]?)B?", written.replace("_", "").replace(",", ""))
-    if not found:
+    if not found or float(found[1]) > sys.maxsize:
         raise BadInput(f"--bytes must be a number of bytes such as 500M or 45GB, not '{written}'")
     return round(float(found[1]) * _UNITS[found[2]])
 
@@ -431,5 +294,7 @@ class CorpusShow(Printing):
         print(f"vocabulary {corpus.manifest.tokenizer.vocabulary}, {len(corpus.train.shards)} training shards")
         print(f"fact rate (in the facts arm): asked {rate.asked:.4%}, reached {rate.reached:.4%}")
         print(f"training documents (raw_sha256): {corpus.train.raw_sha256}")
+        for name, about in corpus.outcome.files_left_out.items():
+            print(f"note: {about.files:,} files of {name} were left out: {listed(about.listed)}")
         for note in corpus.notes():
             print(f"note: {note}")

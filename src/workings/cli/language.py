@@ -141,10 +141,18 @@ class ImportGPT2(Command):
     vocabulary: Literal["digits", "facts", "shuffled", "reserved"] | None = option(
         None, "vocabulary that the model was trained to read"
     )
+    no_bias: bool = option(
+        False, "the model was trained without biases (bias=False in nanoGPT), and the source does not say so"
+    )
 
     def __call__(self) -> None:
         path = models.import_gpt2(
-            self.source, self.to, n_heads=self.heads, tokenizer=self.tokenizer, vocabulary=self.vocabulary
+            self.source,
+            self.to,
+            n_heads=self.heads,
+            tokenizer=self.tokenizer,
+            vocabulary=self.vocabulary,
+            no_bias=self.no_bias,
         )
         print(path)
 

@@ -23,7 +23,7 @@ from typing import Any, Literal, NoReturn, Unpack
 
 from workings.config import REQUIRED, Range, field_of, in_words, names_of, outside, read_text
 from workings.errors import BadInput, suggestion
-from workings.experiment import load, report_runs, resume_run, run_experiment
+from workings.experiment import load, report_runs, resume, run_experiment
 from workings.launch import rank_here
 from workings.progress import quietly
 
@@ -195,6 +195,8 @@ def _parsed(
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
+_HOW = ("jobs", "launcher", "slurm")  # how runs are carried out: no part of their configuration
+
 # ── options that several verbs share ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -207,10 +209,12 @@ class Printing(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Resumable(Command):
-    """The folder of the runs, and an unfinished run to go on with."""
+    """The folder of the runs, and an unfinished run or sweep to go on with."""
 
     out: str = option("runs", "folder for the runs")
-    resume: str | None = option(None, "unfinished run to resume, as it was configured: no other setting may be given")
+    resume: str | None = option(
+        None, "run or sweep to resume as it was configured: no other setting may be given; a finished one is reported"
+    )
 
     def refuse_settings(self) -> None:
         """BadInput if anything is set beside --resume but the folder, the arguments and how results are shown."""
@@ -219,7 +223,7 @@ class Resumable(Command):
             value = getattr(self, field.name)
             if isinstance(value, Given):
                 named += [dotted.rpartition(".")[2] for dotted in value]
-            elif field.name not in ("resume", "out", "quiet", "json") and "positional" not in field.metadata:
+            elif field.name not in ("resume", "out", "quiet", "json", *_HOW) and "positional" not in field.metadata:
                 named += [field.name] * (value != field.default)
         if named:
             listed = ", ".join(map(_typed, named))
@@ -244,7 +248,8 @@ class Running(Resumable):
         """Start runs of the experiment, or resume one; write the report, and print its path. `more` goes to `run_experiment`."""
         if self.resume:
             self.refuse_settings()
-            records = [resume_run(self.resume, self.out, name=experiment)]
+            how = {name: more[name] for name in _HOW if name in more}
+            records = resume(self.resume, self.out, name=experiment, **how)
         else:
             records = run_experiment(
                 experiment,

@@ -1,4 +1,4 @@
-"""Runs: make them, list them, show them, compare them, check them."""
+"""Runs: make them, list them, show them, compare them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workings import judging, text
+from workings import judging
 from workings.cli.options import Command, Given, Printing, Running, config_fields, option, positional
 from workings.errors import BadInput
 from workings.experiment import (
@@ -23,7 +23,7 @@ from workings.experiment import (
 )
 from workings.files import plain, to_json
 from workings.launch import Launcher, job_settings
-from workings.run import SHIPPED_RUNS, RunRecord, question_of
+from workings.run import SHIPPED_RUNS, RunRecord, is_run, question_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class ListAll(InRuns, Printing):
 
     def __call__(self) -> None:
         experiments = {name: question_of(file) for name, file in available().items()}
-        runs = {str(path.parent): _status(path.parent) for path in sorted(Path(self.root).glob("*/*/manifest.json"))}
+        runs = {str(path): _status(path) for path in sorted(Path(self.root).glob("*/*")) if is_run(path)}
         if self.json:
             print(json.dumps({"experiments": experiments, "runs": runs}, indent=1))
             return
@@ -115,6 +115,8 @@ class ListAll(InRuns, Printing):
 
 
 def _status(path: Path) -> str:
+    if not (path / "manifest.json").exists():
+        return "killed before it began"
     try:
         return RunRecord(path).status
     except BadInput:
@@ -191,33 +193,3 @@ class Compare(InRuns):
         records = [RunRecord.find(run, self.root) for run in self.runs]
         finished(records)
         print(judging.compare(records, experiment_of(records[0]).module.Config).text())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verify(InRuns):
-    """Check that every file of a run, or of a corpus, is unchanged.
-
-    The exit code is 1 if any file has changed.
-    """
-
-    run: str = positional(help="run (its path, or an unambiguous part of its name), or folder of a corpus")
-
-    def __call__(self) -> int:
-        if _is_corpus(Path(self.run)):
-            differences = text.verify_corpus(self.run)
-            unchanged = f"{self.run}: every shard is as it was written, and holds what the manifest says"
-        else:
-            record = RunRecord.find(self.run, self.root)
-            differences = record.verify()
-            unchanged = f"{record.path}: all {len(record.manifest.artifacts)} files are as they were"
-        print("\n".join(differences) or unchanged)
-        return 1 if differences else 0
-
-
-def _is_corpus(folder: Path) -> bool:
-    """Whether the folder says that it is a corpus, complete or not, of whichever version."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and str(manifest.get("format", "")).startswith("workings corpus")

@@ -6,7 +6,6 @@ from .anatomy import is_thought as is_thought
 from .checkpoint import BUNDLED as BUNDLED
 from .checkpoint import checkpoint_in as checkpoint_in
 from .checkpoint import import_gpt2 as import_gpt2
-from .checkpoint import load_base as load_base
 from .checkpoint import load_gpt2 as load_gpt2
 from .checkpoint import resolve as resolve
 from .checkpoint import save_gpt2 as save_gpt2
@@ -21,6 +20,7 @@ from .exchange import push as push
 from .gpt2 import GPT2 as GPT2
 from .language import GPT2LanguageModel as GPT2LanguageModel
 from .language import open_language as open_language
+from .pretrained import load_base as load_base
 from .scoring import LanguageModel as LanguageModel
 from .scoring import bits_per_byte as bits_per_byte
 from .scoring import total_bits_per_byte as total_bits_per_byte

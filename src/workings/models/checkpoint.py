@@ -1,11 +1,12 @@
-"""A name → a GPT-2 of ours, or a model of transformers; a GPT-2 from elsewhere → a folder of ours.
+"""A name → a file or folder; a folder of ours ⇄ a GPT-2; a GPT-2 from elsewhere → a folder of ours.
 
 Our folder of a GPT-2 holds `config.json` (`family: workings-gpt2`), the weights and `tokenizer/`. It appears whole or not at all,
 and is checked when it is opened (`weights.py`). Folders of a CODI are read in `codi.py`.
 
 Others (nanoGPT and its kin, Hugging Face) store the tensors of a GPT-2 under other names, and a linear map as [in, out] (Hugging
 Face, as published) or [out, in] (nanoGPT and its kin, and ours). Wrappers leave prefixes (`_orig_mod.` of torch.compile, `module.`
-of DDP), which are taken off. Nothing is guessed and nothing is left over. Files of torch.save are read without running their code.
+of DDP, a field of a Lightning module), which are taken off. Nothing is guessed and nothing is left over. Files of torch.save are
+read without running their code.
 """
 
 from __future__ import annotations
@@ -13,38 +14,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
-from workings import progress
 from workings.config import from_dict, to_dict
-from workings.errors import BadInput, first_line
+from workings.errors import BadInput, listed
 from workings.files import describe, read_description
-from workings.hub import HubReference, hub_errors
-from workings.models.anatomy import anatomy_of
+from workings.hub import HubReference, hub_errors, refuse_pointers
 from workings.models.configs import GPT2Config
 from workings.models.gpt2 import GPT2
-from workings.models.weights import (
-    WEIGHTS,
-    appearing,
-    check_digest,
-    check_manifest,
-    fill,
-    read_saved,
-    read_tensors,
-    refuse_incomplete,
-    refuse_not_finite,
-    write_tensors,
-)
+from workings.models.pickles import read_saved
+from workings.models.weights import WEIGHTS, appearing, fill, plain_names, read_tensors, read_weights, write_tensors
 from workings.text.bpe import TOKENIZER_FILE
 from workings.text.tokenizer import Tokenizer, Vocabulary
 
@@ -62,7 +47,7 @@ SETTINGS = {
 }
 MAPS = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 BODY, HEAD = "transformer.", "lm_head.weight"
-_WRAPPER = re.compile(r"(^|\.)_orig_mod\.|^module\.")
+_FIRST_MAP = re.compile(r"(.*?)(?:transformer\.)?h\.0\.attn\.c_attn\.weight")  # what stands before it stands before all
 # Causal masks, which old versions stored. They are known by name: a mask that a file calls otherwise is a surplus tensor.
 _MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 
@@ -81,6 +66,7 @@ def resolve(reference: str | Path) -> Path:
         return Path(__file__).parent.parent / "bundled" / BUNDLED[str(reference)]
     path = Path(reference).expanduser()
     if path.exists():
+        refuse_pointers(path)
         return path
     model = HubReference.parse(str(reference))
     if model is None or model.config:
@@ -88,61 +74,6 @@ def resolve(reference: str | Path) -> Path:
     patterns = ["*.json", "*.safetensors", "*.sha256", "*.bin", "*.model", "*.txt", "*.jinja"]
     with hub_errors(str(reference)):
         return Path(snapshot_download(model.name, revision=model.revision, allow_patterns=patterns))
-
-
-# ── models of transformers ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def load_base(reference: str | Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """Load a model of transformers to be wrapped, of a family whose parts we know; otherwise as `load_transformers`."""
-    model, tokenizer = load_transformers(resolve(reference), dtype)
-    anatomy_of(model.config)
-    return model, tokenizer
-
-
-def load_transformers(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """Load a causal language model of any family and its tokenizer from a folder or a `.gguf` file; no remote code is run.
-
-    Raises:
-        BadInput: transformers cannot load it, or a tensor is missing, of another shape, or not finite. Tensors left over are
-            allowed, since files of others hold more than their model computes with (an auxiliary head, old masks).
-    """
-    folder, gguf = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
-    check_digest(folder / WEIGHTS)
-    check_manifest(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **gguf)
-        # A GGUF file asked for in another format keeps its weights packed; in fp32 they are plain matrices.
-        number = torch.float32 if gguf else dtype
-        with quiet_loading():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=number, output_loading_info=True, **gguf)
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise BadInput(
-            f"{path} is not a causal language model that transformers can load: {first_line(error)}"
-        ) from error
-    model, found = loaded
-    # transformers draws what is missing at random and goes on.
-    misshapen = {name: (tuple(in_file), tuple(wanted)) for name, in_file, wanted in found["mismatched_keys"]}
-    refuse_incomplete(path, missing=found["missing_keys"], misshapen=misshapen)
-    refuse_not_finite(path, dict(model.named_parameters()))
-    if gguf:  # dequantised on loading: forget that it was, or it could not be saved
-        model.config.__dict__.pop("quantization_config", None)
-        vars(model)["hf_quantizer"] = None
-        model = model.to(dtype)
-    return model, tokenizer
-
-
-@contextmanager
-def quiet_loading() -> Generator[None]:
-    """Inside, transformers shows no bar of its own while it loads weights, if this process is quiet."""
-    hidden = progress.is_quiet() and logging.is_progress_bar_enabled()
-    if hidden:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if hidden:
-            logging.enable_progress_bar()
 
 
 # ── GPT-2 × tokenizer ⇄ our folder ───────────────────────────────────────────────────────────────────────────────────
@@ -215,6 +146,7 @@ def import_gpt2(
     n_heads: int | None = None,
     tokenizer: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
+    no_bias: bool = False,
 ) -> Path:
     """Write a checkpoint folder of ours from a GPT-2 of somebody else's.
 
@@ -225,6 +157,7 @@ def import_gpt2(
         tokenizer: A tokenizer folder of ours, or the byte-level BPE to build one on (hub id or path). Without it, the source's
             own, or gpt2.
         vocabulary: What the model was trained to read, needed where its rows do not show it.
+        no_bias: It was trained without biases, needed where a file does not say so: they become zeros.
 
     Raises:
         BadInput: A tensor is missing, left over or not finite, something else is computed, or an argument is needed.
@@ -232,13 +165,18 @@ def import_gpt2(
     path = resolve(source)
     if is_gpt2(path):
         raise BadInput(f"{source} is a checkpoint of ours already; there is nothing to import")
-    if path.is_dir():
-        tensors, about = _read_folder(path)
+    about = _config_in(path) if path.is_dir() else {}
+    if path.is_dir() or path.suffix in (".safetensors", ".json"):
+        tensors = read_weights(path)
     else:
-        tensors, about = (read_tensors(path), {}) if path.suffix == ".safetensors" else read_saved(path)
+        tensors, about = read_saved(path)
     state = to_own(tensors, str(source))
-    if about.get("bias") is False:
-        state = with_biases(state)
+    if no_bias or about.get("bias") is False:
+        state = with_biases(state, source)
+    elif not any(name.endswith(".bias") for name in state):
+        raise BadInput(
+            f"{source} has no biases at all: if it was trained without (nanoGPT's bias=False), say so with --no-bias"
+        )
     model = GPT2(_config_of(state, about, n_heads, source))
     fill(model, state, source)
     reader = _tokenizer_for(path, tokenizer, vocabulary, model.config.vocab)
@@ -293,23 +231,15 @@ def _tokenizer_for(path: Path, reference: str | Path | None, vocabulary: Vocabul
     return digits if vocabulary in (None, "digits") else Tokenizer.build(reference, vocabulary)
 
 
-def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a Hugging Face folder, in one file or several, and its config."""
+def _config_in(folder: Path) -> dict[str, Any]:
+    """What a Hugging Face folder says about its GPT-2. BadInput where that is something else."""
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise BadInput(f"{folder} has no config.json that can be read ({error}): it is no Hugging Face model") from None
     for name, value, ours in unlike_ours(config):
         raise BadInput(f"{folder}/config.json: {name} is {value!r}, our GPT-2 has {ours!r}")
-    about = {"n_head": 12} | config
-    index = folder / f"{WEIGHTS}.index.json"
-    if index.is_file():
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        return {name: value for file in files for name, value in read_tensors(folder / file).items()}, about
-    for name in (WEIGHTS, "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return read_tensors(folder / name), about
-    raise BadInput(f"{folder} holds no {WEIGHTS} and no pytorch_model.bin: there are no weights to import")
+    return {"n_head": 12} | config
 
 
 # ── layouts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -343,12 +273,11 @@ def to_own(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
 
 def _plain_names(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Without wrappers' prefixes and causal masks."""
+    named = plain_names(tensors, source)
+    before = next((found[1] for found in map(_FIRST_MAP.fullmatch, named) if found), "")
     plain: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        short = name
-        while _WRAPPER.search(short):
-            short = _WRAPPER.sub(r"\1", short)
-        short = short.removeprefix(BODY)
+    for name, value in named.items():
+        short = name.removeprefix(before).removeprefix(BODY)
         if short in plain:
             raise BadInput(f"{source} has two tensors that both mean {short}, one of them {name}")
         plain[short] = value
@@ -372,8 +301,12 @@ def config_of(tensors: Mapping[str, Tensor], n_heads: int, source: str) -> GPT2C
     return GPT2Config(max(blocks) + 1, n_heads, d_model, block, vocab)
 
 
-def with_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Add what nanoGPT's `bias=False` leaves out, as the zeros that it stands for."""
+def with_biases(tensors: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
+    """Add what nanoGPT's `bias=False` leaves out, as the zeros that it stands for. BadInput where there are biases."""
+    if there := [name for name in tensors if name.endswith(".bias")]:
+        raise BadInput(
+            f"{source} was trained without biases by what it or --no-bias says, and has {listed(there, most=2)}"
+        )
     full = dict(tensors)
     for name, value in tensors.items():
         if name.endswith(MAPS) or re.search(r"ln_\w+\.weight", name):

@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from workings import seeds
 from workings.arithmetic.chain import write_chain
@@ -33,12 +32,14 @@ from workings.arithmetic.problems import Problem
 from workings.config import from_dict, to_dict
 from workings.errors import BadInput
 from workings.files import describe, read_description
-from workings.models.anatomy import anatomy_of
+from workings.models.adapters import is_adapter, merge
+from workings.models.anatomy import HEAD, anatomy_of
 from workings.models.attention import refuse_unknown_options
 from workings.models.causal import PaddedRows, left_padded
-from workings.models.checkpoint import load_base, resolve
+from workings.models.checkpoint import resolve
 from workings.models.configs import CodiConfig
-from workings.models.released import RELEASED, unwrap, wrap
+from workings.models.pretrained import config_in, files_of, load_base, tokenizer_in
+from workings.models.released import adapter_config, is_released, unpack, wrap
 from workings.models.thinking import Mode, PaddingSees, ThoughtModel
 from workings.models.weights import (
     WEIGHTS,
@@ -47,7 +48,11 @@ from workings.models.weights import (
     fill,
     fingerprint_of,
     read_tensors,
+    read_weights,
     refuse_incomplete,
+    refuse_not_finite,
+    tensor_names,
+    weight_files,
     write_tensors,
 )
 
@@ -191,7 +196,7 @@ class CODI(ThoughtModel):
         """The same architecture with fresh random weights: the control for everything that is read from this model."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.derive("untrained", seed))
-            base = AutoModelForCausalLM.from_config(self.base.config, dtype=self.dtype)
+            base = AutoModelForCausalLM.from_config(self.base.config, dtype=self.dtype, trust_remote_code=False)
             fresh = CODI(base, self.tokenizer, self.config, f"untrained (seed {seed}) like {self.fingerprint}")
         return fresh.to(self.device).eval()
 
@@ -225,7 +230,7 @@ class CODI(ThoughtModel):
         parts = _read_folder(path) if ours else _read_released(path, base, lora_alpha)
         anatomy_of(parts.base)
         kernel = {"attn_implementation": "sdpa"} if official_compat else {}
-        inner = AutoModelForCausalLM.from_config(parts.base, dtype=dtype, **kernel)
+        inner = AutoModelForCausalLM.from_config(parts.base, dtype=dtype, trust_remote_code=False, **kernel)
         model = cls(inner, parts.tokenizer, parts.config, fingerprint_of(parts.source))
         fill(model, parts.tensors, parts.source, tied=model._tied)
         inner.tie_weights()
@@ -300,7 +305,7 @@ class CODI(ThoughtModel):
     @property
     def _tied(self) -> tuple[str, ...]:
         """Names in the state dict that are another parameter's and not stored."""
-        return ("base.lm_head.weight",) if self.base.config.tie_word_embeddings else ()
+        return (f"base.{HEAD}.weight",) if self.base.config.tie_word_embeddings else ()
 
 
 def open_model(
@@ -313,12 +318,15 @@ def open_model(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> CODI:
-    """Like `CODI.load`, and a plain causal language model (folder, GGUF file, hub id) is wrapped as an untrained CODI."""
+    """Like `CODI.load`, and a plain causal language model is wrapped as an untrained CODI.
+
+    It may be a folder, GGUF file, hub id, or a folder of PEFT with a LoRA adapter, whose base it names unless `base` does.
+    """
     path = resolve(reference)
     if not _is_plain(path):
         return CODI.load(path, base, lora_alpha, device, dtype)
-    model, tokenizer = load_base(path, dtype)
-    name = "untrained CODI round " + fingerprint_of(path)
+    model, tokenizer = load_base(path, dtype, base)
+    name = "untrained CODI round " + fingerprint_of(*files_of(path, base))
     return CODI.wrap(model, tokenizer, seed=seed, n_thoughts=n_thoughts, fingerprint=name).to(device).eval()
 
 
@@ -344,12 +352,8 @@ def _is_plain(path: Path) -> bool:
     """Whether this is a causal language model without thoughts: it has a config of its own and no thinking.json."""
     if path.suffix == ".gguf":
         return True
-    if not (path / "config.json").exists() or (path / "thinking.json").exists():
-        return False
-    if not (path / WEIGHTS).exists():
-        return True
-    with safe_open(path / WEIGHTS, "pt") as opened:
-        return not any(map(RELEASED.match, opened.keys()))
+    described = (path / "config.json").exists() or is_adapter(path)
+    return described and not (path / "thinking.json").exists() and not is_released(tensor_names(path))
 
 
 @dataclass(frozen=True)
@@ -378,18 +382,20 @@ def _read_folder(path: Path) -> _Parts:
     tensors = read_tensors(path / WEIGHTS)
     check_digest(path / ADAPTERS)  # which need not be there, but may not be lost
     adapters = read_tensors(path / ADAPTERS) if (path / ADAPTERS).exists() else {}
-    config, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
-    return _Parts(config, tokenizer, from_dict(CodiConfig, fields), tensors, path, adapters)
+    refuse_not_finite(path / ADAPTERS, adapters)
+    return _Parts(config_in(path), tokenizer_in(path), from_dict(CodiConfig, fields), tensors, path, adapters)
 
 
 def _read_released(path: Path, base: str | Path | None, lora_alpha: float | None) -> _Parts:
-    files = [path] if path.is_file() else [path / WEIGHTS, path / "pytorch_model.bin"]
-    file = next(filter(Path.exists, files), None)
-    if file is None:
-        raise BadInput(f"{path} holds no thinking.json, {WEIGHTS} or pytorch_model.bin: there is no checkpoint to load")
-    tensors = read_tensors(file)
-    if not any(map(RELEASED.match, tensors)):
-        first = next(iter(tensors), "none")
+    files, _ = weight_files(path)
+    file = files[0] if len(files) == 1 else files[0].parent
+    named = read_weights(path)
+    if not is_released(named) and not is_adapter(path):
+        first = next(iter(named), "none")
+        if first.startswith("base."):
+            raise BadInput(
+                f"{path} has no thinking.json, and its weights are named as in one of ours: copy the whole folder"
+            )
         raise BadInput(
             f"{file} is no released checkpoint of CODI: no key starts with codi. or coconut. (its first key: {first})"
         )
@@ -399,32 +405,57 @@ def _read_released(path: Path, base: str | Path | None, lora_alpha: float | None
             "for its config and tokenizer."
         )
     base = resolve(base)
-    config = AutoConfig.from_pretrained(base)
-    tokenizer: Any = AutoTokenizer.from_pretrained(base)
-    unwrapped = unwrap(tensors, lora_alpha, file)
-    tensors = unwrapped.tensors
-    embedding = f"base.{anatomy_of(config).embedding}.weight"
-    head = tensors.pop("base.lm_head.weight", None) if config.tie_word_embeddings else None
-    if head is not None:
-        if embedding in tensors and not torch.equal(head, tensors[embedding]):  # the official code uses the head's
+    config, tokenizer = config_in(base), tokenizer_in(base)
+    plain, projection, pairs = unpack(named, file)
+    scales = adapter_config(file, lora_alpha, has_factors=bool(pairs))
+    if is_adapter(path) and not scales.changes_base:  # its base's weights are elsewhere
+        model, _ = load_base(base)
+        plain = model.state_dict() | plain
+    adapters = merge(plain, pairs, scales, file)
+    embedding, head = f"{anatomy_of(config).embedding}.weight", f"{HEAD}.weight"
+    if config.tie_word_embeddings and head in plain:
+        if embedding in plain and not torch.equal(plain[head], plain[embedding]):  # the official code uses the head's
             warnings.warn(
                 f"{file}: lm_head and embedding differ though they are tied; lm_head is used for both", stacklevel=3
             )
-        tensors[embedding] = head
-    if embedding not in tensors:
-        refuse_incomplete(file, missing=[embedding.removeprefix("base.")])
-    rows = tensors[embedding].shape[0]
-    if rows - 3 < len(tokenizer) - 1:  # official training adds [PAD] to the tokenizer: its id is our pad row
-        raise BadInput(
-            f"{file}: {rows} embedding rows cannot hold the {len(tokenizer)} tokens of this base's tokenizer + 3; wrong base?"
-        )
-    config.vocab_size = rows
-    inner = tensors["prj.1.weight"].shape[0] if "prj.1.weight" in tensors else 0
+        plain[embedding] = plain.pop(head)
+    if embedding not in plain:
+        refuse_incomplete(file, missing=[embedding])
+    vocabulary = _vocabulary_of(base, config, len(tokenizer), len(plain[embedding]), file)
+    config.vocab_size = len(plain[embedding])
+    inner = projection["prj.1.weight"].shape[0] if "prj.1.weight" in projection else 0
     codi = CodiConfig(
-        vocabulary=rows - 3,
+        vocabulary=vocabulary,
         projection=inner > 0,
-        projection_width=inner,
-        projection_norm="prj.ln.weight" in tensors,
-        lora_alpha=unwrapped.alpha,
+        projection_width=inner or CodiConfig.projection_width,
+        projection_norm="prj.ln.weight" in projection,
+        lora_alpha=scales.alpha if pairs else None,
     )
-    return _Parts(config, tokenizer, codi, tensors, file, unwrapped.adapters)
+    tensors = {f"base.{name}": value for name, value in plain.items()} | projection
+    return _Parts(config, tokenizer, codi, tensors, file, {f"base.{name}": value for name, value in adapters.items()})
+
+
+def _vocabulary_of(base: Path, config: Any, n_tokens: int, n_rows: int, file: Path) -> int:
+    """V, the id of pad, behind which are bot and eot: what the base calls its vocabulary.
+
+    The official code adds three rows to `config.vocab_size`. Trainers may fill the rows up to a multiple of a power of two.
+
+    Raises:
+        BadInput: The file has another number of rows.
+    """
+    thinking = base / "thinking.json"  # a base that is itself a CODI of ours has the three rows already
+    vocabulary = read_description(thinking)["vocabulary"] if thinking.exists() else config.vocab_size
+    needed = vocabulary + 3
+    if n_rows not in {needed, *(-(-needed // multiple) * multiple for multiple in _PADDED_TO)}:
+        raise BadInput(
+            f"{file} has {n_rows} embedding rows, and its base needs {needed} (vocabulary, pad, bot, eot), or as many "
+            "filled up to a multiple of 8, 16, … 512: wrong base?"
+        )
+    if vocabulary < n_tokens - 1:  # official training adds [PAD] to the tokenizer: its id is our pad row
+        raise BadInput(
+            f"{base}: its tokenizer has {n_tokens} tokens, its config a vocabulary of {vocabulary}: wrong tokenizer?"
+        )
+    return vocabulary
+
+
+_PADDED_TO = (8, 16, 32, 64, 128, 256, 512)

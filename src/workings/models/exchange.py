@@ -23,8 +23,9 @@ from workings import progress
 from workings.errors import BadInput, Failed, listed
 from workings.files import digests_in, sealed, to_json
 from workings.hub import HubReference, hub_errors
-from workings.models.checkpoint import BODY, load_gpt2, quiet_loading, to_hf
+from workings.models.checkpoint import BODY, load_gpt2, to_hf
 from workings.models.gpt2 import GPT2
+from workings.models.pretrained import quiet_loading
 from workings.models.weights import (
     EXPORT_FORMAT,
     MANIFEST,
@@ -162,11 +163,15 @@ def check_export(folder: Path, model: GPT2, tokenizer: Tokenizer) -> Parity:
         Failed: They differ; the message names the tensor or the text.
     """
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        empty = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        )
     _check_tensors(read_tensors(folder / WEIGHTS), empty, model.state_dict())
     ids = _check_tokenizer(folder, tokenizer)
     with progress.quietly(), quiet_loading():
-        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        theirs = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+        )
     return _check_logits(theirs.eval(), model, ids)
 
 
@@ -204,7 +209,7 @@ def _fault(written: Tensor, wanted: Tensor, name: str, ours: Mapping[str, Tensor
 
 def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> list[int]:
     """The ids of a sample text, which Hugging Face's tokenizer must give too."""
-    theirs: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    theirs: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     text = tokenizer.prepare(SAMPLE)
     ids = tokenizer.encode(text)
     found = theirs.encode(text, add_special_tokens=False)

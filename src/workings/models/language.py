@@ -24,9 +24,10 @@ from workings.errors import BadInput
 from workings.models.anatomy import device_of, dtype_of
 from workings.models.attention import cache_name
 from workings.models.causal import TextCodec, left_padded
-from workings.models.checkpoint import config_of, is_gpt2, load_gpt2, load_transformers, resolve, to_own, unlike_ours
+from workings.models.checkpoint import config_of, is_gpt2, load_gpt2, resolve, to_own, unlike_ours
 from workings.models.gpt2 import GPT2, Inference, KVCache
 from workings.models.kernels import ONEDNN, is_large, maps_for, onednn, packed
+from workings.models.pretrained import files_of, load_transformers
 from workings.models.scoring import LanguageModel
 from workings.models.weights import fill, fingerprint_of
 from workings.text.bpe import TOKENIZER_FILE
@@ -76,7 +77,7 @@ def open_language(
         )
     if is_gpt2(path):
         model, tokenizer = load_gpt2(path, place, dtype)
-        return GPT2LanguageModel(model, TextCodec.of_ours(tokenizer), name, path)
+        return GPT2LanguageModel(model, TextCodec.of_ours(tokenizer), name, (path,))
     model, tokenizer = load_transformers(path, dtype)
     if (path / TOKENIZER_FILE).exists():
         codec = TextCodec.of_ours(Tokenizer.load(path))
@@ -85,8 +86,8 @@ def open_language(
         codec = TextCodec.of_transformers(tokenizer, [ends] if isinstance(ends, int) else ends or [], name)
     own = None if as_hf else as_own(model.float(), name)
     if own is not None:
-        return GPT2LanguageModel(own.to(place, dtype), codec, name, path)
-    return HuggingFaceModel(model.to(place, dtype), codec, name, path)
+        return GPT2LanguageModel(own.to(place, dtype), codec, name, files_of(path))
+    return HuggingFaceModel(model.to(place, dtype), codec, name, files_of(path))
 
 
 # ── our own GPT-2 ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -99,7 +100,7 @@ class GPT2LanguageModel(LanguageModel):
     training is judged as it stands, and left as it was.
     """
 
-    def __init__(self, model: GPT2, codec: TextCodec, name: str, files: Path | None = None):
+    def __init__(self, model: GPT2, codec: TextCodec, name: str, files: tuple[Path, ...] = ()):
         self.model, self.codec, self.name, self.files = model, codec, name, files
         self._run = Inference(model)
         self.context_length, self.vocab_size = model.config.block, model.config.vocab
@@ -153,11 +154,10 @@ class GPT2LanguageModel(LanguageModel):
 
     @cached_property
     def _fingerprint_of_files(self) -> str:
-        assert self.files is not None
-        tokenizer = self.files / "tokenizer"
+        tokenizer = self.files[0] / "tokenizer"
         if not tokenizer.exists():
-            return fingerprint_of(self.files)
-        return hashlib.sha256((fingerprint_of(self.files) + fingerprint_of(tokenizer)).encode()).hexdigest()
+            return fingerprint_of(*self.files)
+        return hashlib.sha256((fingerprint_of(*self.files) + fingerprint_of(tokenizer)).encode()).hexdigest()
 
     @cached_property
     def _logit_bias(self) -> Tensor | None:
@@ -221,7 +221,7 @@ class HuggingFaceModel(LanguageModel):
     Features are logits: what stands between a final state and the logits differs between families, and is not ours to guess.
     """
 
-    def __init__(self, model: Any, codec: TextCodec, name: str, files: Path):
+    def __init__(self, model: Any, codec: TextCodec, name: str, files: tuple[Path, ...]):
         self.model, self.codec, self.name, self.files = model.eval(), codec, name, files
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if not isinstance(positions, int):
@@ -240,7 +240,7 @@ class HuggingFaceModel(LanguageModel):
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint_of(self.files)
+        return fingerprint_of(*self.files)
 
     def begin(self, rows: Sequence[Sequence[int]], n_more: int) -> tuple[Tensor, _Read]:
         padded = left_padded(rows, self.eot, self.device)

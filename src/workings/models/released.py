@@ -1,84 +1,80 @@
 """The tensors of a released CODI ⇄ tensors under our names: PEFT's wrapping, with the LoRA factors added in or taken out.
 
 A released file is the state dict of the official training: the base wrapped by PEFT (`codi.base_model.model.…`, once `coconut.…`),
-each adapted weight as `base_layer` beside its factors `lora_A` [r, in] and `lora_B` [out, r], and the projection (`prj.…`).
-Under our names a weight is W + alpha / r · B A, computed in fp32, and *adapters* are its factors, as `base.MODULE.lora_A` and
-`base.MODULE.lora_B`. The file says r and not alpha.
+with or without what a training framework put before these names, and the projection (`prj.…`). Under our names the factors are
+in the weights (`adapters.py`), and *adapters* are the factors, as `base.MODULE.lora_A` and `base.MODULE.lora_B`. The file says
+their rank and not their alpha; an adapter_config.json beside it does.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from workings.errors import BadInput, listed
-from workings.models.weights import refuse_incomplete
+from workings.models.adapters import AdapterConfig, delta, unpacked
+from workings.models.weights import plain_names, refuse_incomplete
 
-RELEASED = re.compile(r"^(codi|coconut)\.")
 DEFAULT_ALPHA = 32.0
+_RELEASED = re.compile(r"(?P<before>([^.]+\.)*?)(codi|coconut)\.")
 _WRAPPED = "codi.base_model.model."
 _AUXILIARY = re.compile(r"decoder\.|pj_|expainable_llm\.")  # of other trainings that save in this layout
-_CONV1D = ("c_attn", "c_proj", "c_fc")  # GPT-2's; they keep their weight as [in, out], a linear layer as [out, in]
 
 
-@dataclass(frozen=True)
-class Unwrapped:
-    """The tensors of a released file under our names, its adapters, and the alpha that was used; None where it has none."""
-
-    tensors: dict[str, Tensor]
-    adapters: dict[str, Tensor]
-    alpha: float | None
+def is_released(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are those of a released CODI."""
+    return any(map(_RELEASED.match, names))
 
 
-def unwrap(tensors: Mapping[str, Tensor], alpha: float | None, source: Path) -> Unwrapped:
-    """Released names → ours, each pair of factors added to its weight. Warns of a guessed alpha and of tensors left out.
+def unpack(
+    tensors: Mapping[str, Tensor], source: Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """Released names → the base's tensors, the projection's (`prj.…`), and the factors of each module. Warns of what is left out.
 
     Raises:
-        BadInput: A factor or the weight it belongs to is missing.
+        BadInput: A factor is missing, or there are several adapters.
     """
-    plain: dict[str, Tensor] = {}
-    pairs: dict[str, dict[str, Tensor]] = {}
-    dropped: list[str] = []
-    for key, tensor in tensors.items():
-        unwrapped = RELEASED.sub("", key)
-        name = unwrapped.removeprefix("base_model.model.")
-        if _AUXILIARY.match(unwrapped):
-            dropped.append(unwrapped)
-        elif factor := re.fullmatch(r"(.+)\.lora_([AB])\.default\.weight", name):
-            pairs.setdefault(factor[1], {})[factor[2]] = tensor
-        else:
-            plain[name.replace(".base_layer.", ".")] = tensor
-    if dropped:
+    named = plain_names(tensors, source)
+    before = next((found["before"] for found in map(_RELEASED.match, named) if found), "")
+    inner = {re.sub(r"^(codi|coconut)\.", "", name.removeprefix(before)): value for name, value in named.items()}
+    if dropped := [name for name in inner if _AUXILIARY.match(name)]:
         warnings.warn(
             f"{source}: {len(dropped)} tensor(s) of an auxiliary decoder are ignored: {listed(dropped)}", stacklevel=4
         )
-    scale = DEFAULT_ALPHA if alpha is None else alpha
-    if pairs and alpha is None:
+    projection = {name: value for name, value in inner.items() if name.startswith("prj.")}
+    base, pairs = unpacked({k: v for k, v in inner.items() if k not in {*dropped, *projection}}, source)
+    return base, projection, pairs
+
+
+def adapter_config(file: Path, alpha: float | None, has_factors: bool) -> AdapterConfig:
+    """How the factors in a file of weights count: as the config beside it says, with `alpha`, or with a guess and a warning.
+
+    Raises:
+        BadInput: The config sets something unsupported, or says another alpha than the one given.
+    """
+    said = AdapterConfig.beside(file)
+    if said is not None:
+        if alpha not in (None, said.alpha):
+            raise BadInput(
+                f"{said.source} says lora_alpha = {said.alpha:g}, and {alpha:g} was given: leave --lora-alpha out"
+            )
+        return said
+    if alpha is None and has_factors:
         warnings.warn(
-            f"{source} does not say its lora_alpha; {scale:g} is used (the released value). Set --lora-alpha.",
+            f"{file} does not say its lora_alpha; {DEFAULT_ALPHA:g} is used (the released value). Set --lora-alpha.",
             stacklevel=4,
         )
-    adapters = {}
-    for name, pair in pairs.items():
-        if f"{name}.weight" not in plain:
-            refuse_incomplete(source, missing=[f"{name}.base_layer.weight"])
-        if pair.keys() != {"A", "B"}:
-            refuse_incomplete(source, missing=[f"{name}.lora_{'B' if 'A' in pair else 'A'}.default.weight"])
-        plain[f"{name}.weight"] = plain[f"{name}.weight"].float() + _delta(name, pair["A"], pair["B"], scale)
-        adapters |= {f"base.{name}.lora_{factor}": pair[factor] for factor in "AB"}
-    named = {name if name.startswith("prj.") else f"base.{name}": value for name, value in plain.items()}
-    return Unwrapped(named, adapters, scale if pairs else None)
+    return AdapterConfig(DEFAULT_ALPHA if alpha is None else alpha)
 
 
 def wrap(
     tensors: Mapping[str, Tensor], adapters: Mapping[str, Tensor], alpha: float | None, lora_targets: Collection[str]
 ) -> dict[str, Tensor]:
-    """Our names → the released ones, the factors taken out of the weights in fp32: the inverse of `unwrap`.
+    """Our names → the released ones, the factors taken out of the weights in fp32: the inverse of `unpack` and `merge`.
 
     Args:
         tensors: The state dict of a CODI, whose weights have the adapters in them.
@@ -104,7 +100,7 @@ def wrap(
         value = value.detach().cpu()
         module, _, leaf = name.rpartition(".")
         if leaf == "weight" and module in modules:
-            value = value.float() - _delta(
+            value = value.float() - delta(
                 module, adapters[f"{module}.lora_A"], adapters[f"{module}.lora_B"], alpha or 0.0
             )
         inner = module.removeprefix("base.")
@@ -116,9 +112,3 @@ def wrap(
     for name, factor in adapters.items():
         found[f"{_WRAPPED}{name.removeprefix('base.')}.default.weight"] = factor.detach().cpu()
     return found
-
-
-def _delta(module: str, a: Tensor, b: Tensor, alpha: float) -> Tensor:
-    """What a pair of factors adds to the weight of its module, fp32."""
-    delta = b.cpu().float() @ a.cpu().float() * alpha / len(a)
-    return delta.T if module.rpartition(".")[2] in _CONV1D else delta  # by name, for a square one has no shape to tell

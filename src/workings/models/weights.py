@@ -9,23 +9,23 @@ were digests has none and is not checked against one.
 from __future__ import annotations
 
 import hashlib
-import pickle
+import json
+import re
 import shutil
-import zipfile
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from glob import escape
 from os import getpid
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from workings.errors import BadInput, explained, first_line, is_disk_full, listed
-from workings.files import digests_of, is_locked, lock, read_sealed, sha256_file, sha256_of, unchanged
+from workings.files import digest_beside, digests_of, is_locked, lock, read_sealed, sha256_file, sha256_of, unchanged
+from workings.models.pickles import read_saved
 
 WEIGHTS = "model.safetensors"
 MANIFEST = "manifest.json"
@@ -120,23 +120,90 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
+        raise _damaged(file, error) from error
+
+
+def read_weights(place: Path) -> dict[str, Tensor]:
+    """Read all tensors of a file, of the files that an index names, or of a folder whose weights have a usual name.
+
+    Raises:
+        BadInput: There are none, one of the files is missing or damaged, or a tensor is not in the file that the index says.
+    """
+    files, indexed = weight_files(place)
+    tensors = {name: value for file in files for name, value in read_tensors(file).items()}
+    refuse_incomplete(place, missing=indexed - tensors.keys())
+    return tensors
+
+
+def weight_files(place: Path) -> tuple[list[Path], set[str]]:
+    """The files of the weights at a place, and the names of the tensors in them where an index says so.
+
+    Raises:
+        BadInput: There are none, or an index cannot be read or names a file that is missing.
+    """
+    if place.is_dir():
+        known = [place / name for name in (*_WHOLE, *(f"{name}{_INDEX}" for name in _WHOLE), *ADAPTER_WEIGHTS)]
+        found = next((file for file in known if file.is_file()), None)
+        if found is None:
+            others = [file.name for file in place.glob("*.*") if file.suffix in _ENDINGS]
+            hint = f"name the file itself ({listed(others)})" if others else "copy or download the whole folder again"
+            raise BadInput(f"{place} holds no weights (no {WEIGHTS}, pytorch_model.bin, or index of several): {hint}")
+        place = found
+    if not place.name.endswith(_INDEX):
+        return [place], set()
+    try:
+        placed = json.loads(place.read_text())["weight_map"]
+        files = [place.parent / Path(name).name for name in sorted(set(placed.values()))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise BadInput(f"{place} is no index of weights that can be read: copy or download it again") from None
+    if gone := [file.name for file in files if not file.is_file()]:
         raise BadInput(
-            f"{file} cannot be read as weights: {first_line(error)}. Copy or download the whole folder again."
-        ) from error
+            f"{place.parent} lacks {listed(gone)}, which its index names: copy or download the whole folder again"
+        )
+    return files, set(placed)
+
+
+def tensor_names(place: Path) -> Collection[str]:
+    """The names of the tensors that `read_weights` gives, read from a header or an index where there is one."""
+    files, indexed = weight_files(place)
+    if indexed or files[0].suffix != ".safetensors":
+        return indexed or read_tensors(files[0]).keys()
+    try:
+        with safe_open(files[0], "pt") as opened:
+            return set(opened.keys())
+    except (OSError, SafetensorError) as error:
+        raise _damaged(files[0], error) from error
+
+
+def _damaged(file: Path, error: Exception) -> BadInput:
+    return BadInput(f"{file} cannot be read as weights: {first_line(error)}. Copy or download the whole folder again.")
+
+
+_WHOLE = (WEIGHTS, "pytorch_model.bin")
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_INDEX = ".index.json"
+_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+# What training frameworks wrap modules in: torch.compile, DDP and DeepSpeed, FSDP, activation checkpointing.
+_WRAPPER = re.compile(r"(?<![^.])(_orig_mod|module|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module)\.")
+
+
+def plain_names(tensors: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
+    """Tensors named without the wrappers of training frameworks. BadInput where two then have one name."""
+    plain: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        short = _WRAPPER.sub("", name)
+        if short in plain:
+            raise BadInput(f"{source} has two tensors that both mean {short}, one of them {name}")
+        plain[short] = value
+    return plain
 
 
 def check_digest(file: Path) -> None:
     """Raise BadInput if a file has a sha256 beside it and is missing, or has another content."""
     beside = sha256_file(file)
     if beside.is_file():
-        unchanged(
-            file, digest_beside(file), f"copy the folder again, or delete {beside.name} if you changed it on purpose"
-        )
-
-
-def digest_beside(file: Path) -> str:
-    """The sha256 that lies beside a file; empty where there is none in the file for it."""
-    return next(iter(sha256_file(file).read_text("utf-8", "replace").split()), "")
+        remedy = f"copy the folder again, or delete {beside.name} if you changed the file on purpose"
+        unchanged(file, digest_beside(file), beside.name, remedy)
 
 
 def check_manifest(folder: Path, required: bool = False) -> None:
@@ -154,66 +221,24 @@ def check_manifest(folder: Path, required: bool = False) -> None:
     for name, digest in digests_of(about).items():
         if name == "README.md" and not required:
             continue  # it decides nothing
-        unchanged(folder / name, digest, "export or pull again")
+        unchanged(folder / name, digest, MANIFEST, "export or pull again")
 
 
-def fingerprint_of(path: Path) -> str:
-    """sha256 (hex) over the names and contents of the files that decide what a checkpoint computes: file or folder."""
+def fingerprint_of(*places: Path) -> str:
+    """sha256 (hex) over the names and contents of the files that decide what a checkpoint computes: of files or folders."""
     sha256 = hashlib.sha256()
-    kinds = ("*.safetensors", "*.bin", "config.json", "thinking.json", "tokenizer.json")
-    files = [path] if path.is_file() else sorted({file for kind in kinds for file in path.glob(kind)})
+    kinds = ("*.safetensors", "*.bin", "config.json", "thinking.json", "adapter_config.json", "tokenizer.json")
+    files = [
+        file
+        for place in places
+        for file in ([place] if place.is_file() else sorted({file for kind in kinds for file in place.glob(kind)}))
+    ]
     for file in files:
         sha256.update(file.name.encode() + b"\0")
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 22):
                 sha256.update(chunk)
     return sha256.hexdigest()
-
-
-class _Fields:
-    """Stands in for whatever config class a trainer pickled: holds its fields, runs none of its code."""
-
-    def __setstate__(self, state: object) -> None:
-        self.__dict__.update(state if isinstance(state, dict) else {})
-
-
-def read_saved(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of torch.save without running code from it.
-
-    Returns:
-        Its tensors (at the top of the file, or under `model` or `state_dict`), and what it says about its model (`config` and
-        `model_args`, as plain fields even where they were an object of the trainer's own class).
-
-    Raises:
-        BadInput: The file needs code to be read, cannot be read, or holds no mapping of tensors.
-    """
-    content = _unpickled(file)
-    if not isinstance(content, Mapping):
-        raise BadInput(f"{file} holds a {type(content).__name__}, not a mapping of tensors")
-    tensors = content.get("model", content.get("state_dict", content))
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise BadInput(f"{file} holds no mapping of tensors, neither at its top nor under 'model'")
-    about: dict[str, Any] = {}
-    for said in (content.get("config"), content.get("model_args")):
-        about |= said if isinstance(said, Mapping) else getattr(said, "__dict__", {})
-    return dict(tensors), about
-
-
-def _unpickled(file: Path) -> object:
-    try:
-        zipped = zipfile.is_zipfile(file)  # files of older torch are read if they hold plain values only
-        classes = torch.serialization.get_unsafe_globals_in_checkpoint(str(file)) if zipped else []
-        foreign = sorted(name for name in classes if not name.endswith("Config"))
-        if foreign:
-            raise BadInput(
-                f"{file} holds Python objects ({', '.join(foreign[:3])}) beside its weights: loading them could run any "
-                "code, so it is refused. Where it was trained, save the weights alone: "
-                "torch.save({'model': model.state_dict()}, file)"
-            )
-        with torch.serialization.safe_globals([(_Fields, name) for name in classes]):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise BadInput(f"{file} is no file of torch.save that can be read safely: {first_line(error)}") from error
 
 
 # ── folders that appear whole or not at all ──────────────────────────────────────────────────────────────────────────

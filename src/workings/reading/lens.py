@@ -239,7 +239,7 @@ class Lens(nn.Module, ABC):
                 f"the model {model.fingerprint} has another head or final norm ({unembedding.digest[:12]}) than when "
                 f"the lens in {folder} was fitted ({about.unembedding[:12]}). Is it loaded in the same dtype?"
             )
-        path = unchanged(folder / _WEIGHTS, about.weights, _REMEDY)
+        path = unchanged(folder / _WEIGHTS, about.weights, "lens.json", _REMEDY)
         lens = kind(unembedding, about.layers, about.model, about.positions, about.final_norm)
         try:
             lens.load_state_dict(load_file(path))

@@ -85,8 +85,8 @@ class ThoughtStore:
         Raises:
             BadInput: Where it is unfinished, damaged, or no store.
         """
-        path = Path(path)
-        manifest = StoreManifest.read(path)
+        store = cls.at(path)
+        path, manifest = store.path, store.manifest
         if manifest.status != "complete":
             raise BadInput(
                 f"{path} is a partial store: {manifest.n_problems} problems collected so far. "
@@ -94,8 +94,13 @@ class ThoughtStore:
             )
         wrong = [line for name, entry in manifest.files.items() if (line := _misfit(path / name, entry))]
         if wrong:
-            raise BadInput(f"{path} is damaged: {'; '.join(wrong)}; {REMEDY}")
-        return cls(path, manifest)
+            raise BadInput(f"{path} is damaged: {'; '.join(wrong)} (manifest.json); {REMEDY}")
+        return store
+
+    @classmethod
+    def at(cls, path: str | Path) -> ThoughtStore:
+        """The store in a folder as it is, finished or damaged or not, to be verified."""
+        return cls(Path(path), StoreManifest.read(Path(path)))
 
     @classmethod
     def from_arrays(
@@ -216,7 +221,7 @@ class ThoughtStore:
 
     def _file(self, name: str) -> Path:
         """The path of a file of the store, which is hashed when it is first used."""
-        return unchanged(self.path / name, self.manifest.files[name].sha256, REMEDY)
+        return unchanged(self.path / name, self.manifest.files[name].sha256, "manifest.json", REMEDY)
 
     @cached_property
     def _starts(self) -> Tensor:

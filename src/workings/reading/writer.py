@@ -189,18 +189,17 @@ class ThoughtWriter:
             for shard in manifest.shards:
                 (self.out / _part(shard.file)).unlink(missing_ok=True)
 
-    def _join(self, name: str, schema: pa.Schema, made_of: Callable[[pa.Table], pa.Table]) -> None:
+    def _join(self, table_file: str, schema: pa.Schema, made_of: Callable[[pa.Table], pa.Table]) -> None:
         """Write a table a shard at a time, from the shards' own tables of problems."""
 
         def write(path: Path) -> None:
             with pq.ParquetWriter(path, schema) as table:
                 for shard in self.manifest.shards:
-                    part = unchanged(
-                        self.out / _part(shard.file), self.manifest.files[_part(shard.file)].sha256, REMEDY
-                    )
+                    name = _part(shard.file)
+                    part = unchanged(self.out / name, self.manifest.files[name].sha256, "manifest.json", REMEDY)
                     table.write_table(made_of(pq.read_table(part, schema=PROBLEMS)))
 
-        write_with(self.out / name, write)
+        write_with(self.out / table_file, write)
 
     def _by_position(self, problems: pa.Table) -> pa.Table:
         """One row per problem and position, from one row per problem."""

@@ -1,6 +1,6 @@
 from .bpe import train_bpe as train_bpe
 from .build import build_corpus as build_corpus
-from .build import n_processors as n_processors
+from .build import n_processes as n_processes
 from .corpus import Corpus as Corpus
 from .corpus import verify_corpus as verify_corpus
 from .datasets import load_problems as load_problems

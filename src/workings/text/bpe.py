@@ -24,7 +24,9 @@ from workings.files import read_sealed, sealed, sha256_of, to_json, unchanged, w
 TOKENIZER_FILE = "workings_tokenizer.json"
 """In the folder of a tokenizer of ours: which vocabulary it is, and the SHA-256 of its other files."""
 TOKENIZER_FORMAT = 1
-_HUGGING_FACE = ("tokenizer.json", "tokenizer_config.json")
+HUGGING_FACE = ("tokenizer.json", "tokenizer_config.json")
+MOST_IDS = 10_000_000
+"""An id beyond is damage, and no vocabulary."""
 NO_LIMIT = 10**30
 """Texts of any length: how much a model can read is not the tokenizer's to say."""
 END_OF_TEXT = "<|endoftext|>"
@@ -100,7 +102,7 @@ def _hub_json(reference: str, is_folder: bool) -> str:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(reference)
+        tokenizer: Any = AutoTokenizer.from_pretrained(reference, trust_remote_code=False)
         return tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # the library raises OSError, ValueError, KeyError, AttributeError, each for many causes
         what = "holds no tokenizer that can be read" if is_folder else "is no path here and no tokenizer from the hub"
@@ -238,6 +240,8 @@ def train_bpe(texts: Iterable[str], size: int) -> str:
 
     Pieces are GPT-2's. The same texts give the same file. BadInput where they hold too little for so many merges.
     """
+    if not len(BYTE_CHARACTERS) < size <= MOST_IDS:
+        raise BadInput(f"a BPE has {len(BYTE_CHARACTERS) + 1:,} to {MOST_IDS:,} ids, and cannot have {size}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -301,7 +305,7 @@ def write_tokenizer_folder(
     (folder / TOKENIZER_FILE).unlink(missing_ok=True)
     write_atomic(folder / "tokenizer.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     write_atomic(folder / "tokenizer_config.json", to_json({"tokenizer_class": "PreTrainedTokenizerFast", **settings}))
-    whole = {"format": TOKENIZER_FORMAT, **about, "files": {name: sha256_of(folder / name) for name in _HUGGING_FACE}}
+    whole = {"format": TOKENIZER_FORMAT, **about, "files": {name: sha256_of(folder / name) for name in HUGGING_FACE}}
     write_atomic(folder / TOKENIZER_FILE, sealed(whole))
     return folder
 
@@ -319,8 +323,8 @@ def read_tokenizer_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]
         raise BadInput(
             f"{folder / TOKENIZER_FILE} is in format {form}, which this version cannot read (it reads {TOKENIZER_FORMAT})"
         )
-    if not isinstance(files, dict) or not {*_HUGGING_FACE} <= files.keys():
+    if not isinstance(files, dict) or not {*HUGGING_FACE} <= files.keys():
         raise BadInput(f"{folder / TOKENIZER_FILE} does not say what belongs to it: {remedy}")
-    for name in _HUGGING_FACE:
-        unchanged(folder / name, files[name], remedy)
+    for name in HUGGING_FACE:
+        unchanged(folder / name, files[name], TOKENIZER_FILE, remedy)
     return json.loads((folder / "tokenizer.json").read_text("utf-8")), about

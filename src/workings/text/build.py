@@ -20,6 +20,7 @@ import numpy as np
 from workings.errors import BadInput, Failed, explained
 from workings.files import lock
 from workings.progress import Tracker, track
+from workings.stopping import interruptible
 from workings.text.build_state import BuildJournal
 from workings.text.corpus import Corpus
 from workings.text.documents import BadDocument, Source
@@ -31,6 +32,14 @@ from workings.text.tokenizer import Tokenizer
 
 TOLERANCE = 0.05
 """Relative, of the fact rate and of a source's share of the bytes."""
+EARLY_BYTES, EARLY_TOLERANCE = 8 << 20, 0.25
+"""After so many bytes a fact rate that the documents themselves exceed by so much, relatively, ends the build."""
+
+MOST_PROCESSES = 1024
+
+
+class NotAsAsked(Failed):
+    """The documents do not make the corpus that was asked for; other settings, or more tolerance, may."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +50,17 @@ class ErrorTolerance:
     """Rows that are no documents are counted and listed."""
     allow_short: bool = False
     """Sources may end before the limit, or before their share."""
+    allow_rate: bool = False
+    """The fact rate may be another than was asked for, in the documents themselves or with the drills."""
 
 
-def n_processors() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def n_processes(asked: int | None = None) -> int:
+    """How many processes encode: as many as are asked for, by default one for each processor that this process may use."""
+    if asked is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not 1 <= asked <= MOST_PROCESSES:
+        raise BadInput(f"{asked:,} processes cannot encode a corpus: give 1 to {MOST_PROCESSES:,}")
+    return asked
 
 
 def build_corpus(
@@ -55,6 +70,7 @@ def build_corpus(
     processes: int | None = None,
     skip_bad: bool = False,
     allow_short: bool = False,
+    allow_rate: bool = False,
 ) -> Corpus:
     """Write a corpus into a folder, or resume one that was interrupted; a complete one is opened as it is.
 
@@ -67,11 +83,13 @@ def build_corpus(
             script, a call with more than one belongs under `if __name__ == "__main__":`.
         skip_bad: Leave out rows that are no documents, counted and listed in the manifest, instead of stopping at them.
         allow_short: Accept sources that end before the limit or before their share.
+        allow_rate: Accept another fact rate than was asked for; the manifest says which.
 
     Raises:
         BadInput: The config, a document or the folder cannot be used.
         Failed: The corpus does not come out as asked, or a process died. No manifest then says complete, and the same call
-            resumes from there.
+            resumes from there. A corpus that did not come out as asked may be begun anew in its folder, with other settings.
+        SystemExit: SIGTERM came; the same call resumes from there.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -83,16 +101,20 @@ def build_corpus(
         >>> next(corpus.batches(seed=0, rows=2, length=16)).inputs.shape
         (2, 16)
     """
-    out, tolerance = Path(out), ErrorTolerance(skip_bad, allow_short)
-    tokenizer, sources = config.build_tokenizer(), config.open_sources()
+    out, tolerance = Path(out), ErrorTolerance(skip_bad, allow_short, allow_rate)
+    n = n_processes(processes)
+    tokenizer, sources = config.build_tokenizer(), config.open_sources(skip_bad)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with lock(out):
+        with lock(out), interruptible(f"the corpus {out} is unfinished: building it with the same settings goes on"):
             journal = BuildJournal(config, tokenizer, sources, out)
             try:
                 if not journal.is_complete:
-                    with Encoders(Encoder(tokenizer), processes or n_processors()) as encoders:
+                    with Encoders(Encoder(tokenizer), n) as encoders:
                         Build(config, tokenizer, sources, journal, tolerance).run(encoders)
+            except (BadInput, NotAsAsked):
+                journal.give_up()
+                raise
             finally:
                 journal.release()
     except OSError as error:
@@ -177,7 +199,9 @@ class Build:
         for block in islice(stream, self.state.n_blocks):
             mark = block.mark(mark)
         if mark != self.state.mark:
-            raise Failed("the documents are not those this corpus was begun with: give the same, or another folder")
+            raise Failed(
+                "the documents are not those this corpus was begun with: give the same, another folder, or delete it"
+            )
 
     def _write(self, block: DocumentBlock, encoded: Encoded, drilling: Drilling | None) -> None:
         if len(encoded.ids) and (largest := int(encoded.ids.max())) >= self.tokenizer.width:
@@ -191,6 +215,7 @@ class Build:
         self._train((sources[train], entries[train], [pieces[i] for i in train]), drilling)
         self.state.n_blocks += 1
         self.state.mark = block.mark(self.state.mark)
+        self._check_rate_early()
 
     def _train(self, documents: tuple[np.ndarray, np.ndarray, list[np.ndarray]], drilling: Drilling | None) -> None:
         """Write a block's training documents, and among them the drills that keep the rate."""
@@ -256,7 +281,10 @@ class Build:
     def _check(self) -> None:
         """Check that the corpus is what was asked for. Failed where it is not."""
         if not self.totals.sum("train", "documents"):
-            raise Failed("the sources gave no document to train on")
+            bad = "".join(
+                f"; first bad row: {row['place']}: {row['reason']}" for row in self.state.unreadable_listed[:1]
+            )
+            raise NotAsAsked(f"the sources gave no document to train on{bad}")
         if self.config.has_limit and not self.tolerance.allow_short:
             self._check_length()
             self._check_shares()
@@ -266,7 +294,7 @@ class Build:
         if not self.mixture.is_full:
             asked = ((self.config.documents_limit, "documents"), (self.config.bytes_limit, "bytes"))
             limits = " or ".join(f"{n:,} {what}" for n, what in asked if n is not None)
-            raise Failed(
+            raise NotAsAsked(
                 f"the sources ended after {self.mixture.n_documents:,} documents and {sum(self.mixture.taken):,} bytes. "
                 f"That is before the limit ({limits}): add sources, or accept it with --allow-short"
             )
@@ -276,22 +304,44 @@ class Build:
         for i in mixture.ended if len(self.sources) > 1 else ():
             asked, share = mixture.weights[i] / sum(mixture.weights), mixture.taken[i] / sum(mixture.taken)
             if share < asked * (1 - TOLERANCE):
-                raise Failed(
+                raise NotAsAsked(
                     f"{self.sources[i].name} ended early: it is {share:.1%} of the bytes where its weight asks for "
                     f"{asked:.1%}. Give it less weight or the corpus a lower limit, or accept it with --allow-short"
                 )
+
+    def _check_rate_early(self) -> None:
+        """What the documents themselves hold too many of, no drill takes away: seconds tell what hours would."""
+        natural = range(len(self.sources))
+        n_bytes, tokens, facts = (
+            self.totals.sum("train", count, *natural) for count in ("bytes", "facts_arm_tokens", "facts_arm_facts")
+        )
+        highest = self.config.fact_rate * (1 + EARLY_TOLERANCE)
+        if (
+            self.config.fact_rate
+            and n_bytes >= EARLY_BYTES
+            and facts > highest * tokens
+            and not self.tolerance.allow_rate
+        ):
+            raise self._wrong_rate("first", facts / tokens)
 
     def _check_rate(self) -> None:
         """A rate missed by no more than one drill document is as near as documents allow."""
         asked, tokens = self.config.fact_rate, self.totals.sum("train", "facts_arm_tokens")
         missed = abs(self.totals.rate - asked) * tokens
-        if asked and missed > max(TOLERANCE * asked * tokens, self.state.largest_drill):
-            because = (
-                "the documents themselves hold more. Ask for a higher rate, or for none (the manifest then says what it is)"
-                if self.totals.rate > asked
-                else "one drill document would hold more facts than that. Ask for a higher rate, for more "
-                "text, or for fewer facts in a drill (drills.facts_per_document)"
-            )
-            raise Failed(
-                f"facts are {self.totals.rate:.4%} of the training tokens where {asked:.4%} were asked for: {because}"
-            )
+        if (
+            asked
+            and missed > max(TOLERANCE * asked * tokens, self.state.largest_drill)
+            and not self.tolerance.allow_rate
+        ):
+            raise self._wrong_rate("training", self.totals.rate)
+
+    def _wrong_rate(self, which: str, rate: float) -> NotAsAsked:
+        because = (
+            "the documents themselves hold more. Ask for a higher rate"
+            if rate > self.config.fact_rate
+            else "a drill document would be too many. Ask for fewer facts in one (drills.facts_per_document)"
+        )
+        return NotAsAsked(
+            f"facts are {rate:.4%} of the {which} tokens where {self.config.fact_rate:.4%} were asked for: {because}, "
+            "or accept it with --allow-rate"
+        )

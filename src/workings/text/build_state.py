@@ -10,12 +10,14 @@ import json
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from workings.config import to_dict
-from workings.errors import BadInput
+from workings.errors import BadInput, first_line
 from workings.files import drop_half_written, sealed, write_atomic
+from workings.progress import say
 from workings.provenance import versions
 from workings.text.documents import BadDocument, Source
 from workings.text.manifest import (
@@ -27,18 +29,19 @@ from workings.text.manifest import (
     CorpusManifest,
     Counts,
     FactRate,
+    LeftOutFiles,
     SourceName,
     Split,
     SplitName,
     TokenizerIdentity,
 )
-from workings.text.shards import Shard, ShardWriter, raw_digest
+from workings.text.shards import Shard, ShardWriter, raw_digest, shard_files
 from workings.text.tokenizer import Tokenizer
 
 SECONDS_BETWEEN_NOTES = 1.0
 """Between two entries of the journal."""
 LISTED = 1000
-"""Unreadable rows that the manifest lists; all are counted."""
+"""Unreadable rows, and files left out, that the manifest lists; all are counted."""
 
 
 @dataclass
@@ -59,6 +62,8 @@ class BuildState:
     left_out: dict[str, int] = field(
         default_factory=lambda: {"beyond validation_documents": 0, "repeats of validation documents": 0}
     )
+    given_up: bool = False
+    """The build ended with an error that other settings may mend."""
 
 
 @dataclass
@@ -97,10 +102,19 @@ class Totals:
         return self.sum("train", "facts_arm_facts") / max(self.sum("train", "facts_arm_tokens"), 1)
 
 
+class _Noted(NamedTuple):
+    """The content of the journal; the counts, and the states of the writers, by split and stem."""
+
+    state: BuildState
+    totals: dict[str, Any]
+    writers: dict[str, Any]
+
+
 class BuildJournal:
     """The folder of a corpus being built; its caller holds the folder's lock.
 
-    BadInput if the folder holds anything else, or was begun with other settings.
+    Other settings begin a folder anew whose build was given up, or had not come to its first documents. BadInput if the folder
+    holds anything else, or a build with other settings that was interrupted.
     """
 
     def __init__(self, config: CorpusConfig, tokenizer: Tokenizer, sources: list[Source], out: Path) -> None:
@@ -120,16 +134,23 @@ class BuildJournal:
         """Make what was done so far safe from any end; at most once a second, and whether it was done now."""
         if time.monotonic() - self._noted < SECONDS_BETWEEN_NOTES:
             return False
-        state = {
-            "state": asdict(self.state),
-            "totals": {split: rows.tolist() for split, rows in self.totals.of.items()},
-            "writers": {name: writer.state() for name, writer in self.writers.items()},
-        }
-        write_atomic(self._journal, json.dumps(state))
+        totals = {split: rows.tolist() for split, rows in self.totals.of.items()}
+        self._write(self.state, totals, {name: writer.state() for name, writer in self.writers.items()})
         for writer in self.writers.values():
             writer.forget_parts()
         self._noted = time.monotonic()
         return True
+
+    def give_up(self) -> None:
+        """Note that these settings do not make a corpus of these documents: others may begin anew in this folder.
+
+        What was noted last stands. What came after it may be half a block.
+        """
+        if noted := self._read():
+            self._write(replace(noted.state, given_up=True), noted.totals, noted.writers)
+
+    def _write(self, state: BuildState, totals: dict[str, Any], writers: dict[str, Any]) -> None:
+        write_atomic(self._journal, json.dumps({"state": asdict(state), "totals": totals, "writers": writers}))
 
     def note_bad(self, bad: BadDocument) -> None:
         """Count a row that is no document, and list it if it is among the first."""
@@ -161,25 +182,58 @@ class BuildJournal:
             others = [path.name for path in self.out.iterdir() if path.name != "tokenizer" and path.name[0] != "."]
             if others:
                 raise BadInput(f"{self.out} holds other files and no corpus ({others[0]}); give a new folder")
-            self.tokenizer.save(self.out / "tokenizer")
-            write_atomic(self.out / "manifest.json", sealed(self._identity().to_json()))
+            self._begin()
         manifest, mine = CorpusManifest.read(self.out), self._identity()
         differ = [name for name in mine.config if manifest.config.get(name) != mine.config[name]]
         differ += [] if manifest.tokenizer == mine.tokenizer else ["the tokenizer"]
-        if differ:
-            raise BadInput(f"{self.out} was begun with another {', '.join(differ)}: give the same, or another folder")
-        return manifest.status
+        if not differ:
+            return manifest.status
+        others = f"another {', '.join(differ)}"
+        if manifest.status == "complete":
+            raise BadInput(f"{self.out} was built with {others}: give the same, or another folder")
+        noted = self._read()
+        if noted and not noted.state.given_up:
+            raise BadInput(
+                f"{self.out} was begun with {others}: give the same to go on, or another folder, or delete it"
+            )
+        say(f"note: {self.out} holds a failed build with {others}; it is begun anew")
+        # first: whenever we are killed, what is left without it counts for nothing
+        self._journal.unlink(missing_ok=True)
+        for path in shard_files(self.out, "*"):
+            path.unlink()
+        self._begin()
+        return "building"
+
+    def _begin(self) -> None:
+        self.tokenizer.save(self.out / "tokenizer")
+        write_atomic(self.out / "manifest.json", sealed(self._identity().to_json()))
+
+    def _read(self) -> _Noted | None:
+        """The content of the journal; None where nothing was noted yet."""
+        try:
+            content = json.loads(self._journal.read_text(encoding="utf-8"))
+            return _Noted(BuildState(**content["state"]), content["totals"], content["writers"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(error) from None
 
     def _restore(self) -> None:
         drop_half_written(self.out)
-        state = json.loads(self._journal.read_text()) if self._journal.exists() else None
+        noted = self._read()
         nothing = {"closed": [], "tokens": 0, "documents": 0}
-        for name, writer in self.writers.items():
-            writer.restore(state["writers"][name] if state else nothing)
-        if state:
-            self.state = BuildState(**state["state"])
-            for split, rows in state["totals"].items():
+        try:
+            for name, writer in self.writers.items():
+                writer.restore(noted.writers[name] if noted else nothing)
+            for split, rows in noted.totals.items() if noted else ():
                 self.totals.of[split][:] = np.array(rows, np.int64)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._damaged(error) from None
+        if noted:
+            self.state = replace(noted.state, given_up=False)
+
+    def _damaged(self, error: Exception) -> BadInput:
+        return BadInput(f"{self._journal} is damaged ({first_line(error)}): delete the folder and build it again")
 
     def _identity(self) -> CorpusManifest:
         """The manifest before anything is known of the outcome."""
@@ -201,6 +255,11 @@ class BuildJournal:
             left_out=self.state.left_out,
             unreadable=BadRows(self.state.unreadable, tuple(self.state.unreadable_listed)),
             versions=versions(),
+            files_left_out={
+                source.name: LeftOutFiles(len(source.left_out), source.left_out[:LISTED])
+                for source in self.sources
+                if source.left_out
+            },
         )
 
     def _split(self, name: SplitName, shards: list[Shard]) -> Split:

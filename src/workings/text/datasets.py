@@ -2,7 +2,8 @@
 
     generated[:PRESET]               problems drawn from our own generator; the split train has other structures than the rest
     a path                           a file, or a folder with one JSON-lines file for each split
-    owner/name[:config][@revision]   a data set on the hub, streamed; none of its code is run
+    owner/name[:config][:split=SPLIT][@revision]
+                                     a data set on the hub, streamed; none of its code is run
 
 `read_rows` stops at a row that cannot be read: a benchmark with a hole in it is another benchmark. `load_problems` lists it.
 """
@@ -71,17 +72,26 @@ def hub_data_set(reference: str, contents: str) -> HubReference:
     if found is None:
         raise BadInput(
             f"no {contents} at {reference}: there is no such file. Name a file, a folder, a hub data set "
-            "(owner/name:config@revision) or 'generated'."
+            "(owner/name:config:split=train@revision) or 'generated'."
         )
     return found
 
 
 def open_hub(data_set: HubReference, split: str) -> IterableDataset:
-    """The rows of a hub data set, streamed. BadInput or Failed where the hub does not give it (`hub_errors`)."""
+    """The rows of a hub data set, streamed: of `split`, or of the one that the reference names itself.
+
+    BadInput or Failed where the hub does not give it (`hub_errors`).
+    """
     from datasets import load_dataset  # 1.4 s: here, for those who ask the hub
 
     with hub_errors(str(data_set), unusable=(Exception,)):
-        return load_dataset(data_set.name, data_set.config, revision=data_set.revision, split=split, streaming=True)
+        return load_dataset(
+            data_set.name,
+            data_set.config,
+            revision=data_set.revision,
+            split=data_set.split or split,
+            streaming=True,
+        )
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

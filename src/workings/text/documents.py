@@ -1,53 +1,50 @@
 """A reference (path, hub id, generated, drills, docstrings) → a stream of documents, the same every time it is read.
 
-Files are JSON lines, packed or not, Parquet (by row group) or plain text; none is ever held whole, but a .txt file that is
-one document. A row that is no document is not passed over: it comes out as a `BadDocument` with its place, and the reader of
-the stream decides.
+Files of many kinds (`formats.py`) are streamed; none is ever held whole, but a file of text that is one document. A row that is no
+document is not passed over: it comes out as a `BadDocument` with its place, and the reader of the stream decides. A byte-order
+mark is dropped wherever it stands before a document: no text begins with it.
 """
 
 from __future__ import annotations
 
 import ast
-import gzip
-import io
-import json
 import re
 import sysconfig
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
 from workings.arithmetic.drills import DrillSpec, drill_documents
 from workings.arithmetic.generator import ProblemSpec, generate
 from workings.errors import BadInput, Failed, first_line
 from workings.hub import HubReference
+from workings.packing import unpacked_name
 from workings.text.datasets import generator_preset, hub_data_set, open_hub
+from workings.text.formats import (
+    ENDINGS,
+    MissingField,
+    Place,
+    Reading,
+    ReadingPosition,
+    Record,
+    can_read,
+    columns_of,
+    record_of,
+    rows_of_files,
+)
+from workings.text.selection import Selection, is_pattern, select_files
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt")
-_CHUNK = 1 << 20
 _MANY = 10**12
 _SHORTEST_DOCSTRING = 80
+_ABOUT = {"readme.md", "readme.txt", "license.md", "license.txt"} | {"dataset_info.json", "dataset_infos.json"}
+_ABOUT |= {"dataset_dict.json", "state.json"}
+"""Files at the top of a folder that are about its documents, as the hub and `datasets` write them."""
+_MARK = "\ufeff"
 _NO_PROSE = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "lib2to3"}
-
-
-class Place(NamedTuple):
-    """Where in a source a row stands, from 1; made into words only when somebody asks."""
-
-    file: str
-    """"" where the source is no file."""
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.file}, row {self.number}" if self.file else f"row {self.number}"
-
-
-Record = object
-"""The text of one row; a ValueError with the reason where it has none; or whatever else stands in its place."""
 
 
 class Document(NamedTuple):
@@ -74,19 +71,6 @@ class BadDocument(NamedTuple):
 SourceRow = Document | BadDocument
 
 
-@dataclass
-class ReadingPosition:
-    """How far a reader has come through its files."""
-
-    finished: int = 0
-    open_file: IO[bytes] | None = None
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes read, as they lie on the disk (packed or not)."""
-        return self.finished + (self.open_file.tell() if self.open_file and not self.open_file.closed else 0)
-
-
 @dataclass(frozen=True)
 class Source:
     """Where documents come from. Iterating starts at the beginning again and gives the same rows."""
@@ -100,6 +84,14 @@ class Source:
     """Total size of its files as they lie there (packed or not); None where it has none."""
     position: ReadingPosition = dataclass_field(default_factory=ReadingPosition, compare=False)
     warning: str = ""
+    left_out: tuple[str, ...] = ()
+    """Names of files below its folder that are not read."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Facts that its user should know before it is read, one line each."""
+        left_out = Selection((), self.left_out).note
+        return [note for note in (self.warning, left_out and f"{self.reference}: {left_out}") if note]
 
     def __iter__(self) -> Iterator[SourceRow]:
         """Rows in order. Failed where the stream breaks off: a half-read source is not a short one."""
@@ -124,21 +116,25 @@ def open_documents(
     separator: str | None = None,
     seed: int = 0,
     name: str = "",
+    skip_bad: bool = False,
 ) -> Source:
     """Open a source of documents.
 
     Args:
-        reference: A .jsonl[.gz|.zst], .parquet or .txt file or a folder of those (read by name order); a hub data set
-            `owner/name[:config][@revision]`, streamed (the studies' English is
-            `HuggingFaceFW/fineweb-edu:sample-10BT@<revision>`); `generated[:PRESET]`, problems without end; `drills`,
-            those of `arithmetic/drills.py` without end; `docstrings`, those of Python's standard library here.
+        reference: A file that ends as `formats.ENDINGS` says; a folder of those or a pattern (`data/*.jsonl`, `**` for any
+            folders), read by name order; a hub data set `owner/name[:config][:split=validation][@revision]`, streamed (the
+            studies' English is `HuggingFaceFW/fineweb-edu:sample-10BT@<revision>`); `generated[:PRESET]`, problems without end;
+            `drills`, those of `arithmetic/drills.py` without end; `docstrings`, those of Python's standard library here.
         field: The column of the text; `question+answer` joins two by a newline.
-        separator: What divides a .txt file into documents; by default the file is one.
+        separator: What divides a .txt or .md file into documents; by default the file is one. A line end in it stands for
+            `\\n` and `\\r\\n` alike.
         seed: Seed of problems and drills.
         name: In file names and tables; by default the end of the reference.
+        skip_bad: A file that breaks off or has no such field gives one `BadDocument`, and reading goes on; by default it is an
+            error.
 
     Raises:
-        BadInput: The reference is none of these.
+        BadInput: The reference is none of these, or the separator is empty.
 
     Example:
         >>> document = next(iter(open_documents("generated", seed=3)))
@@ -153,14 +149,24 @@ def open_documents(
         return Source(name, text, partial(_drills, seed), is_endless=True)
     if text == "docstrings":
         return Source(name, text, docstrings)
-    path = Path(reference).expanduser()
-    if path.exists():
-        files = _files_of(path)
-        size = sum(file.stat().st_size for file in files)
-        position = ReadingPosition()
-        records = partial(_records_in, files, field, separator, position)
-        return Source(name, text, records, bytes_on_disk=size, position=position)
-    return _from_hub(text, name, field)
+    if separator == "":
+        raise BadInput("the separator of documents is empty: give a string such as '\\n\\n', or none")
+    selection = select_files(reference, can_read, ENDINGS)
+    if selection is None:
+        return _from_hub(text, name, field)
+    if Path(reference).expanduser().is_dir():
+        selection = _without_files_about_it(selection)
+    position = ReadingPosition()
+    rows = partial(rows_of_files, selection.files, Reading(field, separator, skip_bad), position)
+    size = sum(file.path.stat().st_size for file in selection.files)
+    return Source(name, text, rows, bytes_on_disk=size, position=position, left_out=selection.left_out)
+
+
+def _without_files_about_it(selection: Selection) -> Selection:
+    """The selection of a folder without its README and the like, unless it holds nothing else."""
+    about = [file for file in selection.files if file.name.lower() in _ABOUT]
+    kept = tuple(file for file in selection.files if file not in about)
+    return Selection(kept, tuple(sorted((*selection.left_out, *(file.name for file in about))))) if kept else selection
 
 
 def _row(source: str, place: Place, record: Record) -> SourceRow:
@@ -168,6 +174,8 @@ def _row(source: str, place: Place, record: Record) -> SourceRow:
         return BadDocument(source, place, str(record))
     if not isinstance(record, str):
         return BadDocument(source, place, f"the text is {type(record).__name__}, not text")
+    if record.startswith(_MARK):
+        record = record.removeprefix(_MARK)
     if not record.strip():
         return BadDocument(source, place, "the text is empty")
     try:
@@ -180,138 +188,10 @@ def _row(source: str, place: Place, record: Record) -> SourceRow:
 
 def _name_of(reference: str) -> str:
     """A short name that is safe in a file name: the last part of a path or id, without ending or revision."""
-    last = reference.partition("@")[0].rstrip("/").rpartition("/")[2]
-    stem = re.sub(r"\.(jsonl|parquet|txt|json)?(\.gz|\.zst)?$", "", last)
-    return re.sub(r"[^A-Za-z0-9-]+", "-", stem).strip("-").lower()[:40] or "documents"
-
-
-# ── from files ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _files_of(path: Path) -> list[Path]:
-    """The file itself, or the files of documents in a folder and below, by name. BadInput where there is none."""
-    if not path.is_dir():
-        if not path.name.endswith(ENDINGS):
-            raise BadInput(f"{path}: files of documents end in {', '.join(ENDINGS)}; rename or convert it")
-        return [path]
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.is_file() and file.name.endswith(ENDINGS) and not file.name.startswith(".")
-    )
-    if not files:
-        raise BadInput(f"the folder {path} holds no file that ends in {', '.join(ENDINGS)}")
-    return files
-
-
-def _records_in(
-    files: Sequence[Path], field: str, separator: str | None, position: ReadingPosition
-) -> Iterator[tuple[Place, Record]]:
-    """The records of files, one after the other; `position` shows how far."""
-    position.finished = 0
-    for file in files:
-        with _opened(file, position) as content:
-            if file.name.endswith(".parquet"):
-                yield from _parquet(content, file, field)
-            elif file.name.endswith(".txt"):
-                yield from _text(content, file, separator)
-            else:
-                yield from _json_lines(content, file, field)
-        position.finished += file.stat().st_size
-
-
-@contextmanager
-def _opened(file: Path, position: ReadingPosition) -> Generator[IO[bytes]]:
-    """The bytes of a file, unpacked. BadInput where it cannot be opened."""
-    try:
-        raw = file.open("rb")
-    except OSError as error:
-        raise BadInput(f"{file} cannot be read: {error.strerror}") from None
-    with raw:
-        position.open_file = raw
-        if file.name.endswith(".gz"):
-            with gzip.open(raw) as content:
-                yield content  # type: ignore
-        elif file.name.endswith(".zst"):
-            import pyarrow as pa
-
-            with pa.CompressedInputStream(raw, "zstd") as content:
-                yield io.BufferedReader(content, _CHUNK)
-        else:
-            yield raw
-
-
-def _json_lines(lines: IO[bytes], file: Path, field: str) -> Iterator[tuple[Place, Record]]:
-    first = True
-    for number, line in enumerate(lines, start=1):
-        if line.isspace():
-            continue
-        try:
-            row = json.loads(line.decode())  # told that it is UTF-8, json need not find out
-        except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
-            yield Place(file.name, number), ValueError(f"not JSON: {error}")
-            continue
-        yield Place(file.name, number), _choose(row, field, str(file), first)
-        first = False
-
-
-def _parquet(content: IO[bytes], file: Path, field: str) -> Iterator[tuple[Place, Record]]:
-    import pyarrow.parquet as pq  # 0.1 s: not for every --help
-
-    table = pq.ParquetFile(content)
-    names = field.split("+")
-    if not set(names) <= set(table.schema_arrow.names):
-        raise _missing_field(str(file), field, table.schema_arrow.names)
-    number = 0
-    for group in range(table.num_row_groups):
-        for batch in table.iter_batches(batch_size=1000, row_groups=[group], columns=names):
-            for row in batch.to_pylist():
-                number += 1
-                yield Place(file.name, number), _choose(row, field, str(file), first=False)
-
-
-def _text(content: IO[bytes], file: Path, separator: str | None) -> Iterator[tuple[Place, Record]]:
-    pieces = [content.read()] if separator is None else _pieces(content, separator.encode())
-    for number, piece in enumerate(pieces, start=1):
-        if separator is not None and not piece.strip():
-            continue  # what follows the last separator is no document
-        try:
-            yield Place(file.name, number), piece.decode()
-        except UnicodeDecodeError as error:
-            yield Place(file.name, number), ValueError(f"not UTF-8: byte {error.start + 1} of the document")
-
-
-def _pieces(content: IO[bytes], separator: bytes) -> Iterator[bytes]:
-    """The pieces between separators, a chunk of the file in memory at a time."""
-    left = b""
-    while chunk := content.read(_CHUNK):
-        *whole, left = (left + chunk).split(separator)
-        yield from whole
-    yield left
-
-
-def _choose(row: Any, field: str, source: str, first: bool) -> Record:
-    """The text of a row: one field, or several (`question+answer`) joined by newlines.
-
-    BadInput where the first row has no such field (the user named the wrong one); later it is the row's fault.
-    """
-    if not isinstance(row, dict):
-        return ValueError(f"the row is a {type(row).__name__}, not an object with fields")
-    if field in row:
-        return row[field]
-    names = field.split("+")
-    if not all(name in row for name in names):
-        error = _missing_field(source, field, list(row))
-        if first:
-            raise error
-        return ValueError(str(error))
-    texts = [row[name] for name in names]
-    wrong = next((text for text in texts if not isinstance(text, str)), None)
-    return "\n".join(texts) if wrong is None else ValueError(f"a field is {type(wrong).__name__}, not text")
-
-
-def _missing_field(source: str, field: str, columns: Iterable[str]) -> BadInput:
-    return BadInput(f"{source} has no field '{field}'; it has {', '.join(columns) or 'none'}: choose with --field")
+    parts = reference.partition("@")[0].rstrip("/").split("/")
+    last = next((part for part in reversed(parts) if not is_pattern(part)), "")
+    stem = Path(unpacked_name(last)).stem if can_read(last) else last.lower()
+    return re.sub(r"[^a-z0-9-]+", "-", stem).strip("-")[:40] or "documents"
 
 
 # ── made here ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -369,11 +249,13 @@ def _from_hub(reference: str, name: str, field: str) -> Source:
 
 def _hub_records(data_set: HubReference, field: str) -> Iterator[tuple[Place, Record]]:
     rows = open_hub(data_set, "train")
-    columns = rows.column_names
-    if columns is not None:
-        wanted = field.split("+")
-        if not set(wanted) <= set(columns):
-            raise _missing_field(f"the data set {data_set.name}", field, columns)
-        rows = rows.select_columns(wanted)
+    if rows.column_names is not None:
+        try:
+            rows = rows.select_columns(columns_of(field, rows.column_names))
+        except MissingField as error:
+            raise BadInput(f"the data set {data_set} has {error}: choose with --field") from None
     for number, row in enumerate(rows, start=1):
-        yield Place("", number), _choose(row, field, f"the data set {data_set.name}", first=number == 1)
+        record = record_of(row, field)
+        if number == 1 and isinstance(record, MissingField):
+            raise BadInput(f"the data set {data_set} has {record}: choose with --field")
+        yield Place("", number), record

@@ -290,7 +290,11 @@ class Workers(Generic[Tool]):
 
 def _serve(pipe: Connection, tool: Tool) -> None:
     """The life of a worker: one piece of work after the other, until the parent has gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the parent kills us
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # they reach every process of a terminal or a job; the parent kills us
+        signal.signal(number, signal.SIG_IGN)
     try:
         while True:
             pipe.send(_outcome(pipe.recv(), tool))

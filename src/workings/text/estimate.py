@@ -56,9 +56,9 @@ class _Rates:
     seconds: float
 
 
-def estimate_corpus(config: CorpusConfig, processes: int) -> CorpusEstimate:
-    """Encode the first documents of each source, in their mixture, and scale up. Writes nothing."""
-    sources, encoder = config.open_sources(), Encoder(config.build_tokenizer())
+def estimate_corpus(config: CorpusConfig, processes: int, skip_bad: bool = False) -> CorpusEstimate:
+    """Encode the first documents of each source, in their mixture, and scale up. Writes nothing; `skip_bad` as in a build."""
+    sources, encoder = config.open_sources(skip_bad), Encoder(config.build_tokenizer())
     documents, n_unreadable = _sample(config, sources)
     encoder(["The first text starts the encoder."])
     natural = _measured(encoder, [document.text for document in documents])

@@ -29,13 +29,13 @@ class SourceConfig:
     """One source of documents; see `open_documents` for references, fields and separators."""
 
     reference: str = fixed(
-        help="file, folder, hub id (HuggingFaceFW/fineweb-edu:sample-10BT@revision), generated, drills or docstrings"
+        help="file, folder, pattern, hub id (HuggingFaceFW/fineweb-edu:sample-10BT@revision), generated, drills or docstrings"
     )
     weight: float = fixed(
         1.0, "share of the bytes of the corpus, relative to the weights of the other sources", above=0
     )
     field: str = fixed("text", "column that holds the text; question+answer joins two columns")
-    separator: str | None = fixed(None, "string that divides a .txt file into documents")
+    separator: str | None = fixed(None, "string that divides a .txt or .md file into documents")
     name: str = fixed("", "name in tables and file names; by default the end of the reference")
 
     __post_init__ = check_ranges
@@ -96,13 +96,18 @@ class CorpusConfig:
     def build_tokenizer(self) -> Tokenizer:
         return Tokenizer.build(self.base, self.vocabulary, self.facts, self.mode)
 
-    def open_sources(self) -> list[Source]:
-        """The sources, with names of their own. BadInput for an endless one without a limit."""
+    def open_sources(self, skip_bad: bool = False) -> list[Source]:
+        """The sources, with names of their own; `skip_bad` as in `open_documents`. BadInput for an endless one without a limit."""
         taken: set[str] = {DRILLS} if self.fact_rate else set()
         sources = []
         for one in self.documents:
             source = open_documents(
-                one.reference, field=one.field, separator=one.separator, seed=self.seed, name=one.name
+                one.reference,
+                field=one.field,
+                separator=one.separator,
+                seed=self.seed,
+                name=one.name,
+                skip_bad=skip_bad,
             )
             if source.is_endless and not self.has_limit:
                 raise BadInput(f"{one.reference} never ends: say how much of it with --bytes or --documents-limit")
@@ -203,6 +208,14 @@ class BadRows:
 
 
 @dataclass(frozen=True)
+class LeftOutFiles:
+    """Files below a folder, or matched by a pattern, that were not read: how many, and the names of the first."""
+
+    files: int
+    listed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class BuildOutcome:
     """Results of a complete build."""
 
@@ -212,6 +225,8 @@ class BuildOutcome:
     """Held-out documents that were left out, by reason."""
     unreadable: BadRows
     versions: Mapping[str, str]
+    files_left_out: Mapping[str, LeftOutFiles] = field(default_factory=dict)
+    """By the names of those sources that left any out."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +268,10 @@ class CorpusManifest:
                 content["left_out"],
                 BadRows(content["unreadable"]["rows"], tuple(content["unreadable"]["listed"])),
                 content["versions"],
+                {
+                    name: LeftOutFiles(entry["files"], tuple(entry["listed"]))
+                    for name, entry in content.get("files_left_out", {}).items()  # younger than the format
+                },
             )
         sources = tuple(SourceName(**source) for source in content["sources"])
         return cls(content["config"], content["dtype"], TokenizerIdentity(**content["tokenizer"]), sources, outcome)

@@ -159,11 +159,13 @@ class ShardWriter:
         return self.folder / f".{self.stem}_{len(self.closed):06d}.part"
 
     def _own_files(self) -> list[Path]:
-        return [
-            path
-            for pattern in (f"{self.stem}_??????.bin", f"{self.stem}_??????.docs.npy", f".{self.stem}_??????.part")
-            for path in self.folder.glob(pattern)
-        ]
+        return shard_files(self.folder, self.stem)
+
+
+def shard_files(folder: Path, stem: str) -> list[Path]:
+    """The files of a stream, or of all with the stem `*`: closed and open shards, and their indexes."""
+    patterns = (f"{stem}_??????.bin", f"{stem}_??????.docs.npy", f".{stem}_??????.part")
+    return [path for pattern in patterns for path in folder.glob(pattern)]
 
 
 def _save(path: Path, rows: np.ndarray) -> None:
@@ -187,13 +189,13 @@ _REMEDY = "copy the corpus again, or build it again"
 def open_ids(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> np.ndarray:
     """The ids of a shard, mapped into memory. BadInput where the file is missing or not the one that was written."""
     refuse_other_length(folder, shard, dtype)
-    unchanged(folder / shard.file, shard.sha256, _REMEDY)
+    unchanged(folder / shard.file, shard.sha256, "manifest.json", _REMEDY)
     return _mapped_ids(folder, shard, dtype)
 
 
 def open_index(folder: Path, shard: Shard) -> np.ndarray:
     """The rows (DOCUMENT) of a shard, mapped into memory. BadInput as `open_ids`."""
-    unchanged(folder / shard.documents_file, shard.documents_sha256, _REMEDY)
+    unchanged(folder / shard.documents_file, shard.documents_sha256, "manifest.json", _REMEDY)
     return _mapped_index(folder, shard)
 
 
@@ -203,7 +205,7 @@ def refuse_other_length(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> Non
     size = path.stat().st_size if path.exists() else -1
     if size != shard.n_tokens * dtype.itemsize:
         what = "is missing" if size < 0 else f"has {size:,} bytes, not {shard.n_tokens * dtype.itemsize:,}"
-        raise BadInput(f"{path} {what}: {_REMEDY}")
+        raise BadInput(f"{path} {what} (manifest.json): {_REMEDY}")
 
 
 def _mapped_ids(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> np.ndarray:
@@ -211,10 +213,16 @@ def _mapped_ids(folder: Path, shard: Shard, dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def _mapped_index(folder: Path, shard: Shard) -> np.ndarray:
+    path = folder / shard.documents_file
     try:
-        return np.load(folder / shard.documents_file, mmap_mode="r", allow_pickle=False)
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise BadInput(f"{folder / shard.documents_file} cannot be read ({error}): {_REMEDY}") from None
+        raise BadInput(f"{path} cannot be read ({error}): {_REMEDY}") from None
+    if rows.dtype != DOCUMENT or rows.ndim != 1:
+        raise BadInput(f"{path} does not hold rows about documents: {_REMEDY}")
+    if len(rows) != shard.n_documents:
+        raise BadInput(f"{path} has {len(rows):,} documents, the manifest {shard.n_documents:,}: {_REMEDY}")
+    return rows
 
 
 def raw_digest(folder: Path, shards: Sequence[Shard]) -> str:
@@ -238,11 +246,6 @@ def differences(folder: Path, shard: Shard, dtype: np.dtype[Any], width: int, eo
     except BadInput as error:
         yield str(error)
         return
-    if rows.dtype != DOCUMENT:
-        yield f"{shard.documents_file} does not hold rows about documents"
-        return
-    if len(rows) != shard.n_documents:
-        yield f"{shard.documents_file} has {len(rows):,} documents, the manifest {shard.n_documents:,}"
     largest, starts = _scan(ids, eot)
     if largest >= width:
         yield f"{shard.file} holds the id {largest}; the vocabulary ends before {width}"

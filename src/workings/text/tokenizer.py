@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import tiktoken
@@ -44,6 +44,8 @@ from workings.errors import BadInput, suggestion
 from workings.text.bpe import (
     BPE,
     END_OF_TEXT,
+    HUGGING_FACE,
+    TOKENIZER_FILE,
     bpe_in,
     hf_json,
     hf_settings,
@@ -87,6 +89,9 @@ class Tokenizer:
     mode: Mode = "strict"
     library: Literal["tiktoken", "tokenizers"] = "tokenizers"
     """Which library encodes in bulk; decides the speed and nothing else."""
+
+    FILES: ClassVar[tuple[str, ...]] = (*HUGGING_FACE, TOKENIZER_FILE)
+    """The names that `save` writes."""
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[Any, ...]]:
         return Tokenizer, (self.bpe, self.vocabulary, self.facts, self.mode, self.library)

@@ -175,7 +175,7 @@ def embedded_base(seed: int) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
 def reinitialised(base: PreTrainedModel, seed: int) -> PreTrainedModel:
     """A model of the same architecture with new random weights."""
     torch.manual_seed(seeds.derive("init", seed))
-    return AutoModelForCausalLM.from_config(base.config)
+    return AutoModelForCausalLM.from_config(base.config, trust_remote_code=False)
 
 
 # ── what is read ─────────────────────────────────────────────────────────────────────────────────────────────────────

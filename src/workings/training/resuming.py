@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,13 @@ def _header(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """The small parts of a resume point. BadInput where there is none, or it is another training's."""
     if not path.exists():
         raise BadInput(f"nothing to resume: {path} does not exist. Start without --resume.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch writes checksums, and does not look at them
+    except (OSError, zipfile.BadZipFile) as error:
+        damaged = str(error)
+    if damaged:
+        raise BadInput(f"{path} was changed after it was written ({damaged}): start a new run")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         small = {name: state[name] for name in ("step", "identity", "watch", "random")}
