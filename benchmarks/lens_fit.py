@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from workings.models.anatomy import Unembedding
 from workings.reading.fit import fit_lens
-from workings.reading.lens import TunedLens
+from workings.reading.lens_kinds import TunedLens
 from workings.reading.recipe import FitConfig
 from workings.reading.store import StatesInMemory
 from workings.reading.targets import Targets

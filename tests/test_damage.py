@@ -24,7 +24,7 @@ from workings.experiment import finished
 from workings.files import files_in, sealed
 from workings.judging import compare
 from workings.models import CODI, GPT2, GPT2Config, export_hf, load_gpt2, open_language, save_gpt2
-from workings.reading import Lens, ThoughtStore, TunedLens, collect
+from workings.reading import ThoughtStore, TunedLens, collect, open_lens, save_lens
 from workings.run import Run, RunRecord
 from workings.sweep import Planned, Sweep
 from workings.text import Corpus, CorpusConfig, SourceConfig, Tokenizer, build_corpus, word_tokenizer
@@ -79,11 +79,11 @@ def make_lens(folder: Path, seed: int) -> None:
     lens = TunedLens.of(ToyThinker())
     with torch.no_grad():
         lens.weight.normal_(generator=seeds.torch("lens", seed))
-    lens.save(folder)
+    save_lens(lens, folder)
 
 
 def read_lens(folder: Path) -> object:
-    lens = Lens.load(folder, ToyThinker())
+    lens = open_lens(folder, ToyThinker())
     return lens.name, lens.layers, {name: value.tolist() for name, value in lens.state_dict().items()}
 
 

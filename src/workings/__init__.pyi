@@ -16,8 +16,8 @@ from .models.gpt2 import GPT2 as GPT2
 from .models.language import open_language as open_language
 from .reading.collection import collect as collect
 from .reading.fit import fit_lens as fit_lens
-from .reading.lens import LogitLens as LogitLens
-from .reading.lens import TunedLens as TunedLens
+from .reading.lens_kinds import LogitLens as LogitLens
+from .reading.lens_kinds import TunedLens as TunedLens
 from .reading.store import ThoughtStore as ThoughtStore
 from .reading.targets import Targets as Targets
 from .run import Run as Run

@@ -221,9 +221,12 @@ class LensFit(WithThoughts):
     """
 
     out: str = option(help="folder of the lens to write")
-    kind: Literal["tuned", "per-position"] = option(
-        "tuned", "kind of lens: one translator a layer, or a layer and position"
+    kind: str = option(
+        "tuned",
+        "kind of lens: tuned, per-position, hybrid(block1,…), low-rank(16), position-embedding, position-gain, position-bias, "
+        "position-head(16), or mlp(256)",
     )
+    start: str | None = option(None, "folder of a tuned lens to start from, fitted on the same model")
     final_norm: bool = option(
         False, "translate the state at final_norm too, which is otherwise read as the model reads it"
     )
@@ -233,11 +236,15 @@ class LensFit(WithThoughts):
         model, store, targets = self.open_all()
         recipe = override(changed(reading.FitConfig(), {"seed": self.seed}), self.set)
         log = lambda epoch, **losses: say(f"epoch {epoch}: validation {losses['validation']:.4f} nats")
-        kind = {"tuned": reading.TunedLens, "per-position": reading.PerPositionLens}[self.kind]
         asked = [name for name, is_asked in zip(store.positions, targets.has_target.any(0), strict=True) if is_asked]
-        start = kind.of(model, positions=asked, final_norm=self.final_norm)
+        start = reading.lens_of(self.kind, model, positions=asked, final_norm=self.final_norm)
+        if self.start is not None:
+            shared = reading.open_lens(self.start, model)
+            if not (isinstance(start, reading.TunedLens) and type(shared) is reading.TunedLens):
+                raise BadInput(f"a lens starts from a tuned lens, and {self.start} holds a {shared.name}")
+            start.start_from(shared)
         fit = reading.fit_lens(start, store, targets, recipe, log)
-        print(fit.lens.save(self.out))
+        print(reading.save_lens(fit.lens, self.out))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +259,7 @@ class LensScore(WithThoughts, Printing):
 
     def __call__(self) -> None:
         model, store, targets = self.open_all()
-        lens = reading.Lens.load(self.lens, model)
+        lens = reading.open_lens(self.lens, model)
         if lens.fitted is not None and lens.fitted.rule != targets.rule:
             raise BadInput(
                 f"the lens in {self.lens} was fitted to the {lens.fitted.rule}, and --target {self.target} asks for the "

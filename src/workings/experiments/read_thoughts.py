@@ -204,7 +204,7 @@ def run_arm(config: Config, run: Run) -> None:
             model, store, of_rule, lenses[MODEL][rule], shuffled=shuffled, others=others
         )
         run.outcomes(f"readings_{rule}", readings)
-        lenses[MODEL][rule].save(run.folder("lens") / rule)
+        reading.save_lens(lenses[MODEL][rule], run.folder("lens") / rule)
     headline = next(iter(targets))
     grids = reading.sample_grids(model, store, lenses[MODEL][headline], targets[headline], config.n_samples)
     run.results("samples", SampleReadings(headline, grids))
@@ -329,7 +329,10 @@ def _fitted(
     for name, thinker in thinkers.items():
         lens = reading.TunedLens.of(thinker, config.layers)
         log = lambda epoch, fit, name=name, **metrics: run.log(epoch, reader=name, fit=fit, **metrics)
-        fits = reading.fit_each(lens, stores[name], {**targets, **(shuffled if name == MODEL else {})}, fit, log)
+        of_model = {**targets, **(shuffled if name == MODEL else {})}
+        fits = reading.fit_each(
+            stores[name], {rule: reading.FitTask(lens, one, fit) for rule, one in of_model.items()}, log
+        )
         lenses[name] = {rule: fits[rule].lens for rule in targets}
         if name == MODEL:
             lenses[SHUFFLED] = {rule: fits[f"{rule}, shuffled"].lens for rule in targets}

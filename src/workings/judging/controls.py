@@ -23,7 +23,8 @@ from scipy import sparse
 from workings.errors import BadInput
 from workings.judging.ceiling import probe_readings
 from workings.models.thinking import ThoughtModel
-from workings.reading.lens import Lens, LogitLens
+from workings.reading.lens import Lens
+from workings.reading.lens_kinds import LogitLens
 from workings.reading.readings import READINGS, Predictor, read_all
 from workings.reading.store import ThoughtStore
 from workings.reading.targets import Targets

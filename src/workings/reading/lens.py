@@ -1,46 +1,36 @@
 """A hidden state → logits over the vocabulary: what the state would say, read through the model's own head.
 
-A `Lens` is abstract; its kinds are final, and differ in what they do to a state before the model's final norm and head decode it
-(`translate`). A state at `final_norm` is past the final norm already and is what the model itself reads: every lens gives the
-model's own logits there, unless it has a translator of its own for that state. The norm is never applied twice.
-Shapes: d width, V vocabulary, T translated layers, P positions, R states.
+A `Lens` is abstract; its kinds (`lens_kinds`) differ in what they do to a state before the model's final norm and head decode it
+(`translate`), between the two (`scale`), and in what they add to the head (`columns`). A state at `final_norm` is past the final
+norm already and is what the model itself reads: every lens gives the model's own logits there, unless it has a translator of its
+own for that state. The norm is never applied twice.
+Shapes: d width, V vocabulary, T translated layers, P positions, R states, e columns.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, Protocol, Self, final
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from workings.config import from_dict
-from workings.errors import BadInput
-from workings.files import (
-    changes,
-    drop_half_written,
-    read_sealed,
-    sealed,
-    sha256_of,
-    unchanged,
-    write_atomic,
-    write_with,
-)
-from workings.models.anatomy import Unembedding
-from workings.provenance import versions
-from workings.reading.manifest import disk_errors
+from workings.errors import BadInput, suggestion
+from workings.models.anatomy import Unembedding, soft_capped
 from workings.reading.recipe import FitConfig
 from workings.reading.store import FINAL_NORM, HiddenStates
 
-FORMAT = 2  # 1 had tuned lenses only, shared by the positions and without a translator at final_norm
 ALL = slice(None)
-_WEIGHTS = "lens.safetensors"
-_REMEDY = "copy the lens again, or fit it again"
+
+
+class Columns(NamedTuple):
+    """What a lens adds to the logits: `features` [R, e] times the transposed `weight` [V, e]."""
+
+    features: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Fitted:
         rule: Rule of the probe targets.
         targets, states: Digests of the targets and of the hidden states.
         best_epoch: The epoch whose weights it has; 0 is the start.
-        validation: Loss in nats per asked token, in float32, over all translated layers.
+        validation: Mean of the objective, in nats, in float32, over all translated layers.
         n_epochs: Epochs until the fit stopped.
     """
 
@@ -87,11 +77,13 @@ class Lens(nn.Module, ABC):
         layers: The layers that it reads, `final_norm` last.
         positions: The positions that it tells apart; empty for a kind that reads all of them alike (not `by_position`).
         final_norm: Whether the state at `final_norm` is translated too.
+        options: What its kind can be told, such as a rank; `defaults` of the kind where nothing was said.
         fitted: Recipe and data of the fit; None before a fit.
     """
 
     name: ClassVar[str]
     by_position: ClassVar[bool] = False
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
@@ -100,16 +92,23 @@ class Lens(nn.Module, ABC):
         fingerprint: str,
         positions: Sequence[str] = (),
         final_norm: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__()
+        if unknown := next((name for name in options if name not in self.defaults), None):
+            hint = suggestion(unknown, self.defaults) or f"; it has {', '.join(self.defaults) or 'none'}"
+            raise BadInput(f"a {self.name} has no option '{unknown}'{hint}")
         self._frozen = _Frozen(unembedding)
         self.layers = tuple(sorted(layers, key=lambda layer: layer == FINAL_NORM))
         self.fingerprint = fingerprint
         self.positions = tuple(positions) if self.by_position else ()
+        if self.by_position and not self.positions:
+            raise BadInput(f"a {self.name} needs the names of the positions that it tells apart")
         self.final_norm = final_norm and FINAL_NORM in self.layers
+        self.options = {**self.defaults, **options}
         self.fitted: Fitted | None = None
         with torch.device(unembedding.weight.device):
-            self.build(len(self.translated), len(self.positions), unembedding.weight.shape[1])
+            self.build(len(self.translated), len(self.positions), *unembedding.weight.shape[::-1])
 
     @classmethod
     def of(
@@ -119,9 +118,10 @@ class Lens(nn.Module, ABC):
         *,
         positions: Sequence[str] = (),
         final_norm: bool = False,
+        **options: Any,
     ) -> Self:
         """A new lens for some layers of a model, or of another lens's model; for all, by default."""
-        return cls(model.unembedding, layers or model.layers, model.fingerprint, positions, final_norm)
+        return cls(model.unembedding, layers or model.layers, model.fingerprint, positions, final_norm, **options)
 
     @property
     def unembedding(self) -> Unembedding:
@@ -139,8 +139,8 @@ class Lens(nn.Module, ABC):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @abstractmethod
-    def build(self, n_layers: int, n_positions: int, width: int) -> None:
-        """Make the parameters for T translated layers, P positions and width d, such that nothing is translated yet."""
+    def build(self, n_layers: int, n_positions: int, width: int, n_tokens: int) -> None:
+        """Make the parameters for T translated layers, P positions, width d and V tokens, such that nothing is translated yet."""
 
     @abstractmethod
     def translate(self, h: Tensor, position: Tensor, layers: slice = ALL) -> Tensor:
@@ -157,6 +157,22 @@ class Lens(nn.Module, ABC):
             States [T, R, d].
         """
 
+    def normalise(self, h: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
+        """States [T, R, d] below the final norm, normed: by the model's norm, unless a kind has its own."""
+        return norm(h)
+
+    def scale(self, x: Tensor, position: Tensor) -> Tensor:
+        """States [T, R, d] past the norm as the head is to see them; by default as they are."""
+        return x
+
+    def columns(self, x: Tensor, position: Tensor) -> Columns | None:
+        """What is added to the logits of states [R, d] past the norm at positions Long [R]; by default nothing."""
+        return None
+
+    def groups(self, position: Tensor) -> Tensor:
+        """A number for each translated layer and state, Long [T, R]: those with one number have one translator."""
+        return torch.arange(len(self.translated), device=position.device)[:, None].expand(-1, len(position))
+
     def read(self, h: Tensor, layer: str, position: str | None = None) -> Tensor:
         """Logits [..., V] of states [..., d] of one layer and position, in the dtype of the head.
 
@@ -165,14 +181,21 @@ class Lens(nn.Module, ABC):
         """
         if layer not in self.layers:
             raise BadInput(f"the {self.name} has no layer '{layer}'; it has {', '.join(self.layers)}")
-        head = self.unembedding.weight
-        h = h.to(head.device)
-        if layer in self.translated:
+        head = self.unembedding
+        x = h.to(head.weight.device).reshape(1, -1, h.shape[-1])
+        place = torch.full((x.shape[1],), self.place_of(position), device=x.device)
+        is_translated = layer in self.translated
+        if is_translated:
             at = self.translated.index(layer)
-            states = h.reshape(1, -1, h.shape[-1])
-            place = torch.full((states.shape[1],), self.place_of(position), device=h.device)
-            h = self.translate(states, place, slice(at, at + 1)).reshape(h.shape)
-        return self.unembedding(h.to(head.dtype), normed=layer == FINAL_NORM)
+            x = self.translate(x, place, slice(at, at + 1))
+        x = x.to(head.weight.dtype)
+        if layer != FINAL_NORM:
+            x = self.normalise(x, head.norm) if is_translated else head.norm(x)
+        [x] = (self.scale(x, place) if is_translated else x).to(head.weight.dtype)
+        logits = F.linear(x, head.weight)
+        if is_translated and (added := self.columns(x, place)) is not None:
+            logits = logits + (added.features @ added.weight.T).to(logits.dtype)
+        return soft_capped(logits, head.cap).reshape(*h.shape[:-1], -1)
 
     def place_of(self, position: str | None) -> int:
         """The place of a position in `positions`; 0 for a lens that reads all positions alike."""
@@ -190,64 +213,6 @@ class Lens(nn.Module, ABC):
                 "a lens is fitted on, and reads, the thoughts of its own model"
             )
 
-    def save(self, folder: str | Path) -> Path:
-        """Write `lens.safetensors`, then `lens.json`: without the second there is no lens in the folder."""
-        folder = Path(folder)
-        weights = folder / _WEIGHTS
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            drop_half_written(folder)
-            (folder / "lens.json").unlink(missing_ok=True)
-            write_with(weights, lambda path: save_file(tensors, path))
-            about = _Description(
-                kind=self.name,
-                format=FORMAT,
-                model=self.fingerprint,
-                unembedding=self.unembedding.digest,
-                layers=self.layers,
-                n_parameters=self.n_parameters,
-                fitted=self.fitted,
-                weights=sha256_of(weights),
-                versions=dict(versions()),
-                positions=self.positions,
-                final_norm=self.final_norm,
-            )
-            write_atomic(folder / "lens.json", sealed(about))
-        return folder
-
-    @classmethod
-    def load(cls, folder: str | Path, model: Readable) -> Self:
-        """Open the lens saved in a folder, of whatever kind it says, for the model it was fitted on.
-
-        Raises:
-            BadInput: For another model, a missing lens, a damaged file, or another kind than the class it is called on.
-        """
-        folder = Path(folder)
-        about = _Description.read(folder)
-        kind = KINDS[about.kind]
-        if not issubclass(kind, cls):
-            raise BadInput(f"{folder} holds a {kind.name}, not a {cls.name}; open it with Lens.load")
-        if about.model != model.fingerprint:
-            raise BadInput(
-                f"the lens in {folder} was fitted on the model {about.model}, and the model given is "
-                f"{model.fingerprint}: a lens reads only the model it was fitted on. Fit one for this model."
-            )
-        unembedding = model.unembedding
-        if about.unembedding != unembedding.digest:
-            raise BadInput(
-                f"the model {model.fingerprint} has another head or final norm ({unembedding.digest[:12]}) than when "
-                f"the lens in {folder} was fitted ({about.unembedding[:12]}). Is it loaded in the same dtype?"
-            )
-        path = unchanged(folder / _WEIGHTS, about.weights, "lens.json", _REMEDY)
-        lens = kind(unembedding, about.layers, about.model, about.positions, about.final_norm)
-        try:
-            lens.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError) as error:
-            raise BadInput(f"{path} cannot be read ({error}): {_REMEDY}") from None
-        lens.fitted = about.fitted
-        return lens
-
 
 class _Frozen:
     """Holds a model's norm and head for a lens: not a module, so never trained, saved or moved with it; copies share it."""
@@ -257,104 +222,3 @@ class _Frozen:
 
     def __deepcopy__(self, memo: dict) -> _Frozen:
         return self
-
-
-# ---- the kinds ---------------------------------------------------------------------------------------------------
-
-
-@final
-class LogitLens(Lens):
-    """The final norm and the head, applied to a state as it is (nostalgebraist 2020)."""
-
-    name = "logit lens"
-
-    def build(self, n_layers: int, n_positions: int, width: int) -> None:
-        pass  # there is nothing to fit
-
-    def translate(self, h: Tensor, position: Tensor, layers: slice = ALL) -> Tensor:
-        return h
-
-
-@final
-class TunedLens(Lens):
-    """One affine translator per layer, shared by the positions, in the residual form h + A h + b (Belrose et al. 2023).
-
-    A new one has A = b = 0 and is the logit lens, bit for bit; weight decay pulls it back to that, and not to nothing.
-
-    Attributes:
-        weight, bias: A [T, d, d] and b [T, d].
-    """
-
-    name = "tuned lens"
-
-    def build(self, n_layers: int, n_positions: int, width: int) -> None:
-        self.weight = nn.Parameter(torch.zeros(n_layers, width, width))
-        self.bias = nn.Parameter(torch.zeros(n_layers, width))
-
-    def translate(self, h: Tensor, position: Tensor, layers: slice = ALL) -> Tensor:
-        h = h.to(self.bias.dtype)
-        return h + torch.bmm(h, self.weight[layers].transpose(1, 2)) + self.bias[layers, None]
-
-
-@final
-class PerPositionLens(Lens):
-    """A tuned lens of its own for each position: h + A h + b, with A and b by layer and position.
-
-    Attributes:
-        weight, bias: A [T, P, d, d] and b [T, P, d].
-    """
-
-    name = "per-position tuned lens"
-    by_position = True
-
-    def build(self, n_layers: int, n_positions: int, width: int) -> None:
-        if not n_positions:
-            raise BadInput(f"a {self.name} needs the names of the positions that it tells apart")
-        self.weight = nn.Parameter(torch.zeros(n_layers, n_positions, width, width))
-        self.bias = nn.Parameter(torch.zeros(n_layers, n_positions, width))
-
-    def translate(self, h: Tensor, position: Tensor, layers: slice = ALL) -> Tensor:
-        h = h.to(self.bias.dtype)
-        moved = torch.zeros_like(h)
-        for place, weight in enumerate(self.weight[layers].unbind(1)):  # one product for all states of a position
-            [here] = (position == place).nonzero(as_tuple=True)
-            moved = moved.index_copy(1, here, torch.bmm(h[:, here], weight.transpose(1, 2)).to(h.dtype))
-        return h + moved + self.bias[layers][:, position]
-
-
-def verify_lens(folder: str | Path) -> list[str]:
-    """One line for each file of a lens that is missing or not as it was written. BadInput where there is none."""
-    return changes(Path(folder), {_WEIGHTS: _Description.read(Path(folder)).weights})
-
-
-KINDS: dict[str, type[Lens]] = {kind.name: kind for kind in (LogitLens, TunedLens, PerPositionLens)}
-
-
-@dataclass(frozen=True)
-class _Description:
-    """The content of lens.json: field names are its format."""
-
-    kind: str
-    format: int
-    model: str
-    unembedding: str
-    layers: tuple[str, ...]
-    n_parameters: int
-    fitted: Fitted | None
-    weights: str
-    versions: dict[str, str | None]
-    positions: tuple[str, ...] = ()
-    final_norm: bool = False
-
-    @classmethod
-    def read(cls, folder: Path) -> _Description:
-        path = folder / "lens.json"
-        if not path.exists():
-            raise BadInput(f"there is no lens in {folder}: it has no lens.json")
-        about = read_sealed(path, _REMEDY)
-        if str(about.get("kind")) not in KINDS or about.get("format") not in (1, FORMAT):
-            raise BadInput(f"{path} does not describe a lens of format {FORMAT}: a {', a '.join(KINDS)}")
-        try:
-            return from_dict(cls, about | {"fitted": about.get("fitted") or None})
-        except BadInput as error:
-            raise BadInput(f"{path} is damaged ({error}): {_REMEDY}") from None

@@ -8,6 +8,7 @@ from typing import Literal
 from workings.config import check_ranges, fixed, nuisance
 
 Precision = Literal["auto", "fp32", "bf16"]
+Objective = Literal["cross-entropy", "uniform", "bag", "multi-label", "final"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,14 @@ class FitConfig:
     Attributes:
         patience: Epochs without a better validation loss after which fitting stops.
         batch_problems: Problems per optimizer step; each brings all its positions at all layers.
+        objective: What is minimised, in nats: `cross-entropy`, Σ −log p over the asked tokens of a slot; `uniform`, KL from the
+            uniform distribution over them; `bag`, −log of their probability together; `multi-label`, binary cross-entropies over
+            the vocabulary; `final`, KL from what the model itself says at its last layer (Belrose et al. 2023), wherever a
+            target is asked.
+        decay_to: Where weight decay pulls: `zero`, and so to the logit lens; or `start`, the weights that the fit began with,
+            which of a lens started from a shared one are the shared solution.
+        group_mean: Count every layer the same, and of a kind with a translator for each position every position of it, however
+            many slots it has. The notes did; slots that are rare then count for more than others.
         precision: Format of the matrix products; weights, norms and sums are float32. "auto" is bfloat16 where the device
             multiplies it in hardware.
     """
@@ -33,6 +42,9 @@ class FitConfig:
     batch_problems: int = nuisance(
         32, "number of problems per optimizer step; each brings all its positions at all layers", at_least=1
     )
+    objective: Objective = fixed("cross-entropy", "what is minimised, in nats")
+    decay_to: Literal["zero", "start"] = fixed("zero", "where weight decay pulls the weights")
+    group_mean: bool = fixed(False, "count every layer (and position, where it has a translator of its own) the same")
     precision: Precision = fixed(
         "auto", "floating-point format of the matrix products; weights, norms and sums are float32"
     )
