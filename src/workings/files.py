@@ -36,8 +36,14 @@ def write_atomic(path: str | Path, content: bytes | str) -> Path:
 
 
 def write_with(path: str | Path, write: Callable[[Path], Any]) -> Path:
-    """As `write_atomic`, for a library that writes to a path: `write` gets a temporary one in the same folder."""
+    """As `write_atomic`, for a library that writes to a path: `write` gets a temporary one in the same folder.
+
+    A device or a pipe (/dev/null, /dev/stdout) is written into, and not replaced.
+    """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        write(path)
+        return path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.half")
     try:
         write(temporary)

@@ -11,6 +11,8 @@ import dataclasses
 import inspect
 import itertools
 import json
+import os
+import stat
 import types
 import typing
 from abc import ABC, abstractmethod
@@ -27,6 +29,8 @@ from workings.experiment import load, report_runs, resume, run_experiment
 from workings.launch import rank_here
 from workings.progress import quietly
 
+_WRITTEN = ("out", "to", "report")
+"""Flags that name what is written: it may be a device, such as /dev/stdout."""
 ConfigOf = str | Callable[[Sequence[str]], type | None]
 """An experiment, whose Config is meant, or a function from the words behind the verb to a config class."""
 
@@ -109,6 +113,8 @@ class Flag:
         if kind in (str, Path):  # text stays as it is typed, quotation marks and all
             if not word and not self.stands_for:  # an unset variable of the shell, as a rule
                 raise BadInput(f"{self.words} is empty: give a value, or leave it out")
+            if self.name not in _WRITTEN and _is_device(word):
+                raise BadInput(f"{self.words} is {word}, a device: name a file or a folder")
             return word
         try:
             value = read_text(kind, word, self.name)
@@ -139,6 +145,15 @@ class Command(ABC):
         command = cls(**own, **({"given": Given(given)} if given else {}))
         with quietly(command.quiet):
             return command()
+
+
+def _is_device(word: str) -> bool:
+    """Whether a word names a device, such as /dev/zero, which never ends."""
+    try:
+        mode = os.stat(word).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 def _typed(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from workings import judging, models, reading, text
@@ -230,6 +231,9 @@ class LensFit(WithThoughts):
     set: tuple[str, ...] = option((), "fields of the fitting recipe as field=value: lr=1e-3 max_epochs=50")
 
     def __call__(self) -> None:
+        Path(self.out).mkdir(
+            parents=True, exist_ok=True
+        )  # now, so that a place that cannot be written shows before the work
         model, store, targets = self.open_all()
         recipe = override(changed(reading.FitConfig(), {"seed": self.seed}), self.set)
         log = lambda epoch, **losses: say(f"epoch {epoch}: validation {losses['validation']:.4f} nats")

@@ -190,8 +190,8 @@ def run_arm(config: Config, run: Run) -> None:
     read = load_problems(config.problems, split=config.problem_split, limit=config.limit, seed=config.seed + 1000)
     problems = list({p.id: p for p in read.problems}.values())
     n_repeated, malformed = len(read.problems) - len(problems), tuple(map(str, read.malformed))
-    run.results("problems", ProblemCounts(read.n_rows, n_repeated, len(problems), malformed))
     splits = reading.split_problems(problems, config.fractions, config.seed)
+    run.results("problems", ProblemCounts(read.n_rows, n_repeated, len(problems), malformed))
     stores = _collected(thinkers, problems, splits, config, run)
     model, store = thinkers[MODEL], stores[MODEL]
     targets = _targets(model, store, config)

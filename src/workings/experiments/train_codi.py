@@ -112,8 +112,8 @@ def run_arm(config: Config, run: Run) -> None:
         if session is None:  # it was killed after it had written everything
             return
         train, validation, about = _problems(config)
-        run.results("problems", about)
         model = _wrapped(config, session)
+        run.results("problems", about)
         print(_shown_example(train[0], model), flush=True)
         _trained(config, model, train, validation, session, run)
         _finish(config, model, validation, run)

@@ -29,7 +29,7 @@ from workings.judging.verdict import JUDGED, RUNGS
 from workings.models.anatomy import is_thought
 from workings.reading.store import HiddenStates
 
-_STEP = re.compile(r"step([1-9]\d*)")
+_STEP = re.compile(r"step([1-9][0-9]{0,3})")
 N_FOLDS = 5
 ONE_SPLIT_FROM = 1000  # problems; fewer are tested once each, in five folds
 FEWEST_VALIDATED = 200

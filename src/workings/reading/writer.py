@@ -102,6 +102,8 @@ class ThoughtWriter:
         self.out = out
         with disk_errors(out):
             out.mkdir(parents=True, exist_ok=True)
+            if not (out / "manifest.json").exists() and any(not left.name.startswith(".") for left in out.iterdir()):
+                raise BadInput(f"{out} holds other files and no thought store; give an empty or a new folder")
             self._lock = lock(out)
         try:
             with disk_errors(out):
@@ -122,8 +124,6 @@ class ThoughtWriter:
 
     def _begin(self, settings: CollectionSettings) -> StoreManifest:
         if not (self.out / "manifest.json").exists():
-            if any(not left.name.startswith(".") for left in self.out.iterdir()):
-                raise BadInput(f"{self.out} holds other files and no thought store; give an empty or a new folder")
             begun = StoreManifest("thoughts", FORMAT, "partial", settings)
             write_atomic(
                 self.out / "manifest.json", sealed(begun)

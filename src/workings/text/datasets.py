@@ -183,6 +183,8 @@ def load_problems(
     """
     spec = generator_preset(str(reference))
     if spec is not None:
+        if split not in ("train", "validation", "test"):
+            raise BadInput(f"generated problems have no split '{split}': give train, validation or test")
         spec = replace(spec, structures="training" if split == "train" else "held out")
         return ProblemFile(list(generate(1000 if limit is None else limit, spec, seed)))
     path = Path(reference).expanduser()
