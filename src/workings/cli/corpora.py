@@ -53,7 +53,8 @@ class TokenizerBuild(WithVocabulary, Printing):
 
     def __call__(self) -> None:
         tokenizer = self.tokenizer_built()
-        _refuse_full(Path(self.out), tokenizer.FILES)
+        is_ours = (Path(self.out) / tokenizer.FILES[-1]).is_file()  # and not somebody's tokenizer.json
+        _refuse_full(Path(self.out), tokenizer.FILES if is_ours else ())
         path = tokenizer.save(self.out)
         if self.json:
             about = {n: getattr(tokenizer, n) for n in ("vocabulary", "mode", "eot", "width", "embedding_width")}
