@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,10 +27,12 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from tests.conftest import TOY_EXPERIMENT
+from workings import judging
 from workings.cli import main
 from workings.cli.program import FAILURE, MISTAKE
 from workings.errors import BadInput, Failed, ours
 from workings.models import BUNDLED, resolve
+from workings.reading.readings import READINGS
 
 INVOCATIONS = r"""
 # no verb, no option, no value
@@ -561,6 +564,41 @@ def test_a_mistake_is_a_message_and_an_exit_code(
     assert max(map(len, err.splitlines()), default=0) < 1000
     assert list(Path().glob("runs/*/2*")) == [] or code != 2, "a run is left of a mistake"
     assert set(Path(places["folder"]).iterdir()) == before, "something was written among other things"
+
+
+# ── public functions that are given something else ──────────────────────────────────────────────────────────────────
+
+FOREIGN = pl.DataFrame({"a": [1]})
+READ = pl.DataFrame({name: [0.0] for name in READINGS} | {"split": ["test"], "problem": ["p"]})
+ASKED: dict[str, tuple[Callable[[], object], str]] = {
+    "score": (lambda: judging.score(FOREIGN), "not a table of readings: it lacks the columns reader"),
+    "score by": (lambda: judging.score(READ, by=["place"]), "lacks the columns place"),
+    "score by a name": (lambda: judging.score(READ, by="place"), "lacks the columns place"),
+    "skill": (lambda: judging.skill(FOREIGN), "not a table of readings"),
+    "choose_layer": (lambda: judging.choose_layer(FOREIGN), "not a table of readings"),
+    "at_one_layer": (lambda: judging.at_one_layer(FOREIGN), "not a table of readings"),
+    "verdicts": (lambda: judging.verdicts({"step1": FOREIGN}), "not a table of judging.judged ('step1')"),
+    "verdicts of seeds": (lambda: judging.verdicts({"step1": [FOREIGN]}), "not a table of judging.judged"),
+    "verdicts beyond": (lambda: judging.verdicts({}, "everything"), "no rung 'everything' of question readers"),
+    "used": (lambda: judging.used(FOREIGN, FOREIGN), "not outcomes of judging.swap_thoughts"),
+    "accuracy": (lambda: judging.ablation.accuracy(FOREIGN), "not outcomes of judging.ablate"),
+    "accuracy of seeds": (lambda: judging.ablation.accuracy_over_seeds([FOREIGN]), "not outcomes of judging.ablate"),
+    "accuracy of none": (lambda: judging.ablation.accuracy_over_seeds([]), "no seed was given"),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_foreign_table_is_refused_in_our_own_words(name: str) -> None:
+    act, words = ASKED[name]
+    with pytest.raises(BadInput) as refused:
+        act()
+    assert words in str(refused.value)
+
+
+def test_a_lens_without_its_thoughts_is_no_other_model() -> None:
+    with pytest.raises(BadInput, match=r"others\['control'\] must be a pair: a lens of that model"):
+        lens: Any = None
+        judging.readings_beside_controls(lens, lens, lens, lens, others={"control": lens})
 
 
 # ── what libraries and the system raise ──────────────────────────────────────────────────────────────────────────────

@@ -25,7 +25,7 @@ from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.judging.questions import QuestionReader, question_readers
 from workings.judging.readers import Floats, Ints, best_beside, discriminants, fit_linear, linear_path, pool
-from workings.judging.verdict import JUDGED, RUNGS
+from workings.judging.verdict import JUDGED, RUNGS, checked_rung
 from workings.models.anatomy import is_thought
 from workings.reading.store import HiddenStates
 
@@ -64,6 +64,7 @@ def judged(
     Raises:
         BadInput: States of other problems, or no thought among the positions.
     """
+    checked_rung(rung)
     subjects = {MODEL: model, CONTROL: control, UNTRAINED: untrained}
     for name, hidden in subjects.items():
         if hidden is not None and tuple(hidden.ids) != asked.ids:
