@@ -17,12 +17,12 @@ import numbers
 import os
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, SupportsFloat
 
-from workings.errors import BadInput
+from workings.errors import BadInput, listed
 
 SEAL = "sha256"
 """The last field of a description: the digest of the others."""
@@ -310,6 +310,24 @@ def lock(folder: Path) -> IO[str]:
         file.close()
         raise BadInput(f"{folder} is being written by another process; wait for it, or stop it first") from None
     return file
+
+
+def begin_in(folder: Path, kind: str, leftovers: Container[str] = ()) -> IO[str]:
+    """Make the folder of an artifact of some kind ("corpus"), or go on in one that has begun, and lock it.
+
+    Args:
+        folder: New, empty, or with a manifest.json that says what it is.
+        kind: For the message.
+        leftovers: What a writer killed before its manifest may have left.
+
+    Raises:
+        BadInput: It holds other files, among which nothing is written; or another process is writing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    others = [left.name for left in folder.iterdir() if not left.name.startswith(".") and left.name not in leftovers]
+    if others and "manifest.json" not in others:
+        raise BadInput(f"{folder} holds other files and no {kind} ({listed(others)}): give an empty or a new folder")
+    return lock(folder)
 
 
 def is_locked(folder: Path) -> bool:

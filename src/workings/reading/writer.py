@@ -23,7 +23,7 @@ from torch import Tensor
 from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.files import drop_half_written, lock, sealed, unchanged, write_atomic, write_with
+from workings.files import begin_in, drop_half_written, sealed, unchanged, write_atomic, write_with
 from workings.models.anatomy import is_thought
 from workings.provenance import versions
 from workings.reading.manifest import (
@@ -101,10 +101,7 @@ class ThoughtWriter:
     def __init__(self, out: Path, settings: CollectionSettings) -> None:
         self.out = out
         with disk_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-            if not (out / "manifest.json").exists() and any(not left.name.startswith(".") for left in out.iterdir()):
-                raise BadInput(f"{out} holds other files and no thought store; give an empty or a new folder")
-            self._lock = lock(out)
+            self._lock = begin_in(out, "thought store")
         try:
             with disk_errors(out):
                 self.manifest = self._begin(settings)

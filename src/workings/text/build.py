@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from workings.errors import BadInput, Failed, explained
-from workings.files import lock
+from workings.files import begin_in
 from workings.progress import Tracker, track
 from workings.stopping import interruptible
 from workings.text.build_state import BuildJournal
@@ -105,8 +105,10 @@ def build_corpus(
     n = n_processes(processes)
     tokenizer, sources = config.build_tokenizer(), config.open_sources(skip_bad)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with lock(out), interruptible(f"the corpus {out} is unfinished: building it with the same settings goes on"):
+        with (
+            begin_in(out, "corpus", ("tokenizer",)),
+            interruptible(f"the corpus {out} is unfinished: building it with the same settings goes on"),
+        ):
             journal = BuildJournal(config, tokenizer, sources, out)
             try:
                 if not journal.is_complete:
