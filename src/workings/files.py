@@ -16,7 +16,6 @@ import math
 import numbers
 import os
 import shutil
-import stat
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -58,21 +57,17 @@ def write_with(path: str | Path, write: Callable[[Path], Any]) -> Path:
 def overwrite(path: str | Path, content: bytes) -> Path:
     """Give a file new content and leave it what it was otherwise: mode, owner and all its links, symbolic and hard.
 
-    It appears whole, as in `write_atomic`, unless it is a pipe or a device, or other names must go on meaning it (hard links, an
-    owner whom we cannot name): then it is written through, and what it held lies beside it meanwhile (`.NAME.before`).
+    It appears whole, as in `write_atomic`, unless other names must go on meaning it (hard links) or its owner cannot be given to
+    another file: then it is written through, and what it held lies beside it meanwhile (`.NAME.before`).
 
     Raises:
         BadInput: It is write-protected.
     """
     path = Path(os.path.realpath(path))
-    if not path.exists():
+    if not path.is_file():
         return write_atomic(path, content)
     refuse_protected(path)
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode):
-        path.write_bytes(content)
-        return path
-    if about.st_nlink == 1:
+    if path.stat().st_nlink == 1:
         with suppress(PermissionError):
             return write_with(path, lambda temporary: _write_as(temporary, content, path))
     before = write_atomic(path.with_name(f".{path.name}.before"), path.read_bytes())

@@ -18,9 +18,11 @@ def test_generated_problems_come_by_preset_and_seed():
 
 
 def test_generated_problems_to_train_on_share_no_structure_with_those_to_be_asked():
-    parts = {split: load_problems("generated", split=split, limit=500).problems for split in ("train", "test", "valid")}
+    parts = {
+        split: load_problems("generated", split=split, limit=500).problems for split in ("train", "test", "validation")
+    }
     structures = {split: {p.structure for p in problems} for split, problems in parts.items()}
-    assert structures["train"].isdisjoint(structures["test"]) and parts["test"] == parts["valid"]
+    assert structures["train"].isdisjoint(structures["test"]) and parts["test"] == parts["validation"]
 
 
 def test_an_unknown_preset_lists_the_known_ones():

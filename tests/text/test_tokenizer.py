@@ -581,7 +581,8 @@ def test_training_reads_other_fields_and_counts_what_is_no_document(tmp_path, ca
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     words = ("train", "--documents", tmp_path / "a.jsonl", "--size", 260, "--out", tmp_path / "t")
     assert run(*words) == 2 and "no field 'text'" in capsys.readouterr().err
-    assert run(*words, "--field", "body") == 0
+    assert run(*words, "--field", "body") == 2 and "row 51: the text is int" in capsys.readouterr().err
+    assert run(*words, "--field", "body", "--skip-bad") == 0
     assert "1 rows were no documents and were left out; the first, a, a.jsonl, row 51" in capsys.readouterr().err
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from typing import Any
 from workings.arithmetic.answers import answer_in
 from workings.arithmetic.chain import Step, Unreadable, read_chain
 from workings.errors import BadInput
+from workings.packing import DAMAGE, unpacked
 
 ANSWER_MARK = "####"
 Parts = tuple[str, str, str]
@@ -266,24 +265,27 @@ def _parts_of_line(line: str) -> Parts:
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, numbered from 1; only `\\n` ends one, for a question may hold other separators."""
+    """Lines that are not blank, numbered from 1; only `\\n` ends one, for a question may hold other separators.
+
+    A byte-order mark is dropped where a line begins with it, as where files were joined.
+    """
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield number, line
+            yield number, line.removeprefix("\ufeff")
 
 
 def text_in(path: Path) -> str:
-    """The whole of a UTF-8 file, unpacked where its name ends in `.gz`; BadInput where there is no text to read."""
+    """The whole of a UTF-8 file, unpacked as the ending of its name says; BadInput where there is no text to read."""
     if path.is_dir():
         raise BadInput(f"{path} is a directory; name a file in it")
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+        with path.open("rb") as file, unpacked(file, path.name) as content:
+            text = content.read().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise BadInput(f"no file {path}; check the path (it is read from {Path.cwd()})") from error
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not UTF-8 text (byte {error.start + 1}); unpack or convert it first") from error
-    except (OSError, EOFError, zlib.error) as error:  # gzip has all three
+    except DAMAGE as error:
         raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if "\0" in text:
         raise BadInput(f"{path} is binary (a zero byte at {text.index(chr(0)) + 1}); give a text file")

@@ -107,10 +107,10 @@ def _hub_json(reference: str, is_folder: bool) -> str:
         tokenizer: Any = AutoTokenizer.from_pretrained(reference, trust_remote_code=False)
         return tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # the library raises OSError, ValueError, KeyError, AttributeError, each for many causes
-        what = "holds no tokenizer that can be read" if is_folder else "is no path here and no tokenizer from the hub"
+        of_hub = f"is no path here and no tokenizer from the hub ({first_line(error)})"
+        what = "holds no tokenizer that can be read" if is_folder else of_hub
         raise BadInput(
-            f"tokenizer '{reference}' {what} ({first_line(error)}); "
-            "give a folder with its tokenizer.json, or --base embedded"
+            f"tokenizer '{reference}' {what}; give a folder with its tokenizer.json, or --base embedded"
         ) from None
 
 

@@ -277,7 +277,7 @@ class Build:
         failed = [BadDocument(block.documents[i].source, block.documents[i].place, why) for i, why in failures.items()]
         for bad in [*block.bad, *failed]:
             if not self.tolerance.skip_bad:
-                raise BadInput(f"{bad}. Mend it, or leave such documents out, counted and listed, with --skip-bad")
+                raise bad.refused()
             self.journal.note_bad(bad)
 
     def _check(self) -> None:
