@@ -29,6 +29,7 @@ from workings.experiment import load, report_runs, resume, run_experiment
 from workings.launch import rank_here
 from workings.progress import quietly
 
+_MEMORY, _NULL = 1, 3  # Linux's numbers of /dev/zero, full and random, and among these of /dev/null, which is empty
 _WRITTEN = ("out", "to", "report")
 """Flags that name what is written: it may be a device, such as /dev/stdout."""
 ConfigOf = str | Callable[[Sequence[str]], type | None]
@@ -113,8 +114,8 @@ class Flag:
         if kind in (str, Path):  # text stays as it is typed, quotation marks and all
             if not word and not self.stands_for:  # an unset variable of the shell, as a rule
                 raise BadInput(f"{self.words} is empty: give a value, or leave it out")
-            if self.name not in _WRITTEN and _is_device(word):
-                raise BadInput(f"{self.words} is {word}, a device: name a file or a folder")
+            if self.name not in _WRITTEN and _never_ends(word):
+                raise BadInput(f"{self.words} is {word}, a device that never ends: name a file or a folder")
             return word
         try:
             value = read_text(kind, word, self.name)
@@ -147,13 +148,14 @@ class Command(ABC):
             return command()
 
 
-def _is_device(word: str) -> bool:
-    """Whether a word names a device, such as /dev/zero, which never ends."""
+def _never_ends(word: str) -> bool:
+    """Whether a word names a disk or a source of bytes such as /dev/zero: reading it would fill the memory."""
     try:
-        mode = os.stat(word).st_mode
+        about = os.stat(word)
     except (OSError, ValueError):
         return False
-    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    is_source = stat.S_ISCHR(about.st_mode) and os.major(about.st_rdev) == _MEMORY and os.minor(about.st_rdev) != _NULL
+    return is_source or stat.S_ISBLK(about.st_mode)
 
 
 def _typed(name: str) -> str:
