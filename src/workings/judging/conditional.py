@@ -21,7 +21,7 @@ import polars as pl
 import torch
 
 from workings import seeds
-from workings.arithmetic.problems import Problem
+from workings.arithmetic.problems import Problem, steps_among
 from workings.errors import BadInput
 from workings.judging.questions import QuestionReader, question_readers
 from workings.judging.readers import Floats, Ints, best_beside, discriminants, fit_linear, linear_path, pool
@@ -121,7 +121,8 @@ class Asked:
         kept = cls.among(rule, problems)
         if len(kept) < FEWEST:
             raise BadInput(
-                f"only {len(kept)} problems have the target '{rule}', {FEWEST} are needed; give more problems or an earlier step"
+                f"only {len(kept)} problems have the target '{rule}', {FEWEST} are needed; give more problems or an earlier step "
+                f"({steps_among(problems)})"
             )
         rows = [row for row, _ in kept]
         chosen = [problems[row] for row in rows]

@@ -176,9 +176,11 @@ class CODI(ThoughtModel):
         return Fraction(numbers[-1].rstrip(".")) if numbers else None
 
     def chain_text(self, problem: Problem) -> str:
-        """The written chain, with or without its last step, in the style the teacher saw."""
-        steps = problem.steps if self.config.keep_last_step else problem.steps[:-1]
-        return write_chain(steps, style=self.config.chain_style)
+        """The written chain, with or without its last step, in the style the teacher saw; a chain in words ends in a newline."""
+        end = None if self.config.keep_last_step else -1
+        if problem.words:
+            return "".join(f"{' '.join(some)}\n" for some in [problem.words[:end]] if some)
+        return write_chain(problem.steps[:end], style=self.config.chain_style)
 
     def chain_ids(self, problem: Problem) -> list[int]:
         return self.tokenizer.encode(self.chain_text(problem), add_special_tokens=False)

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.files import begin_in, drop_half_written, sealed, unchanged, write_atomic, write_with
@@ -53,7 +52,7 @@ PROBLEMS = pa.schema(
         "model_answer": pa.string(),  # null where the text holds no number
         "model_text": pa.string(),
         "correct": pa.bool_(),  # null where no answer was asked for
-        "chain": pa.string(),  # <<6*9=54>> <<54+1=55>>
+        "chain": pa.string(),  # <<6*9=54>> <<54+1=55>>, or its sentences
         "n_steps": pa.int64(),
         "source": pa.string(),
         "chain_ids": pa.list_(pa.int64()),  # the written chain as the model's teacher saw it
@@ -80,7 +79,7 @@ def columns_of(problem: Problem, splits: Mapping[str, str] | None) -> dict[str, 
         "split": "" if splits is None else splits[problem.id],
         "question": problem.question,
         "gold": problem.answer,
-        "chain": write_chain(problem.steps),
+        "chain": problem.chain,
         "n_steps": problem.n_steps,
         "source": problem.source,
     }
