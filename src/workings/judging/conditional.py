@@ -119,10 +119,13 @@ class Asked:
             BadInput: The target is none that can be judged, or too few problems have it.
         """
         kept = cls.among(rule, problems)
+        if rule != "answer" and not any(problem.steps for problem in problems):
+            raise BadInput(
+                f"no problem has the target '{rule}': {steps_among(problems)}; give problems with written steps"
+            )
         if len(kept) < FEWEST:
             raise BadInput(
-                f"only {len(kept)} problems have the target '{rule}', {FEWEST} are needed; give more problems or an earlier step "
-                f"({steps_among(problems)})"
+                f"only {len(kept)} problems have the target '{rule}', {FEWEST} are needed; give more problems or an earlier step"
             )
         rows = [row for row, _ in kept]
         chosen = [problems[row] for row in rows]
