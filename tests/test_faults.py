@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -243,6 +244,11 @@ INVOCATIONS = r"""
 2 | codi answer q --model {folder}
 2 | codi answer q --model {empty_weights}
 2 | codi answer q --model {binary_weights}
+2 | codi answer q --model {broken_thinking}
+2 | codi answer q --model {list_thinking}
+2 | codi answer q --model {foreign_thinking}
+2 | codi answer q --model {broken_tokenizer}
+2 | codi answer q --model {broken_config}
 2 | codi answer q --model /dev/null
 2 | codi answer q --model {long}
 2 | codi answer q --model {longest}
@@ -313,6 +319,11 @@ INVOCATIONS = r"""
 2 | lens score --thoughts {store} --lens {missing}
 2 | lens score --thoughts {store} --lens {folder}
 2 | lens score --thoughts {store} --lens {file}
+2 | lens score --thoughts {store} --lens {broken_lens}
+2 | lens score --thoughts {store} --lens {list_lens}
+2 | lens score --thoughts {store} --lens {foreign_lens}
+2 | lens fit --thoughts {store_of_another_table} --out y
+2 | judge {store_of_another_table}
 2 | judge {missing}
 2 | judge {folder}
 2 | judge {broken_run}
@@ -323,6 +334,24 @@ INVOCATIONS = r"""
 2 | judge {store} --rung nonsense
 2 | judge {store} --control {missing}
 2 | judge {store} --out {file}/below
+
+# published tables
+2 | rejudge
+2 | rejudge {missing}
+2 | rejudge {folder}
+2 | rejudge {binary}
+2 | rejudge {empty}
+2 | rejudge {broken}
+2 | rejudge {deep_lines}
+2 | rejudge {parquet}
+2 | rejudge /dev/zero
+2 | rejudge {longest}
+2 | rejudge {text}
+2 | rejudge {text} --n 0
+2 | rejudge {text} --units -1
+2 | rejudge {text} --which 0
+2 | rejudge {text} --margin nan
+2 | rejudge {text} --margin -0.1
 
 # facts and tokenizers
 0 | facts table --facts MUL:1-2
@@ -442,6 +471,8 @@ INVOCATIONS = r"""
 2 | pretrain --corpus embedded --start {missing}
 2 | pretrain --corpus embedded --track nonsense
 2 | pretrain --corpus embedded --set training.shape.d_model=0
+1 | pretrain --corpus embedded --set training.shape.d_model=1000000 training.shape.n_heads=1
+2 | pretrain --corpus embedded --set training.shape.d_model=30
 2 | pretrain --corpus embedded --set training.steps=6 training.warmup_steps=50
 2 | eval nonsense
 2 | eval probes
@@ -543,6 +574,20 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         main(["thoughts", "collect", "--problems", "generated", "--limit", "40", "--out", found["store"], "--quiet"])
         == 0
     )
+    shutil.copytree(found["store"], root / "store_of_another_table")
+    shutil.copy(found["parquet"], root / "store_of_another_table" / "problems.parquet")
+    found["store_of_another_table"] = str(root / "store_of_another_table")
+    contents = {"broken": b"{", "list": b"[1, 2]", "foreign": b'{"format": 1}'}
+    for kind, content in contents.items():
+        (root / f"{kind}_lens").mkdir()
+        (root / f"{kind}_lens" / "lens.json").write_bytes(content)
+        found[f"{kind}_lens"] = str(root / f"{kind}_lens")
+    damaged = [(f"{kind}_thinking", "thinking.json", content) for kind, content in contents.items()]
+    damaged += [("broken_tokenizer", "tokenizer.json", b"{"), ("broken_config", "config.json", b"{")]
+    for name, file, content in damaged:
+        shutil.copytree(found["bundled"], root / name)
+        (root / name / file).write_bytes(content)
+        found[name] = str(root / name)
     return found
 
 
