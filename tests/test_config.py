@@ -188,7 +188,7 @@ class Ranged:
     [
         ("n=0", "n is 0, and must be at least 1"),
         ("n=-1", "n is -1, and must be at least 1"),
-        (f"n={10**20}", f"n is {10**20}, and must be at least 1 and finite, of 64 bits"),
+        (f"n={10**20}", f"n is {10**20}, and must be at least 1 and of 64 bits"),
         ("rate=0", "rate is 0.0, and must be above 0 and at most 0.5"),
         ("rate=.inf", "rate is inf, and must be above 0 and at most 0.5 and finite"),
         ("rate=.nan", "rate is nan, and must be above 0 and at most 0.5 and finite"),
@@ -196,7 +196,7 @@ class Ranged:
         ("rate=0.6", "rate is 0.6, and must be above 0 and at most 0.5"),
         ("betas=[0.5, 1.0]", "betas is (0.5, 1.0), and must be at least 0 and below 1"),
         ("pairs=[[1], [2, 10]]", "pairs is ((1,), (2, 10)), and must be at most 9"),
-        (f"seed={-(2**63)}", "and must be finite, of 64 bits"),
+        (f"seed={-(2**63)}", "and must be of 64 bits"),
     ],
 )
 def test_a_number_outside_the_range_of_its_field_is_refused_with_the_range(setting: str, words: str) -> None:

@@ -27,6 +27,8 @@ def work(job: tuple[str, str]) -> str:
     Path(folder, f"{kind}-{os.getpid()}").touch()
     if kind == "mistake":
         raise BadInput("the file is not there")
+    if kind == "missing":
+        Path(folder, "nowhere").read_text()
     if kind == "bug":
         raise ZeroDivisionError("oh")
     if kind == "killed":
@@ -35,12 +37,13 @@ def work(job: tuple[str, str]) -> str:
 
 
 def test_every_job_ends_as_it_ends_and_takes_no_other_with_it(tmp_path: Path) -> None:
-    kinds = ["good", "killed", "mistake", "bug", "good"]
+    kinds = ["good", "killed", "mistake", "bug", "good", "missing"]
     ended = dict(in_processes(work, [(kind, str(tmp_path)) for kind in kinds], at_once=2, threads=3))
     assert ended[0] == ended[4] == "good with 3 threads"
     assert isinstance(ended[1], Failed) and str(ended[1]) == "worker died (exit code −9) without an error message"
     assert isinstance(ended[2], BadInput) and str(ended[2]) == "the file is not there"
     assert isinstance(ended[3], Failed) and str(ended[3]) == "ZeroDivisionError: oh"
+    assert isinstance(ended[5], BadInput) and str(ended[5]) == f"{tmp_path}/nowhere: No such file or directory"
     marks = [path.name.partition("-")[0] for path in tmp_path.iterdir()]
     assert sorted(marks) == sorted(kinds)
     assert str(os.getpid()) not in "".join(path.name for path in tmp_path.iterdir())

@@ -36,6 +36,26 @@ def test_from_problems_to_a_judged_lens_by_hand(tmp_path, capsys):
     assert "reads only the model it was fitted on" in capsys.readouterr().err
 
 
+def test_every_verb_that_reads_problems_takes_their_fields_by_name(tmp_path, capsys):
+    file, store = tmp_path / "own.jsonl", str(tmp_path / "thoughts")
+    rows = [{"ask": f"Ann has {n} cards. She gives away 4. How many?", "gold": f"{n - 4}"} for n in range(14, 64)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{}\n")
+    named = ["--problems", str(file), "--fields", "question=ask", "answer=gold"]
+    assert " of 2 right: " in said(capsys, "codi", "answer", *named, "--limit", "2")
+    assert main(["thoughts", "collect", *named, "--out", store]) == 0
+    told = capsys.readouterr().err
+    assert f"left out: {file}:51: no field 'ask'" in told and "0 of 50 problems have steps" in told
+    assert main(["lens", "fit", "--thoughts", store, "--out", str(tmp_path / "lens")]) == 2
+    assert "has the target step1: 0 of 50 problems have steps" in capsys.readouterr().err
+    assert main(["judge", store]) == 2
+    assert "0 of 50 problems have steps" in capsys.readouterr().err
+    for verb in (["codi", "train"], ["eval", "gsm8k"], ["run", "read-thoughts"]):
+        assert main([*verb, "--help"]) == 0
+        assert "question=Body+Question" in " ".join(capsys.readouterr().out.split())
+    assert main(["codi", "answer", *named[:3], "answr=gold"]) == 2
+    assert "a problem has no 'answr' (did you mean 'answer'?)" in capsys.readouterr().err
+
+
 def test_a_lens_of_another_kind_is_fitted_and_scored_by_name(tmp_path, capsys):
     store, lens = str(tmp_path / "thoughts"), str(tmp_path / "lens")
     said(capsys, "thoughts", "collect", "--problems", "generated", "--limit", "90", "--out", store, "--quiet")

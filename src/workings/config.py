@@ -83,10 +83,12 @@ def outside(field: dataclasses.Field[Any], value: Any) -> str:
     if range is None:
         return ""
     for number in _numbers_in(value):
-        finite = abs(number) < 2**63 if isinstance(number, int) else math.isfinite(number)
+        kind, finite = (
+            ("of 64 bits", abs(number) < 2**63) if isinstance(number, int) else ("finite", math.isfinite(number))
+        )
         if not (finite and all(_HOLDS[bound](number, end) for bound, end in range.items())):
-            words = [f"{bound.replace('_', ' ')} {end:g}" for bound, end in range.items()]
-            return f"is {value}, and must be {' and '.join(words + ['finite, of 64 bits'] * (not finite))}"
+            words = [f"{bound.replace('_', ' ')} {end:,}" for bound, end in range.items()]
+            return f"is {value}, and must be {' and '.join(words + [kind] * (not finite))}"
     return ""
 
 
@@ -226,8 +228,10 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read the config {path}: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-13-01
         raise BadInput(f"{path} is not YAML: {error}") from None
+    except RecursionError:
+        raise BadInput(f"{path} is not a config: it is nested too deeply") from None
     if not isinstance(content, dict) or not content:
         raise BadInput(f"{path} holds no fields; write one 'field: value' per line")
     return content
@@ -268,7 +272,7 @@ def settings_in(cls: type, settings: Iterable[str]) -> dict[str, Any]:
     values = {}
     for setting in settings:
         name, equals, text = (part.strip() for part in setting.partition("="))
-        if not equals:
+        if not equals or not name:
             raise BadInput(f"'{setting}' sets nothing; write field=value")
         values[name] = _plain(read_text(field_of(cls, name)[1], text, name))
     return values

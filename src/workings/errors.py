@@ -48,7 +48,7 @@ _UNREADABLE = {
     "huggingface_hub.errors.HFValidationError": "no repository of the hub can have this name",
     "jinja2.exceptions.TemplateError": "a chat template is broken",
 }
-_UNQUOTED = {"_pickle.UnpicklingError"}  # torch advises to load without its safeguards
+_UNQUOTED = {"_pickle.UnpicklingError", "builtins.RecursionError"}  # torch advises to load without its safeguards
 
 
 def ours(error: BaseException) -> BadInput | Failed | None:

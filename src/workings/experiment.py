@@ -46,7 +46,7 @@ from workings.config import (
 )
 from workings.errors import BadInput, Failed, ours, suggestion
 from workings.files import sha256_of
-from workings.launch import Ended, Launcher, in_processes, on_slurm, processes_here, rank_here
+from workings.launch import Ended, Launcher, check_launcher, in_processes, on_slurm, processes_here, rank_here
 from workings.progress import quietly, say
 from workings.run import Run, RunRecord, resolved
 from workings.sweep import Planned, Scale, Sweep
@@ -142,7 +142,7 @@ def new_experiment(name: str, folder: str | Path = ".") -> Path:
         BadInput: Where the name is no name or is taken, or the file exists already.
     """
     file = Path(folder) / f"{name.removesuffix('.py').replace('-', '_')}.py"
-    if not file.stem.isidentifier():
+    if "/" in name or not file.stem.isidentifier():
         raise BadInput(f"'{name}' cannot name an experiment: use letters, digits and -, as in longer-chains")
     if _name_of(file) in available():
         raise BadInput(f"the package has an experiment '{name}' already; choose another name")
@@ -176,6 +176,9 @@ def _module_of(file: Path) -> ModuleType:
     sys.modules[unique] = module  # dataclasses look their annotations up there
     try:
         spec.loader.exec_module(module)
+    except SyntaxError as error:
+        del sys.modules[unique]
+        raise BadInput(f"{error.filename or file}, line {error.lineno or 1}: {error.msg}") from error
     except BaseException:
         del sys.modules[unique]
         raise
@@ -278,12 +281,21 @@ def run_experiment(
             say(f"note: {setting}, so that it fits what you set; name it to choose another value")
         if _followed(experiment, planned[0].config, len(planned), launcher, jobs):
             return []
+        check_launcher(launcher)
+        for one in planned:
+            experiment.inputs(one.config)  # what is missing is said once, and before anything is written
         if len(planned) > 1:
             sweep = Sweep.begin(root, experiment.name, experiment.file, planned)
             planned = [replace(one, sweep=sweep.name) for one in planned]
             say(
                 f"{experiment.name}: {len(planned)} runs, the sweep {sweep.name}; --resume {sweep.path} goes on with all of them"
             )
+            try:
+                return _carried_out(experiment, planned, root, launcher, jobs, slurm)
+            except BadInput:
+                if not sweep.records():
+                    sweep.path.unlink(missing_ok=True)
+                raise
         return _carried_out(experiment, planned, root, launcher, jobs, slurm)
 
 
@@ -342,6 +354,7 @@ def resume(
         BadInput: Where a run is being written, or the experiment's file has changed since.
         Failed: Where runs fail; the error names them.
     """
+    check_launcher(launcher)
     sweep = Sweep.find(path_or_name, root)
     if sweep is None:
         return [resume_run(path_or_name, root, quiet, name)]
@@ -476,9 +489,9 @@ def _collected(experiment: Experiment, planned: Sequence[Planned], ended: Ended[
     lines += [f"  finished: {record.path}" for record in records]
     if records:
         lines.append("a report on what finished: workings report, with these directories")
-    if sweep := planned[0].sweep:
-        lines.append(f"to go on with what failed: workings run {experiment.name} --resume {sweep}")
     mistakes_only = all(isinstance(error, BadInput) for error in failed.values())
+    if planned[0].sweep and (records or not mistakes_only):  # a mistake would be resumed as it was configured
+        lines.append(f"to go on with what failed: workings run {experiment.name} --resume {planned[0].sweep}")
     raise (BadInput if mistakes_only else Failed)("\n".join(lines))
 
 

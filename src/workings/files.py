@@ -16,13 +16,12 @@ import math
 import numbers
 import os
 import shutil
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, SupportsFloat
 
-from workings.errors import BadInput
+from workings.errors import BadInput, listed
 
 SEAL = "sha256"
 """The last field of a description: the digest of the others."""
@@ -36,8 +35,14 @@ def write_atomic(path: str | Path, content: bytes | str) -> Path:
 
 
 def write_with(path: str | Path, write: Callable[[Path], Any]) -> Path:
-    """As `write_atomic`, for a library that writes to a path: `write` gets a temporary one in the same folder."""
+    """As `write_atomic`, for a library that writes to a path: `write` gets a temporary one in the same folder.
+
+    A device or a pipe (/dev/null, /dev/stdout) is written into, and not replaced.
+    """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        write(path)
+        return path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.half")
     try:
         write(temporary)
@@ -52,21 +57,17 @@ def write_with(path: str | Path, write: Callable[[Path], Any]) -> Path:
 def overwrite(path: str | Path, content: bytes) -> Path:
     """Give a file new content and leave it what it was otherwise: mode, owner and all its links, symbolic and hard.
 
-    It appears whole, as in `write_atomic`, unless it is a pipe or a device, or other names must go on meaning it (hard links, an
-    owner whom we cannot name): then it is written through, and what it held lies beside it meanwhile (`.NAME.before`).
+    It appears whole, as in `write_atomic`, unless other names must go on meaning it (hard links) or its owner cannot be given to
+    another file: then it is written through, and what it held lies beside it meanwhile (`.NAME.before`).
 
     Raises:
         BadInput: It is write-protected.
     """
     path = Path(os.path.realpath(path))
-    if not path.exists():
+    if not path.is_file():
         return write_atomic(path, content)
     refuse_protected(path)
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode):
-        path.write_bytes(content)
-        return path
-    if about.st_nlink == 1:
+    if path.stat().st_nlink == 1:
         with suppress(PermissionError):
             return write_with(path, lambda temporary: _write_as(temporary, content, path))
     before = write_atomic(path.with_name(f".{path.name}.before"), path.read_bytes())
@@ -304,6 +305,24 @@ def lock(folder: Path) -> IO[str]:
         file.close()
         raise BadInput(f"{folder} is being written by another process; wait for it, or stop it first") from None
     return file
+
+
+def begin_in(folder: Path, kind: str, leftovers: Container[str] = ()) -> IO[str]:
+    """Make the folder of an artifact of some kind ("corpus"), or go on in one that has begun, and lock it.
+
+    Args:
+        folder: New, empty, or with a manifest.json that says what it is.
+        kind: For the message.
+        leftovers: What a writer killed before its manifest may have left.
+
+    Raises:
+        BadInput: It holds other files, among which nothing is written; or another process is writing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    others = [left.name for left in folder.iterdir() if not left.name.startswith(".") and left.name not in leftovers]
+    if others and "manifest.json" not in others:
+        raise BadInput(f"{folder} holds other files and no {kind} ({listed(others)}): give an empty or a new folder")
+    return lock(folder)
 
 
 def is_locked(folder: Path) -> bool:

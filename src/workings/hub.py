@@ -69,7 +69,12 @@ def hub_errors(reference: str, unusable: tuple[type[Exception], ...] = ()) -> Ge
         ) from error
     except hub.LocalTokenNotFoundError as error:
         raise BadInput("you are not logged in to the hub: run 'hf auth login', or set HF_TOKEN") from error
-    except (hub.HFValidationError, hub.RepositoryNotFoundError, hub.RevisionNotFoundError) as error:
+    except hub.HFValidationError as error:
+        raise BadInput(
+            f"'{reference}' is no local path, and no repository of the hub can have that name: write owner/name, of letters, "
+            "digits, -, _ and ."
+        ) from error
+    except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError) as error:
         raise BadInput(
             f"'{reference}' is not a local path, and the hub has nothing of that name that you may use: "
             f"{first_line(error)}. Check the spelling and the revision."

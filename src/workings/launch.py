@@ -132,8 +132,6 @@ def on_slurm(
             eight processes, and the first one's result counts.
     """
     submitit = _submitit()
-    if cluster == "slurm" and shutil.which("sbatch") is None:
-        raise BadInput("there is no Slurm here (no sbatch): start this on the cluster, or leave out --launcher slurm")
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     try:
         executor.update_parameters(**parameters)
@@ -146,6 +144,16 @@ def on_slurm(
             yield number, job.results()[0]
         except Exception as error:
             yield number, _as_ours(error, job.paths.stderr)
+
+
+def check_launcher(launcher: Launcher) -> None:
+    """BadInput where jobs cannot be started in this way from here: off a cluster, or without submitit."""
+    if launcher == "slurm":
+        _submitit()
+        if shutil.which("sbatch") is None:
+            raise BadInput(
+                "there is no Slurm here (no sbatch): start this on the cluster, or leave out --launcher slurm"
+            )
 
 
 def job_settings(words: Sequence[str]) -> dict[str, Any]:

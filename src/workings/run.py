@@ -8,7 +8,8 @@
 
 The directory appears with manifest ("running"), config and source in it; every later file appears whole or not at all. The
 manifest is written last, too ("finished" or "failed"), and then holds the digest of every file: whoever reads a finished run
-reads what it wrote, or is told which file has changed. A lock that the operating system drops with its process keeps a second
+reads what it wrote, or is told which file has changed. A run that ends by a mistake in what it was given, before it has
+recorded anything, is taken away. A lock that the operating system drops with its process keeps a second
 writer out, and tells a run that was killed from one that is running.
 """
 
@@ -27,7 +28,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from workings.config import digest, from_yaml, read_value, to_yaml
-from workings.errors import BadInput, explained, is_disk_full
+from workings.errors import BadInput, explained, is_disk_full, ours
 from workings.files import (
     changes,
     drop_half_written,
@@ -213,6 +214,11 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and self._is_mistake(error):
+            self._until_told.__exit__(None, None, None)
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._lock.close()
+            return error.add_note("nothing was recorded, so no run is left of it")
         problem = error
         try:
             if self._metrics is not None:
@@ -233,6 +239,13 @@ class Run:
             error.add_note(f"the run is in {self.path}; --resume {self.path} goes on with it")
         if problem is not None and (problem is not error or is_disk_full(problem)):
             raise explained(problem, self.path) from problem
+
+    def _is_mistake(self, error: BaseException) -> bool:
+        """Whether nothing came of the run because of what it was given (a misspelt model): it is taken away again."""
+        recorded = [
+            name for name in _recorded_files(self.path) if name != "config.yaml" and not name.startswith("source/")
+        ]
+        return isinstance(ours(error), BadInput) and not recorded and not self.manifest.earlier
 
     def _save(self) -> None:
         self.manifest.spent.seconds = round(self._seconds(), 3)

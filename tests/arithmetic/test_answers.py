@@ -279,7 +279,7 @@ SHAPES: dict[str, list[tuple[str, str | None]]] = {
     ],
     "digits with spaces": [
         ("#### 5 5 6 0 8 2 0 1", "55608201"),
-        ("5 5 6 0 8 2 0 1", "55608201"),
+        ("1 1 1 1 1 1", "1"),  # a model that repeats itself states nothing
         ("The answer is: 5 5 6 0 8 2 0 1", "55608201"),
         ("The answer is 1 0.", "10"),
         ("#### -1 2 3", "-123"),

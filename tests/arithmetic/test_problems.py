@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workings.arithmetic.answers import answer_in
 from workings.arithmetic.chain import Step, write_chain
-from workings.arithmetic.problems import Malformed, Problem, problem_of_row, read_problems
+from workings.arithmetic.problems import (
+    ChainCounts,
+    Malformed,
+    Problem,
+    problem_of_row,
+    read_problems,
+    steps_among,
+)
 from workings.errors import BadInput
 
 EGGS = Problem("Ann has 6 boxes of 9 eggs and 1 more. How many?", (Step("6*9", "54"), Step("54+1", "55")), "55")
@@ -96,6 +107,184 @@ def test_content_that_differs_has_ids_that_differ(question: str, expression: str
     assert problem.id != Problem(question, (Step(expression, result),) * 2, answer).id
 
 
+ROWS: dict[str, tuple[dict[str, object], tuple[str, str, str]]] = {  # row → question, chain, answer
+    "GSM8K": ({"question": "q?", "answer": "So <<6*9=54>>54.\n#### 54"}, ("q?", "<<6*9=54>>", "54")),
+    "GSM8K without marks": (
+        {"question": "q?", "answer": "Six times 9.\nThat is 54.\n#### 54"},
+        ("q?", "Six times 9.\nThat is 54.", "54"),
+    ),
+    "GSM8k-Aug": ({"question": "q?", "cot": "<<6*9=54>>", "answer": "54"}, ("q?", "<<6*9=54>>", "54")),
+    "GSM8k-Aug-NL": (
+        {"question": "q?", "cot": "She has 6 * 9 = 54. She gives 1.5 away. So 52.5.", "answer": "52.5"},
+        ("q?", "She has 6 * 9 = 54.\nShe gives 1.5 away.\nSo 52.5.", "52.5"),
+    ),
+    "Coconut": ({"question": "q?", "steps": ["<<6*9=54>>"], "answer": "54"}, ("q?", "<<6*9=54>>", "54")),
+    "Coconut in words": (
+        {"question": "q?", "steps": ["Six times 9.", "So 54"], "answer": "54"},
+        ("q?", "Six times 9.\nSo 54", "54"),
+    ),
+    "SVAMP": (
+        {
+            "ID": "chal-2",
+            "Body": "Dan had $ 3 left",
+            "Question": "How much?",
+            "Equation": "( 4.0 - 3.0 )",
+            "Answer": 1.0,
+        },
+        ("Dan had $ 3 left How much?", "", "1.0"),
+    ),
+    "AQuA": (
+        {
+            "question": "q?",
+            "options": ["A)21", "B)21.5", "C)none"],
+            "rationale": "Half of 43.\nAnswer B",
+            "correct": "B",
+        },
+        ("q?", "Half of 43.\nAnswer B", "21.5"),
+    ),
+    "AQuA, lettered otherwise": (
+        {"question": "q?", "options": ["(A) 21", "(B) 1/2"], "rationale": "", "correct": "b"},
+        ("q?", "", "1/2"),
+    ),
+    "GSM-Hard": ({"input": "q?", "code": "def f(): ...", "target": -9867630.0}, ("q?", "", "-9867630.0")),
+    "PAL": ({"input": "q?", "target": 18}, ("q?", "", "18")),
+    "MetaMath of GSM8K": (
+        {"query": "q?", "response": "It is 54.\n#### 54\nThe answer is: 54", "type": "GSM_AnsAug"},
+        ("q?", "It is 54.", "54"),
+    ),
+    "MetaMath of MATH": (
+        {"query": "q?", "response": "It is a half. The answer is: $\\frac12$.", "type": "MATH_AnsAug"},
+        ("q?", "It is a half.", "$\\frac12$"),
+    ),
+    "MultiArith": ({"iIndex": 1, "sQuestion": "q?", "lEquations": ["X=6*9"], "lSolutions": [54.0]}, ("q?", "", "54.0")),
+    "MultiArith of the hub": ({"question": "q?", "final_ans": "54"}, ("q?", "", "54")),
+    "MATH": (
+        {"problem": "q?", "solution": "It is a half.", "answer": "\\frac{1}{2}"},
+        ("q?", "It is a half.", "\\frac{1}{2}"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_of_a_known_data_set_is_known_by_its_fields(name: str, tmp_path: Path) -> None:
+    row, parts = ROWS[name]
+    problem = problem_of_row(row)
+    assert (problem.question, problem.chain, problem.answer) == parts
+    assert Problem.of(problem.question, problem.chain, problem.answer) == problem
+    (tmp_path / "list.json").write_text(json.dumps([row]))
+    pl.DataFrame([row]).write_parquet(tmp_path / "table")
+    for file in ("list.json", "table"):
+        [read] = read_problems(tmp_path / file, strict=True).problems
+        assert (read, read.source) == (replace(problem, source=read.source), f"{file}:1")
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"question": "q?", "options": ["A)21", "B)2"], "correct": "C"}, "0 of 2 options have the letter 'C'"),
+        ({"question": "q?", "options": ["A)21", "A)2"], "correct": "A"}, "2 of 2 options have the letter 'A'"),
+        ({"question": "q?", "options": ["A)21", "B)none"], "correct": "B"}, "the answer 'none' holds no number"),
+        ({"question": "q?", "options": "A)21", "correct": "A"}, "the field 'options' is not a list of texts"),
+        ({"query": "q?", "response": "Who knows 5."}, "the solution ends in no answer"),
+        ({"sQuestion": "q?", "lSolutions": [1.0, 2.0]}, "the field 'lSolutions' is list"),
+        ({"input": "q?", "target": float("nan")}, "the answer 'nan' holds no number"),
+        ({"Body": "b", "Answer": 3}, "no field 'question'; the row has 'Body', 'Answer' (--fields names others)"),
+    ],
+)
+def test_a_row_of_a_known_data_set_without_an_answer_is_malformed(row: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        problem_of_row(row)
+
+
+def test_fields_of_other_names_are_named(tmp_path: Path) -> None:
+    row = {
+        "story": "Six boxes of 9.",
+        "ask": "How many?",
+        "gold": "54",
+        "why": "<<6*9=54>>",
+        "question": "no",
+        "answer": "3",
+    }
+    problem = problem_of_row(row, fields=["question=story+ask", "answer=gold", "chain=why"])
+    assert problem == Problem("Six boxes of 9. How many?", (Step("6*9", "54"),), "54")
+    assert problem_of_row(row, fields=["answer=gold"]).question == "no"  # what is not named is called as in GSM8K
+    chosen = ["question=story", "answer=right", "options=of"]
+    assert problem_of_row({"story": "s", "of": ["A. 3", "B. 4"], "right": "B"}, fields=chosen).answer == "4"
+    for wrong, complaint in (
+        ("gold", "names nothing"),
+        ("answr=gold", "did you mean 'answer'"),
+        ("answer=", "names nothing"),
+    ):
+        with pytest.raises(BadInput, match=complaint):
+            problem_of_row(row, fields=[wrong])
+
+
+ASDIV = """<?xml version="1.0" encoding="UTF-8"?>
+<Machine-Reading-Corpus-File><ProblemSet>
+<Problem ID="nluds-0001" Grade="1"><Body>Seven red apples &amp; two green.</Body><Question>How many apples?</Question>
+<Solution-Type>Addition</Solution-Type><Answer>9 (apples)</Answer><Formula>7+2=9</Formula></Problem>
+<Problem ID="nluds-0002"><Body>Two and three.</Body><Question>Which?</Question><Answer>2 (red); 3 (blue)</Answer></Problem>
+<Problem ID="nluds-0003"><Body>Two.</Body><Question>Who?</Question><Answer>Ann</Answer></Problem>
+</ProblemSet></Machine-Reading-Corpus-File>"""
+
+
+def test_asdiv_is_read_from_its_xml(tmp_path: Path) -> None:
+    path = tmp_path / "ASDiv.xml"
+    path.write_text(ASDIV)
+    read = read_problems(path)
+    assert [(p.question, p.value) for p in read.problems] == [
+        ("Seven red apples & two green. How many apples?", 9),
+        ("Two and three. Which?", 2),
+    ]
+    assert [m.reason for m in read.malformed] == ["the answer 'Ann' holds no number"]
+    assert ChainCounts.of(read.problems).sentences[-1] == "1 of 2 answers hold several numbers, of which one is read"
+
+
+def test_digits_with_spaces_between_them_are_one_number(tmp_path: Path) -> None:
+    path = tmp_path / "multiplication.txt"  # iCoT writes the least significant digit first
+    path.write_text("5 6 3 2 * 7 4 3 4||5 5 4 9 + 0 0 6 5 9 1 #### 5 5 6 0 8 2 0 1\n")
+    [problem] = read_problems(path).problems
+    assert (problem.value, problem.answer) == (55608201, "5 5 6 0 8 2 0 1")
+    assert problem.words == ("5 5 4 9 + 0 0 6 5 9 1",)
+
+
+def test_words_are_a_chain_and_no_part_of_the_id() -> None:
+    told = Problem.of("q?", "Six times 9. So 54.", "54")
+    assert (told.steps, told.words, told.chain) == ((), ("Six times 9.", "So 54."), "Six times 9.\nSo 54.")
+    assert told.id == Problem("q?", (), "54").id == told.structure
+    assert Problem.of("q?", "Six times 9 is <<6*9=54>>54. So 54.", "54").words == ()  # steps say it all
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="<"), min_size=1), max_size=4))
+def test_a_chain_in_words_reads_back_as_it_was_written(texts: list[str]) -> None:
+    problem = Problem.of("q?", "\n".join(texts), "54")
+    assert Problem.of("q?", problem.chain, "54").words == problem.words
+
+
+def test_what_is_not_as_it_should_be_is_counted() -> None:
+    wrong, cut = Problem("q", (Step("6*9", "55"),), "55"), Problem("q", (Step("6*9", "54"),), "55")
+    odd, told = Problem("q", (Step("6?9", "54"),), "54 or 55"), Problem("q", (), "8", words=("So 8.",))
+    counts = ChainCounts.of([EGGS, HALF, NONE, wrong, cut, odd, told])
+    assert counts == ChainCounts(7, 5, 1, n_ending_elsewhere=1, n_steps=6, n_wrong_steps=2, n_several_numbers=1)
+    assert counts.sentences == (
+        "5 of 7 problems have steps",
+        "1 of 7 problems have a chain in words",
+        "in 1 of 5 problems the last step is not the answer",
+        "2 of 6 steps are wrong or cannot be computed",
+        "1 of 7 answers hold several numbers, of which one is read",
+    )
+    assert ChainCounts.of([NONE]).sentences == ("0 of 1 problems have steps",) == (steps_among([NONE]),)
+
+
+@pytest.mark.parametrize(("name", "n", "n_elsewhere"), [("test", 1301, 93), ("train", 7378, 377)])
+def test_the_rows_of_gsm8k_whose_last_step_is_not_the_answer_are_counted(
+    shared_data: Path, name: str, n: int, n_elsewhere: int
+) -> None:
+    counts = ChainCounts.of(read_problems(shared_data / "gsm8k" / f"{name}.jsonl").problems)
+    assert (counts.n_with_steps, counts.n_ending_elsewhere, counts.n_wrong_steps) == (n, n_elsewhere, 0)
+    assert counts.n_in_words == counts.n_problems - n and counts.n_several_numbers == 0
+
+
 def test_a_repeated_row_is_kept_and_can_be_found(tmp_path: Path) -> None:
     path = tmp_path / "twice.txt"
     path.write_text(lines([as_icot(p) for p in (EGGS, HALF, EGGS)]))
@@ -120,7 +309,7 @@ BROKEN = {
     '{"question": "q", "answer": "<<1+2=3\\n#### 3"}': "a '<<' has no '>>' of its own",
     '{"question": "q", "answer": "<<1+2=three>>\\n#### 3"}': "<<1+2=three>> has no number as its result",
     '{"question": "q", "steps": [1], "answer": "3"}': "the field 'steps' is neither text nor a list of texts",
-    '{"question": "q", "steps": ["so it goes"], "answer": "3"}': "<<so it goes>> is not 'expression=result'",
+    '{"question": "q", "steps": ["6*9", "54+1=55"], "answer": "3"}': "<<6*9>> is not 'expression=result'",
     '{"question": "\\ud800", "answer": "#### 3"}': "half of a surrogate pair",
     "[" * 100_000: "nests too deeply",
 }
@@ -170,6 +359,8 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "empty list": (b"[]", "holds an empty list"),
     "list cut short": (b'[\n{"question": "q", "answer": "3"},\n{"question": "q"', ":3: the JSON list breaks"),
     "list without comma": (b'[{"question": "q", "answer": "3"} 4]', "has neither ',' nor ']'"),
+    "broken XML": (b"<Problem><Body>q</Body>", "not XML"),
+    "damaged Parquet": (b"PAR1 and no more PAR1", "is a damaged Parquet file"),
     "list and more": (b'[{"question": "q", "answer": "3"}] 4', "something follows the closing ']'"),
 }
 
@@ -219,6 +410,22 @@ def test_one_row_of_a_hub_data_set_is_read_alone() -> None:
     assert problem_of_row({"question": "q", "answer": "3"}, source="hub").source == "hub"
     with pytest.raises(ValueError, match="no field 'answer'"):
         problem_of_row({"question": "q"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("54", 54),
+        ("54 (6 a day for 9 days)", 54),
+        ("9 * 6 = 54", 54),
+        ("$1,234", 1234),
+        ("5-10", 10),
+        ("2 (red); 3 (blue)", 2),
+    ],
+)
+def test_an_answer_is_worth_what_it_would_be_behind_its_mark(answer: str, value: int) -> None:
+    row = {"question": "q?", "answer": f"So.\n#### {answer}"}
+    assert Problem("q?", (), answer).value == problem_of_row(row).value == answer_in(str(row["answer"])) == value
 
 
 def test_an_answer_without_a_number_has_no_value() -> None:

@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -159,6 +160,21 @@ def test_a_folder_a_file_and_the_shared_set_are_read(data, shared_data):
     judged = items_of(shared_data / "gsm8k")
     assert len(judged) == 1_319 == len({item.id for item in judged})
     assert (judged[0].gold, judged[0].answer[-7:]) == (18, "#### 18")
+
+
+def test_parquet_and_rows_with_other_fields_are_read_too(tmp_path):
+    of_gsm8k = rows(3)
+    pl.DataFrame(of_gsm8k).write_parquet(tmp_path / "test.parquet")
+    assert items_of(tmp_path) == items_of(write_rows(tmp_path / "rows.jsonl", of_gsm8k))
+    svamp = write_rows(tmp_path / "svamp.jsonl", [{"Body": "Six boxes of 9.", "Question": "How many?", "Answer": 54.0}])
+    own = write_rows(tmp_path / "own.jsonl", [{"q": "Six boxes of 9.", "a": "54", "why": "Six times 9. So 54."}])
+    [first] = items_of(svamp)
+    assert (first.question, first.answer, first.gold) == ("Six boxes of 9. How many?", "#### 54.0", 54)
+    named = ("question=q", "answer=a", "chain=why")
+    [second] = gsm8k.load_items(Settings(gsm8k_data=str(own), gsm8k_fields=named))
+    assert (second.question, second.answer) == ("Six boxes of 9.", "Six times 9.\nSo 54.\n#### 54")
+    with pytest.raises(BadInput, match="no field 'question'"):
+        items_of(own)
 
 
 def test_generated_problems_have_answers_as_gsm8k_writes_them():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from workings import training
+from workings.arithmetic.problems import ChainCounts
 from workings.errors import BadInput, Failed
 from workings.experiment import report_runs, resume_run, run_experiment
 from workings.experiments import train_codi
@@ -25,6 +28,30 @@ def test_the_smoke_scale_needs_nothing_named_and_ends_in_a_report(tmp_path):
     assert record.verify() == [] and record.manifest.spent.tokens > 0
     assert CODI.load(record.path / "checkpoint" / "model").answer(["Ann has 3 pens. How many?"])
     assert "Validation accuracy" in report_runs([record]).with_suffix(".md").read_text()
+
+
+def test_words_are_the_chain_where_there_are_no_steps_and_what_has_none_is_said(tmp_path, capsys):
+    rows = [{"ask": f"{n} and 1?", "why": f"One more than {n}. So {n + 1}.", "gold": str(n + 1)} for n in range(70)]
+    rows += [{"ask": f"{n} and 2?", "why": "", "gold": f"{n + 2} or 0"} for n in range(10)]
+    path = tmp_path / "words.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\n")
+    record = run(tmp_path, "limit=null", f"problems={path}", "fields=[question=ask, answer=gold, chain=why]")
+    counts = record.result("problems", train_codi.Problems)
+    assert counts.chains == ChainCounts(68, 0, 68) and counts.without_chain == 0 and len(counts.malformed) == 1
+    assert record.curve("without_chain")["without_chain"].to_list() == [0]
+    said = capsys.readouterr()
+    assert "0 of 68 problems have steps" in said.err and "teacher: 0 and 1? «One more than 0.\n" in said.out
+    assert "0, 68 of 68" in report_runs([record]).with_suffix(".md").read_text()
+
+
+def test_problems_that_leave_the_teacher_no_chain_are_counted(tmp_path, capsys):
+    path = tmp_path / "bare.jsonl"
+    path.write_text(
+        "".join(f'{{"question": "{n} and 1?", "answer": "<<{n}+1={n + 1}>>#### {n + 1}"}}\n' for n in range(80))
+    )
+    record = run(tmp_path, f"problems={path}")
+    assert record.result("problems", train_codi.Problems).without_chain == 68
+    assert "68 of 68 training problems leave the teacher no chain" in capsys.readouterr().out
 
 
 def test_no_base_is_an_error_that_says_what_can_be_named():

@@ -226,7 +226,7 @@ def test_what_follows_is_found_and_not_denied():
 
 
 def test_a_table_of_something_else_is_refused():
-    with pytest.raises(BadInput, match="need the columns step, position, at_risk"):
+    with pytest.raises(BadInput, match="lacks the columns step, position, at_risk"):
         used(
             pl.DataFrame({"problem": [], "structure": [], "n_steps": [], "condition": [], "follows": []}),
             pl.DataFrame(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,64 +12,14 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from tests.models.conftest import tiny_base
+from tests.models.conftest import ALPHA, TARGETS, Released, tiny_base
 from workings.arithmetic.chain import Step
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.models.codi import CODI, Projection, open_model
+from workings.models.codi import CODI, open_model
 from workings.models.pretrained import load_base
 from workings.training.distillation import distil
 from workings.training.recipes import DistilConfig
-
-RANK, ALPHA = 3, 7.0
-TARGETS = {
-    "gpt2": ["c_attn", "c_proj", "c_fc"],
-    "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-}
-
-
-class Released:
-    """A tiny CODI as the official code would have saved it: PEFT's wrapping, bf16 base, fp32 LoRA and projection."""
-
-    def __init__(
-        self, family: str, words, folder: Path, *, tied: bool = True, prefix: str = "codi", dtype=torch.bfloat16
-    ):
-        base = tiny_base(family, len(words), tied=tied)
-        base.resize_token_embeddings(len(words) + 3, mean_resizing=False)
-        self.base_folder = folder / "base"
-        original = tiny_base(family, len(words), tied=tied)
-        original.save_pretrained(self.base_folder)
-        words.save_pretrained(self.base_folder)
-        lora = LoraConfig(
-            r=RANK, lora_alpha=ALPHA, target_modules=TARGETS[family], lora_dropout=0.0, fan_in_fan_out=family == "gpt2"
-        )
-        base = base.to(dtype).float()  # values that bf16 can hold
-        self.model = get_peft_model(base, lora).eval()
-        self.prj = Projection(16, 24)
-        for name, parameter in self.model.named_parameters():
-            if "lora_" in name:
-                parameter.data = torch.randn_like(parameter) * 0.2
-        state = {f"{prefix}.{k}": v for k, v in self.model.state_dict().items()}
-        self.state = {k: (v if "lora_" in k else v.to(dtype)).clone() for k, v in state.items()}
-        self.state |= {f"prj.{k}": v.clone() for k, v in self.prj.state_dict().items()}
-
-    def write(self, file: Path) -> Path:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix == ".bin":
-            torch.save(self.state, file)
-        else:
-            save_file(self.state, file)
-        return file
-
-    def states(self, ids: torch.Tensor, n_thoughts: int = 6) -> list[torch.Tensor]:
-        """The states at bot, t1 … by the model the libraries built, with no cache: the whole sequence again at every step."""
-        embeds = self.model.get_input_embeddings()(ids)
-        seen = []
-        for _ in range(n_thoughts + 1):
-            last = self.model(inputs_embeds=embeds, output_hidden_states=True).hidden_states[-1][:, -1]
-            seen.append(last)
-            embeds = torch.cat([embeds, self.prj(last)[:, None]], 1)
-        return seen
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

@@ -44,6 +44,12 @@ def test_states_and_problems_come_back_as_they_were_given(tmp_path_factory, n, l
     assert store.fingerprint == "mine" and store.verify() == []
 
 
+def test_chains_in_words_come_back_too(tmp_path):
+    given = [Problem.of(f"{n} and 1?", f"One more than {n}. So {n + 1}.", str(n + 1)) for n in range(4)]
+    store = stored(tmp_path / "s", n=4, problems=given, hidden=states(4))
+    assert store.as_problems() == given and store.problems["n_steps"].to_list() == [0] * 4
+
+
 def test_what_only_a_model_can_say_is_null(tmp_path):
     store = stored(tmp_path / "s")
     for column in ("model_answer", "model_text", "correct", "chain_ids", "answer_ids", "own_tokens"):

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,11 +24,11 @@ from workings.arithmetic.facts import Fact
 from workings.cli import main
 from workings.config import to_yaml
 from workings.errors import BadInput, Failed
-from workings.text import Corpus, CorpusConfig, SourceConfig, build_corpus, build_state, mixing, verify_corpus
+from workings.text import Corpus, CorpusConfig, SourceConfig, build, build_corpus, build_state, mixing, verify_corpus
 from workings.text.documents import open_documents
 from workings.text.encoding import content_hash
 from workings.text.estimate import estimate_corpus
-from workings.text.manifest import FactRate
+from workings.text.manifest import FactRate, LeftOutFiles
 from workings.text.shards import open_ids, open_index
 
 ODD = ["<|endoftext|> is text, and so is <|padding_3|>", "a token as text: <MUL_6_9_54> or <MUL_6_9_55>", "6*9=54 三 é"]
@@ -240,13 +241,59 @@ def test_sources_that_end_before_the_limit_are_a_failure_unless_allowed(config, 
 def test_a_rate_that_cannot_be_is_refused(config, data, tmp_path):
     with pytest.raises(BadInput, match="out of reach"):
         build_corpus(replace(config, fact_rate=0.2), tmp_path / "a", processes=1)
-    dense = tmp_path / "dense.jsonl"
-    dense.write_bytes(lines([f"{i} and 6*9=54, 6*9=54, 6*9=54" for i in range(300)]))
-    with pytest.raises(Failed, match=r"where 1\.0000% were asked for: the documents themselves hold more"):
-        build_corpus(
-            replace(config, documents=(SourceConfig(str(dense)),), fact_rate=0.01), tmp_path / "b", processes=1
-        )
-    assert is_unfinished(tmp_path / "b")
+
+
+@pytest.fixture
+def dense(config, tmp_path) -> CorpusConfig:
+    """Of documents that hold more facts than are asked for."""
+    (tmp_path / "dense.jsonl").write_bytes(lines([f"{i} and 6*9=54, 6*9=54, 6*9=54" for i in range(300)]))
+    return replace(config, documents=(SourceConfig(str(tmp_path / "dense.jsonl")),), fact_rate=0.01)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_rate_that_the_documents_exceed_ends_the_build_and_its_advice_can_be_followed(
+    dense, tmp_path, monkeypatch, capsys, early
+):
+    out = tmp_path / "c"
+    if early:
+        monkeypatch.setattr(build, "EARLY_BYTES", 2000)
+    with pytest.raises(
+        Failed, match=r"of the (first|training) tokens where 1\.0000% were asked for: the documents"
+    ) as error:
+        build_corpus(dense, out, processes=1)
+    assert ("first" in str(error.value)) == early and is_unfinished(out)
+    assert (out / "state.json").exists() != early, "it is noticed in the first block, and nothing was noted yet"
+    corpus = build_corpus(dense, out, processes=1, allow_rate=True)
+    assert corpus.outcome.fact_rate.reached > 0.1 and corpus.verify() == []
+    with pytest.raises(BadInput, match="was built with another fact_rate"):
+        build_corpus(replace(dense, fact_rate=0.0), out, processes=1)
+    with pytest.raises(Failed):
+        build_corpus(dense, tmp_path / "again", processes=1)
+    corpus = build_corpus(replace(dense, fact_rate=0.0), tmp_path / "again", processes=1)
+    assert "a failed build with another fact_rate; it is begun anew" in capsys.readouterr().err
+    straight = build_corpus(replace(dense, fact_rate=0.0), tmp_path / "straight", processes=1)
+    assert content_of(corpus.folder) == content_of(straight.folder), "nothing is left of the failed build"
+
+
+def test_a_build_that_was_interrupted_is_not_begun_anew_by_other_settings(elsewhere, config, arms, tmp_path):
+    assert elsewhere(tmp_path / "c", journals=3).returncode == -9
+    with pytest.raises(BadInput, match="begun with another seed: give the same to go on"):
+        build_corpus(replace(config, seed=5), tmp_path / "c", processes=1)
+    build_corpus(config, tmp_path / "c", processes=1)
+    assert content_of(tmp_path / "c") == content_of(arms["facts"].folder)
+
+
+def test_a_damaged_journal_is_named(elsewhere, config, tmp_path):
+    assert elsewhere(tmp_path / "c", journals=3).returncode == -9
+    for content in (
+        "{",
+        "{}",
+        '{"state": {}, "totals": {}, "writers": {}}',
+        '{"state": {"n": 1}, "totals": 1, "writers": 1}',
+    ):
+        (tmp_path / "c" / "state.json").write_text(content)
+        with pytest.raises(BadInput, match=r"state\.json is damaged"):
+            build_corpus(config, tmp_path / "c", processes=1)
 
 
 @pytest.mark.parametrize(
@@ -336,6 +383,39 @@ def test_a_build_killed_in_the_middle_goes_on_to_identical_bytes(
     assert corpus.verify() == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_build_that_is_told_to_stop_says_how_to_go_on(config, arms, tmp_path, capsys, monkeypatch, number):
+    plain_note, left = build_state.BuildJournal.note, [4]
+
+    def note(journal) -> bool:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), number)
+        return plain_note(journal)
+
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    words = [
+        "corpus",
+        "build",
+        "--config",
+        str(tmp_path / "config.yaml"),
+        "--out",
+        str(tmp_path / "c"),
+        "--processes",
+        "1",
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(build_state.BuildJournal, "note", note)
+        assert typed(capsys, *words) == (
+            128 + number,
+            "",
+            f"{'workings: stopped' if number == signal.SIGTERM else chr(10) + 'workings: interrupted'}\n"
+            f"  the corpus {tmp_path / 'c'} is unfinished: building it with the same settings goes on\n",
+        )
+    assert is_unfinished(tmp_path / "c") and typed(capsys, *words)[0] == 0
+    assert content_of(tmp_path / "c") == content_of(arms["facts"].folder)
+
+
 def test_a_build_that_may_write_no_more_says_so_and_goes_on_later(elsewhere, config, tmp_path):
     config = replace(config, shard_tokens=10**6)
     straight = build_corpus(config, tmp_path / "straight", processes=1)
@@ -392,6 +472,27 @@ def test_a_document_that_fails_ends_the_build_or_is_counted_and_listed(config, t
     ]
     natural = [h for s in ("train", "validation") for h, source, _ in documents_of(corpus, s) if source != "drills"]
     assert len(natural) == len(texts) and "3 rows were no documents" in " ".join(corpus.notes())
+
+
+def test_a_damaged_file_is_skipped_and_counted_and_files_left_out_are_listed(config, texts, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(lines(texts), mtime=0)[:-400])
+    (folder / "b.jsonl").write_bytes(lines(texts[:100]))
+    (folder / "c.pdf").write_bytes(b"%PDF")
+    config = replace(config, documents=(SourceConfig(str(folder)),), fact_rate=0.0)
+    corpus = build_corpus(config, tmp_path / "c", processes=1, skip_bad=True)
+    (bad,) = corpus.outcome.unreadable.listed
+    assert bad["place"].startswith("a.jsonl.gz, row ") and "the rest of the file cannot be read" in bad["reason"]
+    assert corpus.outcome.files_left_out == {"data": LeftOutFiles(1, ("c.pdf",))}
+    assert Corpus.open(tmp_path / "c").outcome == corpus.outcome
+    with pytest.raises(Failed, match=r"no document to train on; first bad row: .*no field 'body'; it has text"):
+        build_corpus(
+            replace(config, documents=(SourceConfig(str(folder), field="body"),)),
+            tmp_path / "d",
+            processes=1,
+            skip_bad=True,
+        )
 
 
 def test_documents_that_changed_since_the_kill_are_noticed(elsewhere, config, data, tmp_path):
@@ -462,6 +563,31 @@ def typed(capsys, *words: str) -> tuple[int, str, str]:
     code = main(list(words))
     said = capsys.readouterr()
     return code, said.out, said.err
+
+
+@pytest.mark.parametrize("written", [r"\n\n", r"\x0a\u000a", "\n\n"])
+def test_a_separator_is_written_with_escapes(tmp_path, capsys, written):
+    (tmp_path / "a.txt").write_bytes(b"\r\n\r\n".join(b"document %d" % i for i in range(9)))
+    words = ["--documents", str(tmp_path / "a.txt"), "--separator", written, "--out", str(tmp_path / "c")]
+    assert typed(capsys, "corpus", "build", *words, "--processes", "1", "--quiet")[0] == 0
+    assert Corpus.open(tmp_path / "c").train.n_documents == 9
+    assert (
+        typed(capsys, "corpus", "build", *words[:3], r"\t\\", *words[4:5], str(tmp_path / "d"), "--processes", "1")[0]
+        == 2
+    )
+    assert typed(capsys, "tokenizer", "train", *words[:4], "--size", "257", "--out", str(tmp_path / "t"))[0] == 0
+
+
+def test_what_a_folder_leaves_out_is_in_the_output_once(data, tmp_path, capsys):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shutil.copy(data, folder)
+    (folder / "b.pdf").write_bytes(b"%PDF")
+    words = ["--documents", str(folder), "--out", str(tmp_path / "c"), "--processes", "1"]
+    code, _, err = typed(capsys, "corpus", "build", *words)
+    assert code == 0 and err.count("1 entry left out: b.pdf") == 1
+    code, out, _ = typed(capsys, "corpus", "show", str(tmp_path / "c"))
+    assert code == 0 and "note: 1 files of data were left out: b.pdf" in out
 
 
 def test_build_show_and_verify_from_the_command_line(data, tmp_path, capsys):

@@ -182,6 +182,17 @@ def test_a_row_that_is_no_document_says_where_and_why(tmp_path: Path) -> None:
     assert places == [(f"b.json, row {n}", n == 1) for n in (1, 2, 3, 4)]
 
 
+def test_what_git_lfs_leaves_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    for name in ("a.jsonl", "b.parquet"):
+        (tmp_path / name).write_bytes(pointer)
+    with pytest.raises(BadInput, match=r"a\.jsonl is a Git LFS pointer"):
+        list(open_documents(tmp_path))
+    assert [row.reason.endswith("or download it again") for row in open_documents(tmp_path, skip_bad=True)] == [
+        True
+    ] * 2
+
+
 def test_text_in_another_encoding_is_named(tmp_path: Path) -> None:
     for name in ("a.txt", "a.jsonl"):
         (tmp_path / name).write_bytes('{"text": "one"}\n'.encode("utf-16"))

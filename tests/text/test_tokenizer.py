@@ -381,11 +381,40 @@ def test_tokens_of_another_project_are_text_too(tmp_path):
         (lambda c: c["model"]["vocab"].pop("Ġ"), "1 of 256 bytes"),
         (lambda c: c["model"]["vocab"].update({"<MUL_6_9_54>": 2000}), "names of facts"),
         (lambda c: c.pop("model"), "not the tokenizer.json of a BPE"),
+        (lambda c: c.update(pre_tokenizer=5), "not the tokenizer.json of a BPE"),
+        (lambda c: c["model"]["merges"].append("a b c"), "not the tokenizer.json of a BPE"),
+        (lambda c: c["model"]["merges"].append(["Ġ", "no token"]), "of tokens that it does not have"),
+        (lambda c: c["model"]["vocab"].update({"x1": -1}), "it has the id -1"),
+        (lambda c: c["model"]["vocab"].update({"x1": 10**20}), "it has the id 100000000000000000000"),
+        (lambda c: c["model"]["vocab"].update({"x1": "7"}), "it has the id 7"),
+        (lambda c: c["model"]["vocab"].update({"x1": 7}), "two of its tokens have one id"),
+        (
+            lambda c: c["pre_tokenizer"].update(
+                type="Sequence", pretokenizers=[{"type": "ByteLevel"}, {"type": "Odd"}]
+            ),
+            "cannot use",
+        ),
     ],
 )
 def test_a_base_that_cannot_keep_every_text_is_refused(change, reason, tmp_path):
     with pytest.raises(BadInput, match=reason):
         Tokenizer.build(changed_base(tmp_path, change), "facts")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00\xff\x80 binary", b"[" * 100_000, b"5", b"{}", b'{"model": {"vocab": {}, "merges": []}}']
+)
+def test_a_file_that_is_no_tokenizer_is_refused_as_a_base(tmp_path, content):
+    (tmp_path / "model.bin").write_bytes(content)
+    with pytest.raises(BadInput, match=r"model\.bin is not (the tokenizer\.json of a BPE|a byte-level BPE)"):
+        Tokenizer.build(tmp_path / "model.bin")
+    with pytest.raises(BadInput, match="a pipe or a device"):
+        Tokenizer.build("/dev/null")
+
+
+def test_a_byte_order_mark_before_a_base_is_dropped(tmp_path):
+    (tmp_path / "tokenizer.json").write_bytes(b"\xef\xbb\xbf" + EMBEDDED.read_bytes())
+    assert Tokenizer.build(tmp_path).digest == build("facts").digest
 
 
 def test_a_base_that_loses_characters_is_refused(tmp_path):
@@ -516,6 +545,45 @@ def test_a_base_is_trained_and_built_on(tmp_path, capsys):
     assert run("build", "--base", tmp_path / "t", "--out", tmp_path / "u") == 2
     assert "has fact tokens already" in capsys.readouterr().err
     assert not (tmp_path / "u").exists()
+
+
+def test_a_folder_with_other_files_is_not_written_into(tmp_path, capsys):
+    """A tokenizer may be written over itself, and over nothing else."""
+    assert run("build", "--base", "embedded", "--out", tmp_path / "t") == 0
+    assert run("build", "--base", "embedded", "--facts", "MUL:1-3", "--out", tmp_path / "t") == 0
+    (tmp_path / "t" / "model.safetensors").touch()
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "tokenizer.json").write_bytes(EMBEDDED.read_bytes())
+    for out, complaint in [
+        ("t", r"holds other files (model.safetensors)"),
+        ("base", "holds other files (tokenizer.json)"),
+    ]:
+        before = {path: path.read_bytes() for path in (tmp_path / out).iterdir()}
+        assert run("build", "--base", tmp_path / "base", "--out", tmp_path / out) == 2
+        assert complaint in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in (tmp_path / out).iterdir()} == before
+    small = ("--documents", "generated:small", "--limit", 9, "--size", 300)
+    assert run("train", *small, "--out", tmp_path / "t") == 2 and "holds other files" in capsys.readouterr().err
+    assert run("train", *small, "--out", tmp_path / "base" / "tokenizer.json") == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--size", v) for v in (0, -1, 256, 10**20)] + [("--limit", v) for v in (0, -1, 10**20)]
+)
+def test_sizes_that_cannot_be_are_refused(tmp_path, capsys, flag, value):
+    assert run("train", "--documents", "generated:small", flag, value, "--out", tmp_path / "t") == 2
+    assert flag in capsys.readouterr().err and not (tmp_path / "t").exists()
+
+
+def test_training_reads_other_fields_and_counts_what_is_no_document(tmp_path, capsys):
+    rows = [{"body": f"6*{i} is {6 * i}, and so on"} for i in range(50)] + [{"body": 5}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ("train", "--documents", tmp_path / "a.jsonl", "--size", 260, "--out", tmp_path / "t")
+    assert run(*words) == 2 and "no field 'text'" in capsys.readouterr().err
+    assert run(*words, "--field", "body") == 2 and "row 51: the text is int" in capsys.readouterr().err
+    assert run(*words, "--field", "body", "--skip-bad") == 0
+    assert "1 rows were no documents and were left out; the first, a, a.jsonl, row 51" in capsys.readouterr().err
 
 
 # ── words as tokens ──────────────────────────────────────────────────────────────────────────────────────────────────

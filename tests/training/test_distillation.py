@@ -164,6 +164,18 @@ def test_the_last_step_is_dropped_or_kept(thinker):
     assert thinker(keep_last_step=True).chain_text(PROBLEMS[0]) == "<<1+1=2>> <<2*1=2>>"
 
 
+def test_a_chain_in_words_is_the_teachers_chain_and_ends_in_a_newline(thinker):
+    """As the official code writes it: the sentences before the last, then a newline."""
+    told = Problem.of("q?", "Six times 9 is 54. One more is 55. The answer is 55.", "55")
+    assert thinker().chain_text(told) == "Six times 9 is 54. One more is 55.\n"
+    assert thinker(keep_last_step=True).chain_text(told) == "Six times 9 is 54. One more is 55. The answer is 55.\n"
+    assert (
+        thinker().chain_text(replace(told, words=told.words[:1])) == thinker().chain_text(replace(told, words=())) == ""
+    )
+    [example] = examples_of([told], thinker())
+    assert list(example.chain) == thinker().chain_ids(told) != []
+
+
 def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -321,7 +333,7 @@ def test_a_released_recipe_reads_its_questions_as_written_and_leaves_other_answe
     config = replace(SMALL, digit_answers_only=True, raw_questions=True)
     lines = []
     distil(model, problems, [], config, tmp_path, lambda step, **m: lines.append(m), max_steps=1)
-    assert lines[0] == {"examples": 8, "left_out_too_long": 0, "left_out_other_answers": 1}
+    assert lines[0] == {"examples": 8, "left_out_too_long": 0, "left_out_other_answers": 1, "without_chain": 0}
     [example] = examples_of(problems[:1], model, raw_questions=True)
     assert list(example.question) == written
     assert list(next(examples_of(problems[:1], model)).question) == asked

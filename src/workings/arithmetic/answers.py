@@ -186,10 +186,11 @@ def answer_in(text: str) -> Fraction | None:
 
     The rules stand at the top of this module. Currency, grouping, bold, units and percent signs are dressing:
     `**$1,234.00**`, `1 234 567`, `1'234`, `1,00,000`, `54 km²` and `50%` are numbers. `1/2`, `2 1/2`, `2½`,
-    `\\frac12`, `1.5e3`, `5 × 10³` and `2 million` are one number each; `1,2,3` is three. In `5-10` the hyphen joins, in `-5`
-    and `minus 5` there is a sign. A comma is never a decimal point. Digits with spaces between them, `5 5 6 0`, are one
-    number where they are all that is stated. A fact's token is the number its equation ends with: `<MUL_6_9_54>` is 54; one
-    whose result is wrong is plain text. A number of more than 4,000 digits is a runaway, and the text gives none.
+    `\\frac12`, `1.5e3`, `5 × 10³` and `2 million` are one number each; `1,2,3` is three. In `5-10` the hyphen joins, in
+    `-5` and `minus 5` there is a sign. A comma is never a decimal point. Digits with spaces between them, `#### 5 5 6 0`,
+    are one number where they are all that a statement says. A fact's token is the number its equation ends with:
+    `<MUL_6_9_54>` is 54; one whose result is wrong is plain text. A number of more than 4,000 digits is a runaway, and the
+    text gives none.
 
     Example:
         >>> answer_in("6*9=54, so she pays **$54.00**."), answer_in("#### 1/2")
@@ -203,8 +204,6 @@ def answer_in(text: str) -> Fraction | None:
             found = _last_whole(statements(said))
             if found is not None:
                 return found
-        if spaced := _SPACED_DIGITS.fullmatch(said.strip()):
-            return _of_spaced_digits(spaced)
         last = _last_number(said)
         return None if last is None else _value(last)
     except _Runaway:

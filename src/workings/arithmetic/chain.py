@@ -35,6 +35,7 @@ _LATEX = (
     (re.compile(r"\\(?=[$%])"), ""),
 )
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
+_SENTENCE_END = re.compile(r"(?<=\.)\s+|\n")
 _DEEPEST = 50
 _FLOAT_DIGITS, _FLOAT_NOISE = 15, Fraction(1, 10**14)
 """A result of so many significant digits was printed by a computer: floating point is right but for this share of it."""
@@ -105,6 +106,16 @@ def read_chain(text: str) -> tuple[Step, ...]:
             raise Unreadable(f"the step <<{step}>> is not 'expression=result'")
         steps.append(Step(expression, result))
     return tuple(steps)
+
+
+def sentences_in(text: str) -> tuple[str, ...]:
+    """The sentences of a chain in words: a full stop or a line ends one.
+
+    Example:
+        >>> sentences_in("Six boxes hold 6 * 9 = 54 eggs. With 1.5 more,\\nthat is 55.5.")
+        ('Six boxes hold 6 * 9 = 54 eggs.', 'With 1.5 more,', 'that is 55.5.')
+    """
+    return tuple(sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence.strip())
 
 
 def write_chain(steps: Iterable[Step], style: ChainStyle = "marked") -> str:

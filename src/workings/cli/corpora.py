@@ -53,7 +53,8 @@ class TokenizerBuild(WithVocabulary, Printing):
 
     def __call__(self) -> None:
         tokenizer = self.tokenizer_built()
-        _refuse_full(Path(self.out), tokenizer.FILES)
+        is_ours = (Path(self.out) / tokenizer.FILES[-1]).is_file()  # and not somebody's tokenizer.json
+        _refuse_full(Path(self.out), tokenizer.FILES if is_ours else ())
         path = tokenizer.save(self.out)
         if self.json:
             about = {n: getattr(tokenizer, n) for n in ("vocabulary", "mode", "eot", "width", "embedding_width")}
@@ -116,6 +117,9 @@ class WithDocuments(Command):
         None,
         r"string that divides a .txt or .md file into documents; \n (each kind of line end), \t, \x1e, \\ are understood",
     )
+    skip_bad: bool = option(
+        False, "leave out malformed rows and the rest of damaged files, counted (and listed in a corpus's manifest)"
+    )
 
     def sources_of(self, documents: Sequence[str]) -> list[text.SourceConfig]:
         """The sources that were named, with their fields and the separator."""
@@ -162,22 +166,28 @@ class TokenizerTrain(WithDocuments):
 
     def __call__(self) -> None:
         _refuse_full(Path(self.out), ("tokenizer.json",))
-        bad: list[object] = []
-        content = text.train_bpe(self._texts(bad), self.size)
-        if bad:
-            say(f"note: {len(bad):,} rows were no documents and were left out; the first, {bad[0]}")
+        content = text.train_bpe(self._texts(), self.size)
         Path(self.out).mkdir(parents=True, exist_ok=True)
         print(write_atomic(Path(self.out) / "tokenizer.json", content))
 
-    def _texts(self, bad: list[object]) -> Iterator[str]:
-        """The texts to learn from; rows that are no documents go into `bad`."""
-        for source in self.sources_of(self.documents):
-            rows = text.open_documents(source.reference, field=source.field, separator=source.separator)
-            for row in islice(rows, self.limit):
+    def _texts(self) -> Iterator[str]:
+        """The texts to learn from. BadInput at the first row that is no document, unless such rows are left out."""
+        for about in self.sources_of(self.documents):
+            source = text.open_documents(
+                about.reference, field=about.field, separator=about.separator, skip_bad=self.skip_bad
+            )
+            for note in source.notes:
+                say(f"note: {note}")
+            bad: list[text.BadDocument] = []
+            for row in islice(source, self.limit):
                 if isinstance(row, text.Document):
                     yield row.text
-                else:
+                elif self.skip_bad:
                     bad.append(row)
+                else:
+                    raise row.refused()
+            if bad:
+                say(f"note: {len(bad):,} rows were no documents and were left out; the first, {bad[0]}")
 
 
 # ── corpora ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,9 +218,6 @@ class CorpusBuild(WithDocuments, Printing):
     out: str = option("corpus", "folder to write; the same command resumes an interrupted build")
     processes: int | None = option(
         None, "number of encoding processes, by default one per core; the corpus is the same", at_least=1
-    )
-    skip_bad: bool = option(
-        False, "leave out malformed rows and the rest of damaged files, which the manifest counts and lists"
     )
     allow_short: bool = option(False, "accept sources that end before the limit")
     allow_rate: bool = option(False, "accept another fact rate than --fact-rate, as when the documents hold more facts")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -100,8 +99,6 @@ class WithFiles(WithFacts):
         once = {(path.stat().st_dev, path.stat().st_ino): path for path in reversed(paths)}
         files = list(reversed(once.values()))
         for path in files:  # all, before the first is written
-            if not path.is_file():
-                raise BadInput(f"{path} is a pipe or a device: --in-place is for files")
             refuse_protected(path)
         for path in files:
             content = _read(path)
@@ -125,8 +122,8 @@ def _files_at(path: str) -> list[Found]:
     if path == "-":
         return [_STANDARD_INPUT]
     place = Path(path).expanduser()
-    if os.path.exists(place) and not place.is_dir():  # named as it is: whatever its ending, a pipe too
-        return [Found(place, place.name if place.is_file() else _STANDARD_INPUT.name)]
+    if place.is_file():  # named as it is, whatever its ending
+        return [Found(place, place.name)]
     selection = select_files(path, _can_change, f"{', '.join(_KINDS)} (and {', '.join(PACKINGS)} behind that)")
     if selection is None:
         raise BadInput(f"{path}: no such file or folder")

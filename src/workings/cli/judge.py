@@ -40,6 +40,8 @@ class Judge(Printing):
         others = [None if path is None else ThoughtStore.open(path) for path in (self.control, self.untrained)]
         if len(set(self.target)) < len(self.target):
             raise BadInput(f"a target is named twice: {' '.join(self.target)}")
+        if self.out:  # now, so that a place that cannot be written shows before the work
+            Path(self.out).mkdir(parents=True, exist_ok=True)
         problems, tables = store.as_problems(), {}
         for rule in self.target:
             say(f"judging {rule}")

@@ -61,6 +61,7 @@ class Evaluate(Resumable, Printing):
         "evaluate-model",
         *("model", "seed", "device", "precision", "settings.limit", "settings.num_fewshot", "settings.prompt"),
         *("settings.batch_size", "settings.max_new_tokens"),
+        fields="settings.gsm8k_fields",
     )
 
     def __call__(self) -> None:

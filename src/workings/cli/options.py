@@ -11,6 +11,8 @@ import dataclasses
 import inspect
 import itertools
 import json
+import os
+import stat
 import types
 import typing
 from abc import ABC, abstractmethod
@@ -27,6 +29,9 @@ from workings.experiment import load, report_runs, resume, run_experiment
 from workings.launch import rank_here
 from workings.progress import quietly
 
+_MEMORY, _NULL = 1, 3  # Linux's numbers of /dev/zero, full and random, and among these of /dev/null, which is empty
+_WRITTEN = ("out", "to", "report")
+"""Flags that name what is written: it may be a device, such as /dev/stdout."""
 ConfigOf = str | Callable[[Sequence[str]], type | None]
 """An experiment, whose Config is meant, or a function from the words behind the verb to a config class."""
 
@@ -109,6 +114,8 @@ class Flag:
         if kind in (str, Path):  # text stays as it is typed, quotation marks and all
             if not word and not self.stands_for:  # an unset variable of the shell, as a rule
                 raise BadInput(f"{self.words} is empty: give a value, or leave it out")
+            if self.name not in _WRITTEN and _never_ends(word):
+                raise BadInput(f"{self.words} is {word}, a device that never ends: name a file or a folder")
             return word
         try:
             value = read_text(kind, word, self.name)
@@ -139,6 +146,16 @@ class Command(ABC):
         command = cls(**own, **({"given": Given(given)} if given else {}))
         with quietly(command.quiet):
             return command()
+
+
+def _never_ends(word: str) -> bool:
+    """Whether a word names a disk or a source of bytes such as /dev/zero: reading it would fill the memory."""
+    try:
+        about = os.stat(word)
+    except (OSError, ValueError):
+        return False
+    is_source = stat.S_ISCHR(about.st_mode) and os.major(about.st_rdev) == _MEMORY and os.minor(about.st_rdev) != _NULL
+    return is_source or stat.S_ISBLK(about.st_mode)
 
 
 def _typed(name: str) -> str:

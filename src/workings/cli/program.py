@@ -70,9 +70,10 @@ class Program:
             if known is None or sys.flags.dev_mode:
                 traceback.print_exception(error)
             if known is None:
-                print(
-                    f"{self.name}: this is a fault of {self.name}: please report it, with these lines", file=sys.stderr
+                advice = (
+                    "nobody foresaw this: unless the mistake is in a file of yours, please report it with these lines"
                 )
+                print(f"{self.name}: {advice}", file=sys.stderr)
             else:
                 print(f"{self.name}: {_shortened(str(known))}{_notes(known)}", file=sys.stderr)
             _drop_output()

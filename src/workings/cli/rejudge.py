@@ -47,12 +47,14 @@ class Rejudge(Printing):
     against: str | None = option(None, "second samples file of lm-evaluation-harness, on the same documents")
     compare: tuple[str, ...] = option((), "two rows, or two columns, to compare: the new one, then the old one")
     same_items: bool = option(False, "the two that are compared were judged on the same items")
-    n: int | None = option(None, "number of judged items, where the table does not say it")
-    units: int | None = option(None, "independent units among them, where one problem was judged several times")
+    n: int | None = option(None, "number of judged items, where the table does not say it", at_least=1)
+    units: int | None = option(
+        None, "independent units among them, where one problem was judged several times", at_least=1
+    )
     measure: tuple[str, ...] = option((), "columns to judge; all that hold shares, by default")
-    which: int | None = option(None, "which table of a Markdown file that holds several, from 1")
+    which: int | None = option(None, "which table of a Markdown file that holds several, from 1", at_least=1)
     targets: str | None = option(None, "table of the targets that were read (column target), for trivial predictors")
-    margin: float | None = option(None, "smallest difference that would matter, as a fraction")
+    margin: float | None = option(None, "smallest difference that would matter, as a fraction", above=0, at_most=1)
 
     def __call__(self) -> None:
         if not self.table:

@@ -105,6 +105,8 @@ class ListAll(InRuns, Printing):
     """List the experiments, each with its question, and the runs so far."""
 
     def __call__(self) -> None:
+        if Path(self.root).exists() and not Path(self.root).is_dir():
+            raise BadInput(f"--root {self.root} is a file: name the folder that holds the runs")
         experiments = {name: question_of(file) for name, file in available().items()}
         runs = {str(path): _status(path) for path in sorted(Path(self.root).glob("*/*")) if is_run(path)}
         if self.json:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from workings import judging, models, reading, text
 from workings.arithmetic.answers import same_answer
-from workings.arithmetic.problems import Problem
+from workings.arithmetic.fields import FIELDS_HELP
+from workings.arithmetic.problems import Problem, steps_among
 from workings.cli.options import Command, Given, Printing, Running, config_fields, option, positional
 from workings.config import changed, override
 from workings.errors import BadInput
@@ -26,7 +28,7 @@ class CodiTrain(Running):
     recipe: Literal["small", "gpt2", "llama-1b"] = option("small", "recipe: the defaults of the training")
     given: Given = config_fields(
         "train-codi",
-        *("base", "problems", "validation", "from_scratch", "limit", "device", "seed"),
+        *("base", "problems", "validation", "from_scratch", "limit", "fields", "device", "seed"),
         *("training.batch_size", "training.precision"),
     )
 
@@ -106,6 +108,7 @@ class CodiAnswer(WithModel, Printing):
     questions: tuple[str, ...] = positional((), help="questions, each in quotation marks")
     problems: str | None = option(None, "problems to answer instead: generated[:preset], a file, or a hub id")
     split: str = option("test", "dataset split of the problems, for hub data sets")
+    fields: tuple[str, ...] = option((), FIELDS_HELP)
     limit: int | None = option(None, "maximum number of problems", at_least=1)
     batch_size: int = option(64, "number of questions answered at once", at_least=1)
     n_thoughts: int | None = option(
@@ -150,9 +153,8 @@ class CodiAnswer(WithModel, Printing):
         """Every problem, in the order of the file, repeated ones too: in official_compat they decide the batches."""
         if self.problems is None:
             return []
-        read = text.load_problems(self.problems, split=self.split, limit=self.limit)
-        for row in read.malformed:
-            print(f"left out: {row}", file=sys.stderr)
+        read = text.load_problems(self.problems, split=self.split, limit=self.limit, fields=self.fields)
+        text.announce(read, chains=False)
         return read.problems
 
 
@@ -166,6 +168,7 @@ class Collect(WithModel):
     problems: str = option(help="problems to think about: generated[:preset], a file, or a hub id")
     out: str = option(help="folder of the store; the same command resumes an interrupted collection")
     split: str = option("test", "dataset split, for hub data sets; of generated problems, train or those held out")
+    fields: tuple[str, ...] = option((), FIELDS_HELP)
     limit: int | None = option(None, "maximum number of problems", at_least=1)
     n_thoughts: int | None = option(
         None, "number of thoughts; by default as many as the model was trained with", at_least=0
@@ -176,9 +179,10 @@ class Collect(WithModel):
     strict: bool = option(False, "stop at the first malformed row instead of leaving it out")
 
     def __call__(self) -> None:
-        read = text.load_problems(self.problems, split=self.split, limit=self.limit, seed=self.seed, strict=self.strict)
-        for row in read.malformed:
-            print(f"left out: {row}", file=sys.stderr)
+        read = text.load_problems(
+            self.problems, split=self.split, limit=self.limit, seed=self.seed, strict=self.strict, fields=self.fields
+        )
+        text.announce(read)
         model = self.open_model(self.seed)
         unique = list({problem.id: problem for problem in read.problems}.values())
         store = reading.collect(
@@ -210,7 +214,12 @@ class WithThoughts(WithModel):
         """The model, the store and the targets."""
         store = reading.ThoughtStore.open(self.thoughts)
         model = self.open_model(self.seed)
-        return model, store, reading.probe_targets(self.target, model, store)
+        targets = reading.probe_targets(self.target, model, store)
+        if not targets.has_target.any():
+            raise BadInput(
+                f"no problem of {self.thoughts} has the target {self.target}: {steps_among(store.as_problems())}"
+            )
+        return model, store, targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +242,9 @@ class LensFit(WithThoughts):
     set: tuple[str, ...] = option((), "fields of the fitting recipe as field=value: lr=1e-3 max_epochs=50")
 
     def __call__(self) -> None:
+        Path(self.out).mkdir(
+            parents=True, exist_ok=True
+        )  # now, so that a place that cannot be written shows before the work
         model, store, targets = self.open_all()
         recipe = override(changed(reading.FitConfig(), {"seed": self.seed}), self.set)
         log = lambda epoch, **losses: say(f"epoch {epoch}: validation {losses['validation']:.4f} nats")

@@ -76,16 +76,18 @@ def load_items(settings: Settings) -> list[Item]:
     Raises:
         BadInput: A line is malformed (the message names it), or there are too few training problems for the examples.
     """
-    items = _read(settings.gsm8k_data, "test")
-    examples = examples_for(settings.gsm8k_data, len(items), settings.n_fewshot)
+    items = _read(settings.gsm8k_data, "test", settings.gsm8k_fields)
+    examples = examples_for(settings.gsm8k_data, len(items), settings.n_fewshot, settings.gsm8k_fields)
     return [replace(item, examples=shown) for item, shown in zip(items, examples, strict=True)]
 
 
-def examples_for(reference: str | Path, n_items: int, n_fewshot: int) -> list[tuple[Example, ...]]:
+def examples_for(
+    reference: str | Path, n_items: int, n_fewshot: int, fields: Sequence[str] = ()
+) -> list[tuple[Example, ...]]:
     """Draw worked examples for so many items from the training split beside `reference`, the same ones that lm-eval draws."""
     if not n_fewshot:
         return [()] * n_items
-    pool = _training(reference)
+    pool = _training(reference, fields)
     if len(pool) < n_fewshot:
         raise BadInput(f"{n_fewshot} worked examples were asked for and {reference} has {len(pool)} to train on")
     draw = Random(LM_EVAL_SEED)  # one stream over the items, as in lm-eval: workings.seeds would draw other ones
@@ -225,37 +227,40 @@ def is_same_text(prediction: str, answer: str) -> bool:
 # ---- where items come from ---------------------------------------------------------------------------------------
 
 
-def _read(reference: str | Path, split: str, seed: int = 0) -> list[Item]:
-    """The items of a split; `seed` is that of generated problems.
+def _read(reference: str | Path, split: str, fields: Sequence[str] = (), seed: int = 0) -> list[Item]:
+    """The items of a split, whose rows have GSM8K's fields, those of another known data set, or `fields` by name.
 
-    Rows are read as they are. Files of other formats and generated problems have no answer in writing, so it is made.
+    Rows of GSM8K are read as they are. Where no answer is in writing (other fields, other formats, generated problems, of which
+    `seed` is the seed) it is made.
     """
     is_generated = str(reference).partition(":")[0] == "generated"
     path = None if is_generated else local_file(reference, split)
     rows: list[tuple[str, str, Fraction]] = []
-    if is_generated or (path is not None and not path.name.endswith((".jsonl", ".jsonl.gz"))):
-        problems = load_problems(reference, split=split, seed=seed, strict=True).problems
+    if is_generated or (path is not None and not path.name.endswith((".jsonl", ".jsonl.gz", ".parquet"))):
+        problems = load_problems(reference, split=split, seed=seed, strict=True, fields=fields).problems
         rows = [(problem.question, _written(problem), problem.value) for problem in problems]
     else:
         for place, row in read_rows(reference, split):
             try:
-                problem = problem_of_row(row)
+                problem = problem_of_row(row, fields=fields)
                 gold = problem.value
             except ValueError as error:
                 raise BadInput(f"{place}: {error}; mend or delete the row") from error
-            answer = str(row["answer"])
-            rows.append((str(row["question"]), answer if "####" in answer else _written(problem), gold))
+            answer = str(row.get("answer", ""))
+            as_it_is = "####" in answer and not fields
+            question = str(row["question"]) if "question" in row and not fields else problem.question
+            rows.append((question, answer if as_it_is else _written(problem), gold))
     ids = content_ids([question, answer] for question, answer, _ in rows)
     return [Item(id, *row) for id, row in zip(ids, rows, strict=True)]
 
 
 def _written(problem: Problem) -> str:
-    """The answer to a problem as GSM8K writes it: a step a line, then `#### 18`."""
+    """The answer to a problem as GSM8K writes it: a step or sentence a line, then `#### 18`."""
     steps = [f"{step.expression} = <<{step.expression}={step.result}>>{step.result}" for step in problem.steps]
-    return "\n".join([*steps, f"#### {problem.answer}"])
+    return "\n".join([*steps, *problem.words, f"#### {problem.answer}"])
 
 
-def _training(reference: str | Path) -> list[Item]:
+def _training(reference: str | Path, fields: Sequence[str]) -> list[Item]:
     """The problems that worked examples are drawn from: the training split, or `train.jsonl` beside a file."""
     path = Path(reference).expanduser()
     if path.is_file():
@@ -263,5 +268,5 @@ def _training(reference: str | Path) -> list[Item]:
         found = next((file for file in siblings if file.is_file() and file != path), None)
         if found is None:
             raise BadInput(f"worked examples need training problems, and no train.jsonl lies beside {path}")
-        return _read(found, "train")
-    return _read(reference, "train", seed=1)
+        return _read(found, "train", fields)
+    return _read(reference, "train", fields, seed=1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from workings.arithmetic.drills import DrillSpec
+from workings.arithmetic.fields import FIELDS_HELP
 from workings.config import check_ranges, fixed, nuisance, suggestion
 from workings.errors import BadInput
 from workings.text.tokenizer import Tokenizer
@@ -75,7 +76,10 @@ class Settings:
     conventions: tuple[Convention, ...] = fixed(
         ("karpathy", "lm-eval"), "HellaSwag scoring conventions", formerly="customs"
     )
-    gsm8k_data: str = fixed(GSM8K, "GSM8K items: a hub id, a file, a folder with test.jsonl, or generated[:preset]")
+    gsm8k_data: str = fixed(
+        GSM8K, "GSM8K items: a hub id, a file, a folder with a file for each split, or generated[:preset]"
+    )
+    gsm8k_fields: tuple[str, ...] = fixed((), FIELDS_HELP)
     prompt: PromptStyle = fixed(
         "chat", "prompt of GSM8K and probes: chat is User:/Assistant:, lm-eval is Question:/Answer:"
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from workings.arithmetic.problems import ChainCounts
 from workings.errors import BadInput
 from workings.experiment import available, experiment_of, plan
 from workings.judging.arms import MATCHED, Cost, unpaired_seeds
@@ -222,6 +223,18 @@ def curves(
     banded = "Means over the seeds of an arm; bands reach from its lowest seed to its highest."
     caption = banded if any(one.low is not None for one in series) else ""
     return [Curves(title, Axis("step"), y or Axis(title), series, caption)] if series else []
+
+
+def chain_facts(counts: ChainCounts | None) -> dict[str, str]:
+    """What is to be known of the problems' chains, as properties; nothing of records that did not count them."""
+    if counts is None:
+        return {}
+    return {
+        "with steps, with a chain in words": f"{counts.n_with_steps:,}, {counts.n_in_words:,} of {counts.n_problems:,}",
+        "last step is not the answer": f"{counts.n_ending_elsewhere:,} of {counts.n_with_steps:,}",
+        "steps wrong or not computable": f"{counts.n_wrong_steps:,} of {counts.n_steps:,}",
+        "answers with several numbers": f"{counts.n_several_numbers:,}",
+    }
 
 
 def cost_table(records: Sequence[RunRecord]) -> Table:

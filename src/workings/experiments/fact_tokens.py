@@ -150,6 +150,9 @@ def inputs(config: Config) -> dict[str, str]:
 def run_arm(config: Config, run: Run) -> None:
     """Build the corpus, train, judge the last weights. Under torchrun this is rank 0; the others `follow`."""
     training.limit_threads(config.threads)
+    settings = settings_of(config)
+    tasks: list[TaskName] = ["probes", *(name for name in ("hellaswag", "gsm8k") if getattr(config, name))]
+    items = evals.load_items(tasks, settings)  # now, so that a mistake in them shows before the training
     corpus = corpus_of(config, run)
     budget = training.planned(config.training, corpus, processes_here())
     run.results("budget", budget.cost)
@@ -160,9 +163,7 @@ def run_arm(config: Config, run: Run) -> None:
     language = models.GPT2LanguageModel.of(model, corpus.tokenizer, f"{config.vocabulary}, seed {config.seed}")
     text = text_outcomes(language, corpus, config.training.validation_documents)
     run.outcomes("text", text)
-    settings = settings_of(config)
-    tasks: list[TaskName] = ["probes", *(name for name in ("hellaswag", "gsm8k") if getattr(config, name))]
-    results = evals.evaluate(language, evals.load_items(tasks, settings), run, settings, reference=run.path)
+    results = evals.evaluate(language, items, run, settings, reference=run.path)
     run.results("headline", headline(results["probes"], text))
 
 

@@ -96,7 +96,8 @@ def inputs(config: Config) -> dict[str, str | None]:
             "no corpus: make one with `workings corpus build` and name its folder (--corpus), or take --corpus embedded"
         )
     trackers.check_installed(config.track)
-    named = {"start": config.start, "hellaswag": config.hellaswag}
+    start = None if config.start is None else str(models.checkpoint_in(Path(config.start).expanduser()))
+    named = {"start": start, "hellaswag": config.hellaswag}
     if config.corpus == EMBEDDED:
         return {"corpus": EMBEDDED} | named
     return {"corpus": str(Corpus.open(Path(config.corpus).expanduser()).folder / "manifest.json")} | named
@@ -126,9 +127,9 @@ def train(config: Config, corpus: Corpus, session: training.Session, run: Run | 
     if config.verify:
         corpus.check()
     shape = None if start is None else start.config
+    judges = evaluations(config, run)
     run.results("budget", training.planned(config.training, corpus, session.group.size, shape).cost)
     with trackers.opened(run.log, config.track, config.project, run.path, to_dict(config)) as log:
-        judges = evaluations(config, run)
         return pretrain(log, group=session.group, resume=session.resume, run=run, evaluations=judges)
 
 

@@ -27,12 +27,13 @@ from typing import Any, Literal
 import polars as pl
 
 from workings import judging, models, reading
-from workings.arithmetic.problems import Problem
+from workings.arithmetic.fields import FIELDS_HELP
+from workings.arithmetic.problems import ChainCounts, Problem, ProblemFile, steps_among
 from workings.config import check_ranges, fixed, nuisance, scientific
 from workings.errors import BadInput, Failed
 from workings.progress import say
 from workings.run import Run, resolved
-from workings.text.datasets import load_problems
+from workings.text.datasets import announce, load_problems
 
 # The models that think: the one that is read, and those it is compared with (their names as the subject of readings).
 MODEL, UNTRAINED, CONTROL = "model", "untrained", "control"
@@ -56,6 +57,7 @@ class Config:
     problems: str = fixed("generated", "problems to think about: generated[:preset], a file, or a hub id")
     problem_split: str = fixed("test", "dataset split of the problems, for hub data sets")
     limit: int = fixed(2000, "maximum number of problems", at_least=1)
+    fields: tuple[str, ...] = fixed((), FIELDS_HELP)
     targets: tuple[str, ...] = fixed(
         ("step4", "step1", "step2", "step3", "answer", "uniform"),
         "targets, the headline first: step1, step2, …, answer; uniform is for the lens alone",
@@ -123,12 +125,13 @@ def inputs(config: Config) -> dict[str, str | Path]:
 
 @dataclass(frozen=True)
 class ProblemCounts:
-    """`results/problems.json`: rows read, problems given more than once, problems used, and rows that are malformed."""
+    """`results/problems.json`: rows read, problems given more than once, problems used, rows that are malformed, chains."""
 
     n_read: int = field(metadata={"formerly": "read"})
     n_repeated: int = field(metadata={"formerly": "repeated"})
     n_used: int = field(metadata={"formerly": "used"})
     malformed: tuple[str, ...] = ()
+    chains: ChainCounts | None = None  # unknown in records written before it was counted
 
 
 @dataclass(frozen=True)
@@ -187,11 +190,14 @@ def run_arm(config: Config, run: Run) -> None:
     known = thinkers[MODEL].layers
     if unknown := [layer for layer in config.layers if layer not in known]:
         raise BadInput(f"no layer {', '.join(unknown)} in this model; it has {', '.join(known)}")
-    read = load_problems(config.problems, split=config.problem_split, limit=config.limit, seed=config.seed + 1000)
+    read = load_problems(
+        config.problems, split=config.problem_split, limit=config.limit, seed=config.seed + 1000, fields=config.fields
+    )
     problems = list({p.id: p for p in read.problems}.values())
     n_repeated, malformed = len(read.problems) - len(problems), tuple(map(str, read.malformed))
-    run.results("problems", ProblemCounts(read.n_rows, n_repeated, len(problems), malformed))
     splits = reading.split_problems(problems, config.fractions, config.seed)
+    chains = announce(ProblemFile(problems, read.malformed))
+    run.results("problems", ProblemCounts(read.n_rows, n_repeated, len(problems), malformed, chains))
     stores = _collected(thinkers, problems, splits, config, run)
     model, store = thinkers[MODEL], stores[MODEL]
     targets = _targets(model, store, config)
@@ -221,7 +227,10 @@ def _judge(
     problems = store.as_problems()
     family = judging.family(targets, problems)
     if not family:
-        sentence = f"The targets {', '.join(targets)} were not judged: no step result among them has enough problems."
+        sentence = (
+            f"The targets {', '.join(targets)} were not judged: no step result among them has enough problems "
+            f"({steps_among(problems)})."
+        )
         return run.results("headline", {"target": next(iter(targets)), "sentence": sentence})
     run.declare(headline=family[0], rung=config.rung, family=family)
     tables: dict[str, pl.DataFrame] = {}
@@ -310,8 +319,11 @@ def _targets(model: models.CODI, store: reading.ThoughtStore, config: Config) ->
     targets = {rule: one for rule, one in every.items() if one.in_every_split}
     if not targets:
         raise BadInput(
-            f"none of the targets {', '.join(config.targets)} exists in these problems: they have too few steps"
+            f"none of the targets {', '.join(config.targets)} exists in these problems: they have too few steps "
+            f"({steps_among(store.as_problems())})"
         )
+    if absent := [rule for rule in every if rule not in targets]:
+        say(f"left out, for too few problems have them: {', '.join(absent)} ({steps_among(store.as_problems())})")
     return targets
 
 

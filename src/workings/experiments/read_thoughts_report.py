@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from workings.experiments.default_report import provenance
+from workings.experiments.default_report import chain_facts, provenance
 from workings.experiments.judged_report import (
     FED,
     conclusion,
@@ -396,6 +396,7 @@ def _properties(record: RunRecord, model: ModelSummary, config: Config) -> list[
         "problems": config.problems,
         "read, used": f"{problems.n_read:,} rows, {problems.n_used:,} problems",
         "malformed, repeated": f"{len(problems.malformed)}, {problems.n_repeated}",
+        **chain_facts(problems.chains),
         "could not be thought about": str(len(model.failures)),
         "train, validation, test": ", ".join(f"{share:.0%}" for share in config.fractions),
     }

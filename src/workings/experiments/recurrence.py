@@ -34,6 +34,7 @@ from workings.config import check_ranges, fixed, nuisance, scientific
 from workings.errors import BadInput
 from workings.experiment import finished
 from workings.files import digests_in, sealed, write_atomic, write_with
+from workings.models.configs import GPT2Config
 from workings.run import SHIPPED_RUNS, Run, RunRecord
 from workings.text.tokenizer import word_tokenizer
 from workings.training.recipes import DistilConfig
@@ -74,7 +75,9 @@ class Config:
     seed: int = nuisance(0, "random seed for training problems, initial weights and order")
     former_fields = ("bundle",)  # the folder to which a checkpoint was copied: `workings` bundles runs now
 
-    __post_init__ = check_ranges
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        GPT2Config(self.n_layers, self.n_heads, self.width)  # refuses sizes that do not fit each other
 
 
 ARMS = {"recurrent": Config(), "constant": Config(recurrence="constant")}

@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from workings import judging, models, training
-from workings.arithmetic.problems import Problem
+from workings.arithmetic.fields import FIELDS_HELP
+from workings.arithmetic.problems import ChainCounts, Malformed, Problem, ProblemFile
 from workings.config import check_ranges, fixed, nuisance, scientific
 from workings.errors import BadInput
 from workings.run import Run
-from workings.text.datasets import load_problems
+from workings.text.datasets import announce, load_problems
 from workings.training.recipes import DISTIL_PRESETS, DistilConfig
 
 EMBEDDED = "embedded"
@@ -67,6 +68,7 @@ class Config:
     )
     n_validation: int = fixed(500, "number of validation problems", at_least=1)
     limit: int | None = fixed(None, "maximum number of training problems", at_least=1)
+    fields: tuple[str, ...] = fixed((), FIELDS_HELP)
     thinking: Thinking = fixed(Thinking(), "recurrence and prompt of the model")
     training: DistilConfig = fixed(DISTIL_PRESETS["small"], "recipe of the training")
     device: str = fixed("auto", "device: auto, cpu, cuda or mps")
@@ -74,6 +76,8 @@ class Config:
 
     __post_init__ = check_ranges
 
+
+_WHY_NONE = "they have none, or only the last step, which thinking.keep_last_step keeps"
 
 ARMS = {name: Config(training=recipe, seed=recipe.seed) for name, recipe in DISTIL_PRESETS.items()}
 SCALES: dict[str, dict[str, Any]] = {
@@ -90,11 +94,17 @@ SCALES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Problems:
-    """results/problems.json: how many problems there were, and the rows that were none."""
+    """results/problems.json: how many problems there were, the rows that were none, and what the training chains are like.
+
+    Attributes:
+        without_chain: Training problems that leave the teacher nothing to write before the answer.
+    """
 
     n_train: int
     n_validation: int
     malformed: list[str]
+    chains: ChainCounts | None = None  # unknown in records written before it was counted
+    without_chain: int | None = None
 
 
 def inputs(config: Config) -> dict[str, str | None]:
@@ -111,9 +121,15 @@ def run_arm(config: Config, run: Run) -> None:
     with training.lead(run, config.device) as session:
         if session is None:  # it was killed after it had written everything
             return
-        train, validation, about = _problems(config)
-        run.results("problems", about)
+        train, validation, malformed = _problems(config)
+        chains = announce(ProblemFile(train, malformed))
         model = _wrapped(config, session)
+        n_without = sum(not model.chain_text(problem) for problem in train)
+        if n_without:
+            print(
+                f"{n_without:,} of {len(train):,} training problems leave the teacher no chain: {_WHY_NONE}", flush=True
+            )
+        run.results("problems", Problems(len(train), len(validation), list(map(str, malformed)), chains, n_without))
         print(_shown_example(train[0], model), flush=True)
         _trained(config, model, train, validation, session, run)
         _finish(config, model, validation, run)
@@ -154,19 +170,23 @@ def _finish(config: Config, model: models.CODI, validation: Sequence[Problem], r
     training.drop_resume_point(run.folder("checkpoint"))
 
 
-def _problems(config: Config) -> tuple[list[Problem], list[Problem], Problems]:
-    """Training and validation problems, none in both, and what is recorded of them."""
-    read = load_problems(config.problems, split=config.problem_split, limit=config.limit, seed=config.seed)
-    problems = list({p.id: p for p in read.problems}.values())
+def _problems(config: Config) -> tuple[list[Problem], list[Problem], list[Malformed]]:
+    """Training and validation problems, none in both, and the rows that were none."""
+    fields = config.fields
+    read = load_problems(
+        config.problems, split=config.problem_split, limit=config.limit, seed=config.seed, fields=fields
+    )
+    problems, malformed = list({p.id: p for p in read.problems}.values()), read.malformed
     if config.validation is not None:
-        held = load_problems(config.validation, limit=config.n_validation, seed=config.seed + 1).problems
+        others = load_problems(config.validation, limit=config.n_validation, seed=config.seed + 1, fields=fields)
+        held, malformed = others.problems, malformed + others.malformed
     else:
         held, problems = problems[-config.n_validation :], problems[: -config.n_validation]
     ids = {p.id for p in held}
     train = [p for p in problems if p.id not in ids]
     if len(held) < 2 or not train:
         raise BadInput(f"{len(train)} training and {len(held)} validation problems are too few; give more problems")
-    return train, held, Problems(len(train), len(held), list(map(str, read.malformed)))
+    return train, held, malformed
 
 
 def _wrapped(config: Config, session: training.Session) -> models.CODI:

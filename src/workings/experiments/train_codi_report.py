@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from workings.experiments.default_report import cost_table, curves, estimate_of, grouped, report_on_runs
+from workings.experiments.default_report import chain_facts, cost_table, curves, estimate_of, grouped, report_on_runs
+from workings.experiments.train_codi import Problems
 from workings.judging.ablation import CONDITIONS, IN_WORDS
 from workings.judging.arms import between_conditions
 from workings.judging.statistics import Measure
-from workings.report import Axis, Column, Conclusion, Row, Table
+from workings.report import Axis, Column, Conclusion, Properties, Row, Table
 from workings.report.wording import number
 from workings.run import RunRecord
 
@@ -30,7 +31,21 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
             *curves(records, "Losses", LOSSES, Axis("loss")),
             cost_table(records),
         ],
+        properties=[_about_problems(last[-1])],
     )
+
+
+def _about_problems(record: RunRecord) -> Properties:
+    """What was learnt from: how many problems had a chain, and what in them was not as it should be."""
+    problems = record.result("problems", Problems)
+    facts = {
+        "training, validation": f"{problems.n_train:,}, {problems.n_validation:,}",
+        "malformed": f"{len(problems.malformed):,} rows",
+        **chain_facts(problems.chains),
+    }
+    if problems.without_chain is not None:
+        facts["without a chain for the teacher"] = f"{problems.without_chain:,} of {problems.n_train:,}"
+    return Properties(f"The problems of {record.path.name}", facts)
 
 
 def _row(record: RunRecord) -> Row:

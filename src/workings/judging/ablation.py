@@ -22,7 +22,7 @@ from workings.arithmetic.answers import same_answer
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.judging.paired import share_over_seeds
-from workings.judging.statistics import Measure
+from workings.judging.statistics import Measure, with_columns
 from workings.models.anatomy import Edit
 from workings.models.thinking import Answer, ThoughtModel
 
@@ -133,9 +133,14 @@ class Accuracy:
     follows: Measure | None
 
 
+OUTCOMES = ("problem", "n_steps", "condition", "correct", "follows")
+"""Columns that the accuracies are counted from."""
+
+
 def accuracy(outcomes: pl.DataFrame) -> dict[tuple[int, str], Accuracy]:
     """{(number of steps, condition): accuracy} of `ablate`'s outcomes, with Wilson intervals clustered by structure."""
     found = {}
+    with_columns(outcomes, OUTCOMES, "outcomes of judging.ablate")
     if "structure" not in outcomes.columns:  # a run of before it was recorded
         outcomes = outcomes.with_columns(structure="problem")
     for (n_steps, condition), rows in outcomes.sort("n_steps").group_by("n_steps", "condition", maintain_order=True):
@@ -148,8 +153,12 @@ def accuracy_over_seeds(outcomes: Sequence[pl.DataFrame]) -> dict[tuple[int, str
     """`accuracy` of several training seeds, one frame of outcomes each, with intervals over seeds and structures.
 
     Raises:
-        BadInput: Where the frames are not of the same problems.
+        BadInput: Where the frames are not of the same problems, or there are none.
     """
+    if not outcomes:
+        raise BadInput("there is nothing to judge: no seed was given")
+    for frame in outcomes:
+        with_columns(frame, (*OUTCOMES, "structure"), "outcomes of judging.ablate")
     ordered = [frame.sort("n_steps", "condition", "problem") for frame in outcomes]
     keys = [frame.select("n_steps", "condition", "problem") for frame in ordered]
     if not all(each.equals(keys[0]) for each in keys):

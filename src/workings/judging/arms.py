@@ -14,6 +14,7 @@ import polars as pl
 
 from workings.errors import BadInput
 from workings.judging.paired import PairedDifference, paired_difference
+from workings.judging.statistics import with_columns
 from workings.run import RunRecord
 
 ID_COLUMNS = ("problem", "example", "id")
@@ -100,7 +101,7 @@ def between_conditions(
     """Compare two conditions of the same runs (own thoughts against zeroed ones), paired by example; one run a seed."""
     paired = []
     for record in records:
-        rows = _values(outcomes, record)
+        rows = with_columns(_values(outcomes, record), [CONDITION], f"outcomes of conditions ({outcomes})")
         a, b = (
             rows.filter(condition=condition).with_columns(condition=pl.lit("")) for condition in (treatment, baseline)
         )

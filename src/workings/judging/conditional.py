@@ -21,15 +21,15 @@ import polars as pl
 import torch
 
 from workings import seeds
-from workings.arithmetic.problems import Problem
+from workings.arithmetic.problems import Problem, steps_among
 from workings.errors import BadInput
 from workings.judging.questions import QuestionReader, question_readers
 from workings.judging.readers import Floats, Ints, best_beside, discriminants, fit_linear, linear_path, pool
-from workings.judging.verdict import JUDGED, RUNGS
+from workings.judging.verdict import JUDGED, RUNGS, checked_rung
 from workings.models.anatomy import is_thought
 from workings.reading.store import HiddenStates
 
-_STEP = re.compile(r"step([1-9]\d*)")
+_STEP = re.compile(r"step([1-9][0-9]{0,3})")
 N_FOLDS = 5
 ONE_SPLIT_FROM = 1000  # problems; fewer are tested once each, in five folds
 FEWEST_VALIDATED = 200
@@ -64,6 +64,7 @@ def judged(
     Raises:
         BadInput: States of other problems, or no thought among the positions.
     """
+    checked_rung(rung)
     subjects = {MODEL: model, CONTROL: control, UNTRAINED: untrained}
     for name, hidden in subjects.items():
         if hidden is not None and tuple(hidden.ids) != asked.ids:
@@ -118,6 +119,10 @@ class Asked:
             BadInput: The target is none that can be judged, or too few problems have it.
         """
         kept = cls.among(rule, problems)
+        if rule != "answer" and not any(problem.steps for problem in problems):
+            raise BadInput(
+                f"no problem has the target '{rule}': {steps_among(problems)}; give problems with written steps"
+            )
         if len(kept) < FEWEST:
             raise BadInput(
                 f"only {len(kept)} problems have the target '{rule}', {FEWEST} are needed; give more problems or an earlier step"

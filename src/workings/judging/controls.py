@@ -63,6 +63,9 @@ def readings_beside_controls(
     Returns:
         READINGS rows (see `reading.read_all`) of the lenses, the logit lens, the linear probes and the data controls.
     """
+    for subject, pair in (others or {}).items():
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], Lens)):
+            raise BadInput(f"others['{subject}'] must be a pair: a lens of that model, and that model's thoughts")
     rows = torch.cat([targets.rows("val"), targets.rows("test")])
     frames = [read_all(lens, store, targets, rows)]
     frames.append(read_all(LogitLens(lens.unembedding, lens.layers, lens.fingerprint), store, targets, rows))

@@ -27,6 +27,7 @@ from workings.judging.statistics import (
     clustered_wilson,
     critical_value,
     difference_intervals,
+    with_columns,
 )
 from workings.reading.readings import READINGS, Predictor
 
@@ -83,7 +84,7 @@ def new_values(readings: pl.DataFrame) -> pl.DataFrame:
 
 def predictors(readings: pl.DataFrame) -> list[Predictor]:
     """The predictors of a table, in order of appearance."""
-    named = readings.select(Predictor._fields).unique(maintain_order=True)
+    named = _checked(readings).select(Predictor._fields).unique(maintain_order=True)
     return [Predictor(*row) for row in named.iter_rows()]
 
 
@@ -182,6 +183,8 @@ class _Cells:
     @classmethod
     def of(cls, rows: pl.DataFrame, by: Sequence[str]) -> _Cells:
         problems = rows["problem"].rank("dense").to_numpy().astype(np.int64)
+        by = [by] if isinstance(by, str) else by
+        with_columns(rows, by, "a table with such cells")
         if not by:
             return cls(pl.DataFrame(), np.zeros(len(rows), np.int64), problems)
         labels = rows.select(by).unique(maintain_order=True)
@@ -211,18 +214,19 @@ def _labels(predictor: Predictor) -> list[pl.Expr]:
     return [pl.lit(value).alias(name) for name, value in predictor._asdict().items()]
 
 
+def _checked(readings: pl.DataFrame) -> pl.DataFrame:
+    return with_columns(readings, READINGS, "a table of readings")
+
+
 def _of(readings: pl.DataFrame, predictor: Predictor) -> pl.DataFrame:
-    rows = readings.filter(**predictor._asdict())
+    rows = _checked(readings).filter(**predictor._asdict())
     if rows.is_empty():
         raise BadInput(f"no readings by the {predictor}; there are {', '.join(map(str, predictors(readings)))}")
     return rows
 
 
 def _rows(readings: pl.DataFrame, split: str) -> pl.DataFrame:
-    missing = [name for name in READINGS if name not in readings.columns]
-    if missing:
-        raise BadInput(f"not a table of readings: it lacks the columns {', '.join(missing)}")
-    rows = readings.filter(split=split)
+    rows = _checked(readings).filter(split=split)
     if rows.is_empty():
         raise BadInput(f"no readings of split '{split}'; there are {readings['split'].unique().sort().to_list()}")
     if not rows["nll"].is_finite().all():

@@ -14,16 +14,19 @@ because their own range does not, so Student's interval stands in for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf, sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 from workings.errors import BadInput
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Array = NDArray[np.float64]
 N_RESAMPLES = 2000
@@ -34,6 +37,13 @@ FEW = 6  # the range of n values holds the middle of what they are drawn from in
 CHUNK = 4_000_000  # numbers of a resampling matrix held at once: 32 MB
 UPPER = 0.5 + 0.95 / 2  # the upper quantile of a 95 % interval
 _Z = float(stats.norm.ppf(UPPER))
+
+
+def with_columns(table: pl.DataFrame, needed: Iterable[str], kind: str) -> pl.DataFrame:
+    """The table, which has these columns; BadInput where it is no table of this kind ("a table of readings"), which has them."""
+    if missing := [name for name in needed if name not in table.columns]:
+        raise BadInput(f"not {kind}: it lacks the columns {', '.join(missing)}")
+    return table
 
 
 @dataclass(frozen=True)

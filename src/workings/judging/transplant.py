@@ -40,7 +40,7 @@ from workings.arithmetic.variants import Bounds, carried, variants
 from workings.errors import BadInput, Failed
 from workings.judging.ablation import with_donors
 from workings.judging.paired import PairedDifference, paired_difference
-from workings.judging.statistics import ALPHA
+from workings.judging.statistics import ALPHA, with_columns
 from workings.judging.verdict import MARGIN, Answer
 from workings.models.thinking import Answer as Given
 from workings.models.thinking import ThoughtModel
@@ -327,10 +327,7 @@ _NEEDED = ("problem", "structure", "n_steps", "step", *_PLACE, "at_risk", "follo
 
 def _paired_rows(outcomes: pl.DataFrame) -> pl.DataFrame:
     """Rows of the swaps at risk, with `by_chance` (the random donor's) beside `follows`, and the rule of the target."""
-    if missing := [name for name in _NEEDED if name not in outcomes.columns]:
-        raise BadInput(
-            f"outcomes of transplants need the columns {', '.join(missing)}: make them by judging.swap_thoughts"
-        )
+    with_columns(outcomes, _NEEDED, "outcomes of judging.swap_thoughts")
     keys = ["problem", "step", "position"]
     everything = (pl.col("position") == "t1") & (pl.col("condition") == "swapped on")
     swapped = outcomes.filter("at_risk", pl.col("condition").is_in(list(SWAPS)), ~everything)

@@ -35,7 +35,7 @@ from scipy import stats
 
 from workings.errors import BadInput
 from workings.judging.paired import seeds_and_items, t_interval
-from workings.judging.statistics import Array, ProblemSums, holm
+from workings.judging.statistics import Array, ProblemSums, holm, with_columns
 from workings.report.wording import number
 
 RUNGS = ("surface", "first order", "computing")
@@ -199,6 +199,13 @@ def _target(rule: str) -> str:
     return "the answer" if rule == "answer" else f"the result of step {rule.removeprefix('step')}"
 
 
+def checked_rung(rung: str) -> str:
+    """The name of a rung; BadInput where it is none."""
+    if rung not in RUNGS:
+        raise BadInput(f"no rung '{rung}' of question readers; there are {', '.join(RUNGS)}")
+    return rung
+
+
 def verdicts(tables: Mapping[str, pl.DataFrame | Sequence[pl.DataFrame]], rung: str = RUNGS[-1]) -> dict[str, Verdict]:
     """Answer the five questions about some targets, which form one family.
 
@@ -208,8 +215,9 @@ def verdicts(tables: Mapping[str, pl.DataFrame | Sequence[pl.DataFrame]], rung: 
         rung: The rung of question readers that was named beforehand.
 
     Raises:
-        BadInput: A table lacks the stack of that rung.
+        BadInput: A table is none of `judged`, or lacks the stack of that rung.
     """
+    checked_rung(rung)
     found = {rule: _Evidence.of(rule, table, rung) for rule, table in tables.items()}
     asked: dict[str, dict[str, list[_Gain]]] = {
         question: {rule: gains for rule, one in found.items() if (gains := one.gains[question])}
@@ -358,6 +366,8 @@ class _Evidence:
     @classmethod
     def of(cls, rule: str, tables: pl.DataFrame | Sequence[pl.DataFrame], rung: str) -> _Evidence:
         several = [tables] if isinstance(tables, pl.DataFrame) else list(tables)
+        for table in several:
+            with_columns(table, JUDGED, f"a table of judging.judged ('{rule}')")
         keys = ["reader", "subject", "features", "targets"]
         found = cls(rule, rung, [table.partition_by(keys, as_dict=True, maintain_order=True) for table in several])
         if not several or not found.has(rung):

@@ -14,6 +14,7 @@ taken out again. Released files hold a PEFT state dict only (`released.py`), so 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Sequence
@@ -32,15 +33,15 @@ from workings.arithmetic.problems import Problem
 from workings.config import from_dict, to_dict
 from workings.errors import BadInput
 from workings.files import describe, read_description
-from workings.models.adapters import is_adapter, merge
+from workings.models.adapters import AdapterConfig, is_adapter, merge
 from workings.models.anatomy import HEAD, anatomy_of
 from workings.models.attention import refuse_unknown_options
 from workings.models.causal import PaddedRows, left_padded
 from workings.models.checkpoint import resolve
 from workings.models.configs import CodiConfig
 from workings.models.pretrained import config_in, files_of, load_base, tokenizer_in
-from workings.models.released import adapter_config, is_released, unpack, wrap
-from workings.models.thinking import Mode, PaddingSees, ThoughtModel
+from workings.models.released import DEFAULT_ALPHA, adapter_config, is_released, unpack, wrap
+from workings.models.thinking import Mode, PaddingSees, Questions, ThoughtModel, as_list
 from workings.models.weights import (
     WEIGHTS,
     appearing,
@@ -90,6 +91,7 @@ class CODI(ThoughtModel):
         super().__init__()
         refuse_unknown_options(base.config)
         self.base, self.tokenizer, self.config, self.fingerprint = base, tokenizer, config, fingerprint
+        self._has_warned = False  # of words that the tokenizer does not know
         self.adapters: dict[
             str, Tensor
         ] = {}  # LoRA factors that have been added to the weights, named as in `released`
@@ -112,20 +114,41 @@ class CODI(ThoughtModel):
 
     # What CODI alone knows -------------------------------------------------------------------------------------------
 
-    def question_ids(self, questions: Sequence[str], *, raw: bool = False) -> list[list[int]]:
-        """Questions as the encoder sees them, opening token included; `raw`: as written, whatever the model's config says."""
+    def question_ids(self, questions: Questions, *, raw: bool = False) -> list[list[int]]:
+        """Questions as the encoder sees them, opening token included; `raw`: as written, whatever the model's config says.
+
+        The first question with words that the tokenizer does not know is warned of: its answer means nothing.
+        """
         if not questions:
             return []
         normal = self.config.normalise_question and not raw
-        texts = [q.strip().replace("  ", " ") if normal else q for q in questions]
+        texts = [q.strip().replace("  ", " ") if normal else q for q in as_list(questions)]
         # Special tokens as the tokenizer adds them: a BOS for Llama, none for GPT-2; an EOS is ours to add.
         # What a question merely spells is text: it does not end the question.
         rows = self.tokenizer(texts, split_special_tokens=True)["input_ids"]
+        self._warn_of_unknown_words(texts, rows)
         rows = [row[:-1] if row and row[-1] == self.eos_id else row for row in rows]
         ends = [] if self.config.remove_eos else [self.eos_id]
         return [[*row, *ends, self.config.bot_id] for row in rows]
 
-    def prompt(self, questions: Sequence[str], mode: Mode = "latent") -> PaddedRows:
+    def _warn_of_unknown_words(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
+        unknown = self.tokenizer.unk_token_id
+        if self._has_warned or unknown in (None, self.eos_id, self.tokenizer.bos_token_id):
+            return
+        text = next((text for text, row in zip(texts, rows, strict=True) if unknown in row), None)
+        if text is None:
+            return
+        encoded = self.tokenizer(text, split_special_tokens=True, return_offsets_mapping=True)
+        spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        words = dict.fromkeys(text[begin:end] for token, (begin, end) in spans if token == unknown)
+        warnings.warn(
+            f"the model's vocabulary lacks {', '.join(map(repr, [*words][:3]))} (of '{text[:60]}'): "
+            "it reads an unknown word there, and answers all the same",
+            stacklevel=3,
+        )
+        self._has_warned = True
+
+    def prompt(self, questions: Questions, mode: Mode = "latent") -> PaddedRows:
         rows = self.question_ids(questions)
         return left_padded(rows if mode == "latent" else [r[:-1] for r in rows], self.pad_id, self.device)
 
@@ -153,9 +176,11 @@ class CODI(ThoughtModel):
         return Fraction(numbers[-1].rstrip(".")) if numbers else None
 
     def chain_text(self, problem: Problem) -> str:
-        """The written chain, with or without its last step, in the style the teacher saw."""
-        steps = problem.steps if self.config.keep_last_step else problem.steps[:-1]
-        return write_chain(steps, style=self.config.chain_style)
+        """The written chain, with or without its last step, in the style the teacher saw; a chain in words ends in a newline."""
+        end = None if self.config.keep_last_step else -1
+        if problem.words:
+            return "".join(f"{' '.join(some)}\n" for some in [problem.words[:end]] if some)
+        return write_chain(problem.steps[:end], style=self.config.chain_style)
 
     def chain_ids(self, problem: Problem) -> list[int]:
         return self.tokenizer.encode(self.chain_text(problem), add_special_tokens=False)
@@ -231,7 +256,7 @@ class CODI(ThoughtModel):
         anatomy_of(parts.base)
         kernel = {"attn_implementation": "sdpa"} if official_compat else {}
         inner = AutoModelForCausalLM.from_config(parts.base, dtype=dtype, trust_remote_code=False, **kernel)
-        model = cls(inner, parts.tokenizer, parts.config, fingerprint_of(parts.source))
+        model = cls(inner, parts.tokenizer, parts.config, parts.fingerprint)
         fill(model, parts.tensors, parts.source, tied=model._tied)
         inner.tie_weights()
         model.adapters = parts.adapters
@@ -369,6 +394,14 @@ class _Parts:
     tensors: dict[str, Tensor]
     source: Path
     adapters: dict[str, Tensor]
+    beside: tuple[Path, ...] = ()  # other places that decide the states
+    unusual: str = ""  # settings that do
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of all that decides the states: of the files alone, as in earlier versions, where nothing else does."""
+        files = fingerprint_of(self.source, *self.beside)
+        return hashlib.sha256((files + self.unusual).encode()).hexdigest() if self.unusual else files
 
 
 def _read_folder(path: Path) -> _Parts:
@@ -387,18 +420,7 @@ def _read_folder(path: Path) -> _Parts:
 
 
 def _read_released(path: Path, base: str | Path | None, lora_alpha: float | None) -> _Parts:
-    files, _ = weight_files(path)
-    file = files[0] if len(files) == 1 else files[0].parent
-    named = read_weights(path)
-    if not is_released(named) and not is_adapter(path):
-        first = next(iter(named), "none")
-        if first.startswith("base."):
-            raise BadInput(
-                f"{path} has no thinking.json, and its weights are named as in one of ours: copy the whole folder"
-            )
-        raise BadInput(
-            f"{file} is no released checkpoint of CODI: no key starts with codi. or coconut. (its first key: {first})"
-        )
+    file, released = _released_tensors(path)
     if base is None:
         raise BadInput(
             f"{file} holds weights only. Name the base model it was trained from (--base, path or hub id) "
@@ -406,23 +428,20 @@ def _read_released(path: Path, base: str | Path | None, lora_alpha: float | None
         )
     base = resolve(base)
     config, tokenizer = config_in(base), tokenizer_in(base)
-    plain, projection, pairs = unpack(named, file)
+    embedding = f"{anatomy_of(config).embedding}.weight"
+    plain, projection, pairs = unpack(released, file)
     scales = adapter_config(file, lora_alpha, has_factors=bool(pairs))
-    if is_adapter(path) and not scales.changes_base:  # its base's weights are elsewhere
-        model, _ = load_base(base)
-        plain = model.state_dict() | plain
+    if is_adapter(path) and not scales.changes_base:  # its other weights are the base's
+        whole = load_base(base)[0].state_dict()
+        plain = {name: whole[name] for name in whole if name != _HEAD or not config.tie_word_embeddings} | plain
     adapters = merge(plain, pairs, scales, file)
-    embedding, head = f"{anatomy_of(config).embedding}.weight", f"{HEAD}.weight"
-    if config.tie_word_embeddings and head in plain:
-        if embedding in plain and not torch.equal(plain[head], plain[embedding]):  # the official code uses the head's
-            warnings.warn(
-                f"{file}: lm_head and embedding differ though they are tied; lm_head is used for both", stacklevel=3
-            )
-        plain[embedding] = plain.pop(head)
+    if config.tie_word_embeddings:
+        _join_head(plain, embedding, file)
     if embedding not in plain:
         refuse_incomplete(file, missing=[embedding])
-    vocabulary = _vocabulary_of(base, config, len(tokenizer), len(plain[embedding]), file)
-    config.vocab_size = len(plain[embedding])
+    n_rows = len(plain[embedding])
+    vocabulary = _vocabulary_of(base, config, len(tokenizer), n_rows, file)
+    config.vocab_size = n_rows
     inner = projection["prj.1.weight"].shape[0] if "prj.1.weight" in projection else 0
     codi = CodiConfig(
         vocabulary=vocabulary,
@@ -432,7 +451,57 @@ def _read_released(path: Path, base: str | Path | None, lora_alpha: float | None
         lora_alpha=scales.alpha if pairs else None,
     )
     tensors = {f"base.{name}": value for name, value in plain.items()} | projection
-    return _Parts(config, tokenizer, codi, tensors, file, {f"base.{name}": value for name, value in adapters.items()})
+    return _Parts(
+        config,
+        tokenizer,
+        codi,
+        tensors,
+        file,
+        {f"base.{name}": value for name, value in adapters.items()},
+        (base,) if is_adapter(path) else (),
+        _unusual(scales, bool(pairs), vocabulary, n_rows),
+    )
+
+
+_HEAD = f"{HEAD}.weight"
+
+
+def _released_tensors(path: Path) -> tuple[Path, dict[str, Tensor]]:
+    """The file of a released checkpoint, or the folder of its files, and the tensors. BadInput where it is something else."""
+    files, _ = weight_files(path)
+    file = files[0] if len(files) == 1 else files[0].parent
+    tensors = read_weights(path)
+    if is_released(tensors) or is_adapter(path):
+        return file, tensors
+    first = next(iter(tensors), "none")
+    if first.startswith("base."):
+        raise BadInput(
+            f"{path} has no thinking.json, and its weights are named as in one of ours: copy the whole folder"
+        )
+    plain = path.is_dir() and not (path / "config.json").exists()
+    raise BadInput(
+        f"{file} is no released checkpoint of CODI: no key starts with codi. or coconut. (its first key: {first})."
+        + (" A plain model needs its config.json." if plain else "")
+    )
+
+
+def _join_head(plain: dict[str, Tensor], embedding: str, file: Path) -> None:
+    """Leave one table of the two that are tied."""
+    head = plain.pop(_HEAD, None)
+    if head is None:
+        return
+    if embedding in plain and not torch.equal(head, plain[embedding]):  # the official code uses the head's
+        warnings.warn(
+            f"{file}: lm_head and embedding differ though they are tied; lm_head is used for both", stacklevel=4
+        )
+    plain[embedding] = head
+
+
+def _unusual(scales: AdapterConfig, has_factors: bool, vocabulary: int, n_rows: int) -> str:
+    """What decides the states of a released checkpoint beside its file, where that is not as released."""
+    counted = has_factors and (scales.source is not None or scales.alpha != DEFAULT_ALPHA)
+    said = f"{scales.alpha:g} {scales.rank_stabilised} {dict(scales.alphas)} " if counted else ""
+    return said + (f"{vocabulary} of {n_rows}" if n_rows != vocabulary + 3 else "")
 
 
 def _vocabulary_of(base: Path, config: Any, n_tokens: int, n_rows: int, file: Path) -> int:

@@ -29,7 +29,13 @@ from workings.models.configs import AnswerSees
 
 KeyValues = tuple[tuple[Tensor, Tensor], ...]  # of each block: keys and values, [n, heads, T, d_head]
 Mode = Literal["latent", "chain"]
+Questions = str | Sequence[str]  # one string is one question
 PaddingSees = Literal["nothing", "everything"]
+
+
+def as_list(questions: Questions) -> list[str]:
+    """Questions as a list, where one string is one question and not its characters."""
+    return [questions] if isinstance(questions, str) else list(questions)
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,8 @@ class ThoughtModel(nn.Module, ABC):
     # 1. What only a family knows -------------------------------------------------------------------------------------
 
     @abstractmethod
-    def prompt(self, questions: Sequence[str], mode: Mode = "latent") -> PaddedRows:
-        """Left-padded questions, with whatever opens the thoughts (`latent`) or the written chain (`chain`)."""
+    def prompt(self, questions: Questions, mode: Mode = "latent") -> PaddedRows:
+        """Left-padded questions, or one, with whatever opens the thoughts (`latent`) or the written chain (`chain`)."""
 
     @abstractmethod
     def feed(self, final: Tensor, k: int) -> Tensor:
@@ -289,7 +295,7 @@ class ThoughtModel(nn.Module, ABC):
     @torch.no_grad()
     def think_and_answer(
         self,
-        questions: Sequence[str],
+        questions: Questions,
         *,
         n_thoughts: int | None = None,
         max_new_tokens: int = 32,
@@ -300,7 +306,7 @@ class ThoughtModel(nn.Module, ABC):
         """Thoughts and greedy answers in one pass, in the order given; batches change neither (but with `official_compat`).
 
         Args:
-            questions: As text.
+            questions: As text; one string is one question.
             n_thoughts: K, by default as many as the model was trained with.
             max_new_tokens: Of each answer; 0 for no answers.
             batch_size: The most questions in a batch.
@@ -308,6 +314,7 @@ class ThoughtModel(nn.Module, ABC):
                 zero, mean, swapped or frozen thoughts.
             keep: Return thoughts; without it, None in their place.
         """
+        questions = as_list(questions)
         k_last = self.n_thoughts if n_thoughts is None else n_thoughts
         thoughts: list[Thoughts | None] = [None] * len(questions)
         answers: list[Answer] = [Answer("", [], None)] * len(questions)
@@ -335,7 +342,7 @@ class ThoughtModel(nn.Module, ABC):
         joined = (torch.stack([getattr(t, name) for t in kept]) for name in ("hidden", "projected", "question"))
         return Thoughts(*joined), answers
 
-    def think(self, questions: Sequence[str], n_thoughts: int | None = None, batch_size: int = 64) -> Thoughts:
+    def think(self, questions: Questions, n_thoughts: int | None = None, batch_size: int = 64) -> Thoughts:
         """Hidden states [n, 1+K, L+1, d] and fed vectors [n, 1+K, d] for each question, on the CPU."""
         if not questions:
             raise BadInput("no question to think about: the list is empty")
@@ -344,7 +351,7 @@ class ThoughtModel(nn.Module, ABC):
         return thoughts
 
     def answer(
-        self, questions: Sequence[str], n_thoughts: int | None = None, max_new_tokens: int = 32, batch_size: int = 64
+        self, questions: Questions, n_thoughts: int | None = None, max_new_tokens: int = 32, batch_size: int = 64
     ) -> list[Answer]:
         """Greedy answers after thinking, in the order given."""
         return self.think_and_answer(
@@ -352,10 +359,9 @@ class ThoughtModel(nn.Module, ABC):
         )[1]
 
     @torch.no_grad()
-    def write_and_answer(
-        self, questions: Sequence[str], max_new_tokens: int = 64, batch_size: int = 64
-    ) -> list[Answer]:
+    def write_and_answer(self, questions: Questions, max_new_tokens: int = 64, batch_size: int = 64) -> list[Answer]:
         """The written chain instead of thoughts: text and answer in words, in the order given."""
+        questions = as_list(questions)
         answers: list[Answer] = [Answer("", [], None)] * len(questions)
         for rows in self._batches(questions, batch_size):
             state = self.begin(self.prompt([questions[i] for i in rows], "chain"))

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from workings.arithmetic.chain import read_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
 from workings.files import changes, unchanged
@@ -190,7 +189,7 @@ class ThoughtStore:
     def as_problems(self) -> list[Problem]:
         """The problems themselves again, in the rows' order."""
         columns = self.problems.select("question", "chain", "gold", "source").iter_rows()
-        return [Problem(question, read_chain(chain), gold, source) for question, chain, gold, source in columns]
+        return [Problem.of(question, chain, gold, source) for question, chain, gold, source in columns]
 
     def hidden(self, layer: str, rows: Tensor | None = None) -> Tensor:
         """Hidden states [n, P, d] of one layer, in the dtype stored; a store of one shard is not copied.

@@ -40,7 +40,7 @@ _WRITTEN = re.compile(rf"-?\$?{_DIGITS}%?")
 _RULE = re.compile(
     r"(?P<membership>[a-z][\w.-]*)(?:\((?P<weights>[^)]*)\))?(?:@(?P<form>\w+))?(?::(?P<selection>\w+))?"
 )
-_STEP = re.compile(r"step(\d+)(?:\.(\w+))?")
+_STEP = re.compile(r"step([0-9]{1,4})(?:\.(\w+))?")
 OPERATORS = ("+", "-", "*", "/", "//")
 
 

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
 from workings.errors import BadInput
-from workings.files import drop_half_written, lock, sealed, unchanged, write_atomic, write_with
+from workings.files import begin_in, drop_half_written, sealed, unchanged, write_atomic, write_with
 from workings.models.anatomy import is_thought
 from workings.provenance import versions
 from workings.reading.manifest import (
@@ -53,7 +52,7 @@ PROBLEMS = pa.schema(
         "model_answer": pa.string(),  # null where the text holds no number
         "model_text": pa.string(),
         "correct": pa.bool_(),  # null where no answer was asked for
-        "chain": pa.string(),  # <<6*9=54>> <<54+1=55>>
+        "chain": pa.string(),  # <<6*9=54>> <<54+1=55>>, or its sentences
         "n_steps": pa.int64(),
         "source": pa.string(),
         "chain_ids": pa.list_(pa.int64()),  # the written chain as the model's teacher saw it
@@ -80,7 +79,7 @@ def columns_of(problem: Problem, splits: Mapping[str, str] | None) -> dict[str, 
         "split": "" if splits is None else splits[problem.id],
         "question": problem.question,
         "gold": problem.answer,
-        "chain": write_chain(problem.steps),
+        "chain": problem.chain,
         "n_steps": problem.n_steps,
         "source": problem.source,
     }
@@ -101,8 +100,7 @@ class ThoughtWriter:
     def __init__(self, out: Path, settings: CollectionSettings) -> None:
         self.out = out
         with disk_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-            self._lock = lock(out)
+            self._lock = begin_in(out, "thought store")
         try:
             with disk_errors(out):
                 self.manifest = self._begin(settings)
@@ -122,8 +120,6 @@ class ThoughtWriter:
 
     def _begin(self, settings: CollectionSettings) -> StoreManifest:
         if not (self.out / "manifest.json").exists():
-            if any(not left.name.startswith(".") for left in self.out.iterdir()):
-                raise BadInput(f"{self.out} holds other files and no thought store; give an empty or a new folder")
             begun = StoreManifest("thoughts", FORMAT, "partial", settings)
             write_atomic(
                 self.out / "manifest.json", sealed(begun)

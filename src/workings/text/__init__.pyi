@@ -3,8 +3,10 @@ from .build import build_corpus as build_corpus
 from .build import n_processes as n_processes
 from .corpus import Corpus as Corpus
 from .corpus import verify_corpus as verify_corpus
+from .datasets import announce as announce
 from .datasets import load_problems as load_problems
 from .datasets import read_rows as read_rows
+from .documents import BadDocument as BadDocument
 from .documents import Document as Document
 from .documents import open_documents as open_documents
 from .estimate import estimate_corpus as estimate_corpus

@@ -94,7 +94,9 @@ def open_bpe(reference: str | Path) -> BPE:
     if path.is_dir() and (path / "tokenizer.json").exists():
         path = path / "tokenizer.json"
     if path.is_file():
-        return _from_json(path.read_text("utf-8"), str(path))
+        return _from_json(path.read_bytes(), str(path))
+    if path.exists() and not path.is_dir():
+        raise BadInput(f"{path} is a pipe or a device: give a tokenizer.json or its folder")
     return _from_json(_hub_json(str(reference), path.is_dir()), str(reference))
 
 
@@ -105,22 +107,24 @@ def _hub_json(reference: str, is_folder: bool) -> str:
         tokenizer: Any = AutoTokenizer.from_pretrained(reference, trust_remote_code=False)
         return tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # the library raises OSError, ValueError, KeyError, AttributeError, each for many causes
-        what = "holds no tokenizer that can be read" if is_folder else "is no path here and no tokenizer from the hub"
+        of_hub = f"is no path here and no tokenizer from the hub ({first_line(error)})"
+        what = "holds no tokenizer that can be read" if is_folder else of_hub
         raise BadInput(
-            f"tokenizer '{reference}' {what} ({first_line(error)}); "
-            "give a folder with its tokenizer.json, or --base embedded"
+            f"tokenizer '{reference}' {what}; give a folder with its tokenizer.json, or --base embedded"
         ) from None
 
 
-def _from_json(text: str, reference: str) -> BPE:
+def _from_json(text: str | bytes, reference: str) -> BPE:
     try:
-        content = json.loads(text)
+        content = json.loads(text)  # of bytes it drops a byte-order mark
         model, added = content["model"], content.get("added_tokens") or []
         vocab = {**model["vocab"], **{token["content"]: token["id"] for token in added}}
-        merges = tuple(tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+        merges = tuple((left, right) for left, right in pairs)
+        trouble = _not_byte_level(content) or _damage(vocab, merges)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadInput(f"{reference} is not the tokenizer.json of a BPE") from None
-    if trouble := _not_byte_level(content):
+    if trouble:
         raise BadInput(f"{reference} is not a byte-level BPE that keeps every text as it is: {trouble}")
     eot = vocab.setdefault(END_OF_TEXT, max(vocab.values()) + 1)
     return BPE(vocab, merges, _without_offsets(content["pre_tokenizer"]), eot)
@@ -142,6 +146,16 @@ def _not_byte_level(content: dict[str, Any]) -> str:
         f"{len(missing)} of 256 bytes have no token": bool(missing),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def _damage(vocab: Mapping[str, Any], merges: Sequence[tuple[str, str]]) -> str:
+    """Why ids or merges cannot be, or nothing."""
+    ids = list(vocab.values())
+    wrong = [i for i in ids if type(i) is not int or not 0 <= i < MOST_IDS]
+    lost = [f"{left} {right}" for left, right in merges if not {left, right, left + right} <= vocab.keys()]
+    if wrong or len({*ids}) < len(ids):
+        return f"it has the id {wrong[0]}" if wrong else "two of its tokens have one id"
+    return f"its merge '{lost[0]}' is of tokens that it does not have" if lost else ""
 
 
 def _parts(pre_tokenizer: dict[str, Any]) -> list[dict[str, Any]]:
@@ -216,9 +230,17 @@ def library_for(bpe: BPE, every_token: bool = False) -> Literal["tiktoken", "tok
     if fast is None:
         return "tokenizers"
     texts = [*sample_texts(bpe), *(_readable_tokens(bpe) if every_token else ())]
-    reference = Tokenizer.from_str(json.dumps(bpe.tokenizer_json())).encode_batch_fast(texts)
+    reference = rust_tokenizer(bpe.tokenizer_json()).encode_batch_fast(texts)
     agree = all(fast.encode_ordinary(text) == read.ids for text, read in zip(texts, reference, strict=True))
     return "tiktoken" if agree else "tokenizers"
+
+
+def rust_tokenizer(content: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that a tokenizer.json describes. BadInput where the library `tokenizers` cannot make it."""
+    try:
+        return Tokenizer.from_str(json.dumps(content))
+    except Exception as error:  # it raises nothing more special
+        raise BadInput(f"the library tokenizers cannot use this BPE: {first_line(error)}; take another base") from None
 
 
 def sample_texts(bpe: BPE, n: int = 300) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from workings.errors import BadInput, Failed, explained
-from workings.files import lock
+from workings.files import begin_in
 from workings.progress import Tracker, track
 from workings.stopping import interruptible
 from workings.text.build_state import BuildJournal
@@ -105,8 +105,10 @@ def build_corpus(
     n = n_processes(processes)
     tokenizer, sources = config.build_tokenizer(), config.open_sources(skip_bad)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with lock(out), interruptible(f"the corpus {out} is unfinished: building it with the same settings goes on"):
+        with (
+            begin_in(out, "corpus", ("tokenizer",)),
+            interruptible(f"the corpus {out} is unfinished: building it with the same settings goes on"),
+        ):
             journal = BuildJournal(config, tokenizer, sources, out)
             try:
                 if not journal.is_complete:
@@ -275,7 +277,7 @@ class Build:
         failed = [BadDocument(block.documents[i].source, block.documents[i].place, why) for i, why in failures.items()]
         for bad in [*block.bad, *failed]:
             if not self.tolerance.skip_bad:
-                raise BadInput(f"{bad}. Mend it, or leave such documents out, counted and listed, with --skip-bad")
+                raise bad.refused()
             self.journal.note_bad(bad)
 
     def _check(self) -> None:

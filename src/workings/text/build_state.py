@@ -179,9 +179,6 @@ class BuildJournal:
     def _begun(self) -> str:
         """Begin a manifest, or find the one that is there; its status."""
         if not (self.out / "manifest.json").exists():
-            others = [path.name for path in self.out.iterdir() if path.name != "tokenizer" and path.name[0] != "."]
-            if others:
-                raise BadInput(f"{self.out} holds other files and no corpus ({others[0]}); give a new folder")
             self._begin()
         manifest, mine = CorpusManifest.read(self.out), self._identity()
         differ = [name for name in mine.config if manifest.config.get(name) != mine.config[name]]

@@ -1,7 +1,7 @@
 """A reference to data → its rows, or its problems. What a reference means is said here and nowhere else:
 
     generated[:PRESET]               problems drawn from our own generator; the split train has other structures than the rest
-    a path                           a file, or a folder with one JSON-lines file for each split
+    a path                           a file, or a folder with one JSON-lines or Parquet file for each split
     owner/name[:config][:split=SPLIT][@revision]
                                      a data set on the hub, streamed; none of its code is run
 
@@ -13,23 +13,37 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workings.arithmetic.generator import PRESETS, ProblemSpec, generate
-from workings.arithmetic.problems import Malformed, ProblemFile, numbered_lines, problem_of_row, read_problems, text_in
+from workings.arithmetic.problems import (
+    ChainCounts,
+    Malformed,
+    ProblemFile,
+    is_parquet,
+    numbered_lines,
+    parquet_rows,
+    problem_of_row,
+    read_problems,
+    text_in,
+)
 from workings.errors import BadInput
 from workings.hub import HubReference, hub_errors
+from workings.progress import is_quiet, say
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
 Row = Mapping[str, Any]
 _JSON_LINES = (".jsonl", ".jsonl.gz")
+_ROWS = (*_JSON_LINES, ".parquet")
+_MOST_LISTED = 10
 
 
 # ── what a reference means ───────────────────────────────────────────────────────────────────────────────────────────
@@ -49,18 +63,18 @@ def generator_preset(reference: str) -> ProblemSpec | None:
 def local_file(reference: str | Path, split: str) -> Path | None:
     """The file that a local reference names; None where no file or folder of that name exists.
 
-    In a folder it is the JSON-lines file of the split (`test` finds `test.jsonl`), or the only one. BadInput where that
-    leaves none or several.
+    In a folder it is the JSON-lines or Parquet file of the split (`test` finds `test.jsonl`), or the only one. BadInput where
+    that leaves none or several.
     """
     path = Path(reference).expanduser()
     if not path.is_dir():
         return path if path.exists() else None
-    files = sorted(file for file in path.iterdir() if file.name.endswith(_JSON_LINES))
+    files = sorted(file for file in path.iterdir() if file.name.endswith(_ROWS) and not file.name.startswith("."))
     named = [file for file in files if split[:3] in re.split(r"[._-]", file.name) or split in file.name]
     found = named if named or len(files) != 1 else files
     if len(found) != 1:
         raise BadInput(
-            f"{path} holds {len(found)} JSON-lines files for the split '{split}' "
+            f"{path} holds {len(found)} JSON-lines or Parquet files for the split '{split}' "
             f"(there are {', '.join(file.name for file in files) or 'none'}): name the file"
         )
     return found[0]
@@ -98,7 +112,7 @@ def open_hub(data_set: HubReference, split: str) -> IterableDataset:
 
 
 def read_rows(reference: str | Path, split: str) -> Iterator[tuple[str, Row]]:
-    """The rows of a JSON-lines file, of a folder of those, or of a hub data set, each with its place for error messages.
+    """The rows of a JSON-lines or Parquet file, of a folder of those, or of a hub data set, each with its place for messages.
 
     Args:
         reference: A path or a hub reference.
@@ -112,16 +126,23 @@ def read_rows(reference: str | Path, split: str) -> Iterator[tuple[str, Row]]:
     """
     path = local_file(reference, split)
     if path is not None:
-        yield from _json_lines(path)
+        yield from _parquet(path) if is_parquet(path) else _json_lines(path)
         return
     data_set = hub_data_set(str(reference), "data")
     for number, row in enumerate(open_hub(data_set, split), start=1):
         yield f"{data_set} ({split}), row {number}", row
 
 
+def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
+    for number, row in enumerate(parquet_rows(path), start=1):
+        yield f"{path}, row {number}", row
+
+
 def _json_lines(path: Path) -> Iterator[tuple[str, Row]]:
     if not path.name.endswith(_JSON_LINES):
-        raise BadInput(f"{path}: a file of rows ends in {' or '.join(_JSON_LINES)}; rename or convert it")
+        raise BadInput(
+            f"{path}: a file of rows is Parquet, or ends in {' or '.join(_JSON_LINES)}; rename or convert it"
+        )
     for number, line in numbered_lines(text_in(path)):
         place = f"{path}:{number}"
         try:
@@ -162,17 +183,25 @@ def content_ids(contents: Iterable[Any]) -> list[str]:
 
 
 def load_problems(
-    reference: str | Path, *, split: str = "test", limit: int | None = None, seed: int = 0, strict: bool = False
+    reference: str | Path,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    fields: Sequence[str] = (),
 ) -> ProblemFile:
     """Problems, and what was no problem.
 
     Args:
-        reference: `generated[:PRESET]`, a file in any format of `read_problems`, or a hub data set.
-        split: The split of the hub data set. Of generated problems, `train` gives the structures that models learn from, any
-            other the held-out ones (`ProblemSpec.structures`), which the bundled models have not seen.
+        reference: `generated[:PRESET]`, a file in any format of `read_problems`, a folder with a file for each split, or a hub
+            data set.
+        split: The split of the folder or of the hub data set. Of generated problems, `train` gives the structures that models
+            learn from, any other the held-out ones (`ProblemSpec.structures`), which the bundled models have not seen.
         limit: At most so many problems (generated) or rows (hub); by default 1,000 generated ones, or all.
         seed: Seed of the generator.
         strict: Raise at the first malformed row instead of listing it.
+        fields: The fields of a row by name, `part=field` each, where no known data set has them; see `arithmetic.fields`.
 
     Raises:
         BadInput: Nothing of that name exists or can be read, or no row is a problem.
@@ -183,19 +212,46 @@ def load_problems(
     """
     spec = generator_preset(str(reference))
     if spec is not None:
+        if split not in ("train", "validation", "test"):
+            raise BadInput(f"generated problems have no split '{split}': give train, validation or test")
+        if fields:
+            raise BadInput(f"generated problems have no fields to name ({' '.join(fields)}): leave fields out")
         spec = replace(spec, structures="training" if split == "train" else "held out")
         return ProblemFile(list(generate(1000 if limit is None else limit, spec, seed)))
-    path = Path(reference).expanduser()
-    if path.exists():
-        return read_problems(path, strict=strict, limit=limit)
-    return _problems_on_hub(hub_data_set(str(reference), "problems"), split, limit, strict)
+    path = local_file(reference, split)
+    if path is not None:
+        return read_problems(path, strict=strict, limit=limit, fields=fields)
+    return _problems_on_hub(hub_data_set(str(reference), "problems"), split, limit, strict, fields)
 
 
-def _problems_on_hub(data_set: HubReference, split: str, limit: int | None, strict: bool) -> ProblemFile:
+def announce(read: ProblemFile, chains: bool = True) -> ChainCounts:
+    """Say what was read: rows that are no problems, each with its reason, and counts that the user should know.
+
+    That no problem has steps is said even where notes are not wanted: all that is learned or read of steps hangs on them.
+
+    Args:
+        read: Problems, and what was none.
+        chains: Whether the chains matter for what follows.
+    """
+    for row in read.malformed[:_MOST_LISTED]:
+        print(f"left out: {row}", file=sys.stderr)
+    if len(read.malformed) > _MOST_LISTED:
+        print(f"left out: {len(read.malformed):,} of {read.n_rows:,} rows in all are no problems", file=sys.stderr)
+    counts = ChainCounts.of(read.problems)
+    for sentence in counts.sentences if chains else ():
+        say(sentence)
+    if chains and is_quiet() and not counts.n_with_steps:
+        print(counts.sentences[0], file=sys.stderr)
+    return counts
+
+
+def _problems_on_hub(
+    data_set: HubReference, split: str, limit: int | None, strict: bool, fields: Sequence[str]
+) -> ProblemFile:
     found = ProblemFile()
     for number, row in enumerate(islice(open_hub(data_set, split), limit), start=1):
         try:
-            found.problems.append(problem_of_row(row))
+            found.problems.append(problem_of_row(row, fields=fields))
         except ValueError as error:
             found.malformed.append(Malformed(str(data_set), number, str(error)))
             if strict:

@@ -67,6 +67,10 @@ class BadDocument(NamedTuple):
     def __str__(self) -> str:
         return f"{self.source}, {self.place}: {self.reason}"
 
+    def refused(self) -> BadInput:
+        """What to raise where such rows are not to be skipped."""
+        return BadInput(f"{self}. Mend it, or leave such documents out, counted, with --skip-bad")
+
 
 SourceRow = Document | BadDocument
 

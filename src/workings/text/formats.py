@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from workings.errors import BadInput, first_line
+from workings.hub import refuse_pointers
 from workings.packing import DAMAGE, PACKINGS, unpacked, unpacked_name
 from workings.text.selection import Found
 
@@ -106,12 +107,17 @@ def _rows_of_file(file: Found, how: Reading, position: ReadingPosition) -> Itera
     read, last = _reader(file.path.name), 0
     assert read is not None, "files are selected by can_read"
     try:
+        refuse_pointers(file.path)
         with _opened(file.path, position) as content:
             for number, record in read(content, how):
                 if not last and isinstance(record, MissingField) and not how.skip_bad:
                     raise record  # the user named the wrong field; later it is the row's fault
                 last = number
                 yield Place(file.name, number), record
+    except BadInput as error:
+        if not how.skip_bad:
+            raise
+        yield Place(file.name, 1), ValueError(str(error))
     except MissingField as error:
         if not how.skip_bad:
             raise BadInput(f"{file.path} has {error}: choose with --field, or leave out the file") from None

@@ -52,6 +52,7 @@ from workings.text.bpe import (
     library_for,
     open_bpe,
     read_tokenizer_folder,
+    rust_tokenizer,
     sample_texts,
     tiktoken_encoding,
     token_bytes,
@@ -259,7 +260,7 @@ class Tokenizer:
 
     def _rust(self) -> tokenizers.Tokenizer:
         """The tokenizer inside Hugging Face's, with the same settings."""
-        rust = tokenizers.Tokenizer.from_str(json.dumps(self._hf_json()))
+        rust = rust_tokenizer(self._hf_json())
         rust.encode_special_tokens = True
         return rust
 

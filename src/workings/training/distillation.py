@@ -65,7 +65,7 @@ def distil(
     group = group or ProcessGroup(0, 1, str(model.device))
     if log is None:
         log = no_log if run is None else run.log
-    examples, left_out = _examples(train, model, config)
+    examples, counts = _examples(train, model, config)
     _refuse_unequal_parts(config, group)
     order = BatchOrder(examples, config.batch_size, config.seed, config.length_window)
     schedule = config.schedule(len(examples))
@@ -91,7 +91,7 @@ def distil(
         throughput=_throughput(order, run),
         if_memory_is_full=f"a micro_batch_size below {config.micro_batch_size}",
         measurements=[Measurement(validate, config.validate_every)] if validation else [],
-        about={"examples": len(examples)} | left_out,
+        about={"examples": len(examples)} | counts,
     )
     fit(task, folder, log, group, run=run, resume=resume, max_steps=max_steps)
     merge_lora(model)
@@ -213,15 +213,18 @@ class BatchOrder:
 
 
 def _examples(train: Iterable[Problem], model: CODI, config: DistilConfig) -> tuple[list[Example], dict[str, int]]:
-    """The examples to train on, and how many were left out for each reason. BadInput where there are fewer than one batch."""
+    """The examples to train on, how many were left out for each reason, and how many have no chain for the teacher.
+
+    BadInput where there are fewer than one batch.
+    """
     limit = min(config.max_tokens, model.context_length - model.n_thoughts - len(model.closing()))
-    left_out = {"left_out_too_long": 0, "left_out_other_answers": 0}
+    counts = {"left_out_too_long": 0, "left_out_other_answers": 0}
     kept = []
 
     def answerable() -> Iterator[Problem]:
         for problem in train:
             if config.digit_answers_only and not problem.answer[:1].isdigit():
-                left_out["left_out_other_answers"] += 1
+                counts["left_out_other_answers"] += 1
             else:
                 yield problem
 
@@ -229,13 +232,13 @@ def _examples(train: Iterable[Problem], model: CODI, config: DistilConfig) -> tu
         if example.n_tokens <= limit:
             kept.append(example)
         else:
-            left_out["left_out_too_long"] += 1
+            counts["left_out_too_long"] += 1
     if len(kept) < config.batch_size:
         raise BadInput(
             f"{len(kept)} training examples of at most {limit} tokens are fewer than one batch of {config.batch_size}; "
             "give more problems, a smaller batch_size or a larger max_tokens"
         )
-    return kept, left_out
+    return kept, counts | {"without_chain": sum(not example.chain for example in kept)}
 
 
 def _refuse_unequal_parts(config: DistilConfig, group: ProcessGroup) -> None:

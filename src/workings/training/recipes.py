@@ -58,7 +58,9 @@ class ModelShape:
     d_model: int = fixed(128, "width of the residual stream", at_least=1)
     block: int = fixed(256, "maximum number of positions in a row", at_least=1)
 
-    __post_init__ = check_ranges
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        GPT2Config(self.n_layers, self.n_heads, self.d_model, self.block)  # refuses sizes that do not fit each other
 
     @classmethod
     def of(cls, shape: GPT2Config) -> ModelShape:
