@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.setup-stamp
 OLDER  := "workings needs Python 3.11 or newer, and $(PYTHON) is not: install one and name it, as in 'make setup PYTHON=python3.12'."
 PYTHON ?= python3
 
-.PHONY: setup setup-real setup-eval bundled demo test test-slow test-smoke mutants check
+.PHONY: setup setup-real setup-eval setup-interp bundled demo test test-slow test-smoke mutants check
 
 setup: $(STAMP)
 
@@ -29,6 +29,11 @@ setup-real: setup
 # lm-eval, for the tests that compare the judges with it item by item; they skip without it.
 setup-eval: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt lm-eval
+
+# The tuned-lens library, for the test that compares its folders with ours; it skips without it. Of its dependencies the lens
+# itself needs none that is not here.
+setup-interp: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --no-deps tuned-lens
 
 # Ship finished runs of `recurrence`, both arms, one or more seeds: make bundled RUNS="runs/recurrence/*".
 bundled: setup

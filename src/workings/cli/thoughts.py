@@ -200,6 +200,24 @@ class Collect(WithModel):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Import(Command):
+    """Turn activation files of the lens notes into a store.
+
+    The files are torch pickles with hidden_states, metadata and config; no code in them is run. Prints the path of the store.
+    """
+
+    files: tuple[str, ...] = positional(help="activation files of one model; those for test have 'test' in their name")
+    problems: str = option(help="the problems they name: a JSON list whose rows have gsm8k_id")
+    out: str = option(help="folder of the store")
+
+    def __call__(self) -> None:
+        store = reading.import_activations(self.files, self.problems, self.out)
+        for note in store.manifest.settings.notes:
+            print(note, file=sys.stderr)
+        print(store.path)
+
+
+@dataclass(frozen=True, kw_only=True)
 class WithThoughts(WithModel):
     """The stored thoughts, the model that thought them, and their probe target."""
 
@@ -293,3 +311,29 @@ class LensScore(WithThoughts, Printing):
             if over := leads.get(row["reader"]):
                 line += f"  lens {100 * over['skill']:+.1f} points [{100 * over['low']:.1f}, {100 * over['high']:.1f}]"
             print(f"{line}  {row['ce']:.3f} nats")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensExport(WithModel):
+    """Write a tuned lens as the tuned-lens library saves one.
+
+    Refused for what its format cannot hold: translators by position, in some of the layers only, or at final_norm.
+    """
+
+    lens: str = positional(help="folder of the lens, from workings lens fit")
+    to: str = option(help="new folder to write")
+
+    def __call__(self) -> None:
+        model = self.open_model(seed=0)
+        print(reading.export_to_library(reading.open_lens(self.lens, model), self.to, self.model, model.n_layers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensImport(WithModel):
+    """Turn a lens of the tuned-lens library into one of ours, for the model that it was fitted on."""
+
+    source: str = positional(help="folder that the library saved: config.json and params.pt")
+    out: str = option(help="folder of the lens to write")
+
+    def __call__(self) -> None:
+        print(reading.save_lens(reading.import_from_library(self.source, self.open_model(seed=0)), self.out))

@@ -34,7 +34,7 @@ def read_saved(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         BadInput: The file needs code to be read, cannot be read, or holds no mapping of tensors.
     """
-    content = _unpickled(file)
+    content = read_pickle(file)
     if not isinstance(content, Mapping):
         raise BadInput(
             f"{file} holds a whole {type(content).__name__.strip('_').lower()}, not a mapping of tensors{_ADVICE}"
@@ -54,7 +54,8 @@ def read_saved(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 _ADVICE = ". Where it was trained, save the weights alone: torch.save({'model': model.state_dict()}, file)"
 
 
-def _unpickled(file: Path) -> object:
+def read_pickle(file: Path) -> object:
+    """What a file of torch.save holds, with stand-ins for objects of foreign classes. BadInput as in `read_saved`."""
     try:
         zipped = zipfile.is_zipfile(file)  # files of older torch are read if they hold plain values only
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file)) if zipped else []

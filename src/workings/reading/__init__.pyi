@@ -1,3 +1,4 @@
+from .activations import import_activations as import_activations
 from .collection import collect as collect
 from .fit import FitTask as FitTask
 from .fit import fit_each as fit_each
@@ -10,6 +11,8 @@ from .lens_kinds import LogitLens as LogitLens
 from .lens_kinds import PerPositionLens as PerPositionLens
 from .lens_kinds import TunedLens as TunedLens
 from .lens_kinds import lens_of as lens_of
+from .lens_library import export_to_library as export_to_library
+from .lens_library import import_from_library as import_from_library
 from .manifest import Failure as Failure
 from .readings import Predictor as Predictor
 from .readings import SampleGrid as SampleGrid

@@ -41,6 +41,7 @@ class CollectionSettings:
     splits: str  # digest of {problem: split}
     device: str
     versions: dict[str, str | None]
+    notes: tuple[str, ...] = ()  # what should be known of states that somebody else collected
 
 
 @dataclass(frozen=True)

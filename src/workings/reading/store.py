@@ -111,6 +111,7 @@ class ThoughtStore:
         folder: str | Path,
         splits: Mapping[str, str] | None = None,
         fingerprint: str = "arrays",
+        notes: Sequence[str] = (),
     ) -> ThoughtStore:
         """Write states from anybody's code as a store, and open it. No model is needed.
 
@@ -125,6 +126,7 @@ class ThoughtStore:
             folder: Folder of the store: new or empty. It is removed again if anything fails.
             splits: {problem id: "train", "val" or "test"}, see `split_problems`; none, by default.
             fingerprint: Name of the model that thought; readings tell models apart by it.
+            notes: What should be known of the states; they stand in the manifest.
 
         Raises:
             BadInput: For a shape or a name that does not fit, a state that is not finite, a problem given twice or without
@@ -139,7 +141,7 @@ class ThoughtStore:
         >>> store.hidden("block1").shape, store.as_problems() == problems
         (torch.Size([5, 2, 16]), True)
         """
-        return cls.open(write_arrays(problems, hidden, layers, positions, Path(folder), splits, fingerprint))
+        return cls.open(write_arrays(problems, hidden, layers, positions, Path(folder), splits, fingerprint, notes))
 
     @property
     def layers(self) -> tuple[str, ...]:

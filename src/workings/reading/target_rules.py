@@ -11,9 +11,10 @@ A name is MEMBERSHIP, MEMBERSHIP@FORM, or either with :SELECTION.
     answer                           the final answer, at every position
     response                         what the model itself says after the closing token, at every position
 
-Forms of the chain: `seen` (the default: what the teacher saw), `stripped` (6*9=54) and `marked` (<<6*9=54>>), each with all steps,
-and `own`, what the model writes as a chain itself. Selections: `first` (the default), `middle` (of two the first), `last`, `tfidf`
-(the token whose frequency here stands out most from its frequency in the chains of training), `every`.
+Forms of the chain: `seen` (the default: what the teacher saw), `stripped` (6*9=54) and `marked` (<<6*9=54>>), each with all steps;
+`words`, the sentences of a chain in words; and `own`, what the model writes as a chain itself. Selections: `first` (the default),
+`middle` (of two the first), `last`, `tfidf` (the token whose frequency here stands out most from its frequency in the chains of
+training), `every`.
 Shapes: P positions, N tokens of a chain.
 """
 
@@ -99,6 +100,7 @@ FORMS: dict[str, Callable[[Spelling, Problem], Sequence[int]]] = {
     "seen": lambda spelling, problem: spelling.chain_ids(problem),
     "stripped": lambda spelling, problem: spelling.encode(write_chain(problem.steps, "stripped")),
     "marked": lambda spelling, problem: spelling.encode(write_chain(problem.steps, "marked")),
+    "words": lambda spelling, problem: spelling.encode("\n".join(problem.words)),
     "own": _own,
 }
 

@@ -225,6 +225,7 @@ def write_arrays(
     out: Path,
     splits: Mapping[str, str] | None,
     fingerprint: str,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write a whole store of states [n, L, P, d]; see `ThoughtStore.from_arrays`, which opens it."""
     _refuse_misfits(problems, hidden, layers, positions, splits)
@@ -244,6 +245,7 @@ def write_arrays(
         splits=digest_of(f"{problem} {split}" for problem, split in sorted((splits or {}).items())),
         device="cpu",
         versions={"torch": versions().get("torch")},
+        notes=tuple(notes),
     )
     try:
         with ThoughtWriter(out, settings) as writer:
