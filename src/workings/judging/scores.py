@@ -84,7 +84,8 @@ def new_values(readings: pl.DataFrame) -> pl.DataFrame:
 
 def predictors(readings: pl.DataFrame) -> list[Predictor]:
     """The predictors of a table, in order of appearance."""
-    named = _checked(readings).select(Predictor._fields).unique(maintain_order=True)
+    of_readers = with_columns(readings, Predictor._fields, "a table of readings, nor of scores")
+    named = of_readers.select(Predictor._fields).unique(maintain_order=True)
     return [Predictor(*row) for row in named.iter_rows()]
 
 
