@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,25 +97,6 @@ def test_under_a_constant_recurrence_no_substitution_of_thoughts_between_problem
     frame = ablate(thinker(recurrence="constant"), problems, [problem(9, 1)])
     of = {name: rows.sort("problem")["answer"].to_list() for (name,), rows in frame.group_by("condition")}
     assert of["own"] == of["swapped"] == of["first"] == of["mean"]
-
-
-def test_swapped_thoughts_are_the_donors_and_zero_is_zero(thinker):
-    """The engine is fed what the ablation says, step by step, whatever the batch."""
-    model, problems = thinker(n_thoughts=2), [problem(i, 1) for i in range(5)]
-    questions = [p.question for p in problems]
-    own = model.think(questions).projected
-    seen: dict[int, torch.Tensor] = {}
-
-    def fed(k, z, rows):
-        value = own[torch.tensor([4, 3, 2, 1, 0])[rows], k - 1]
-        seen.update({int(row): v for row, v in zip(rows, value, strict=True)} if k == 2 else {})
-        return value
-
-    thoughts, _ = model.think_and_answer(questions, batch_size=2, max_new_tokens=0, fed=fed)
-    assert thoughts is not None
-    for i in range(5):
-        assert torch.equal(seen[i], own[4 - i, 1])
-    assert not torch.allclose(thoughts.hidden[0, 1:], model.think(questions).hidden[0, 1:])
 
 
 def test_nothing_to_swap_is_an_error(thinker):

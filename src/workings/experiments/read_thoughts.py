@@ -69,7 +69,9 @@ class Config:
         (0.5, 0.2, 0.3), "shares of the problems used for training, validation and test", at_least=0, at_most=1
     )
     layers: tuple[str, ...] = fixed((), "layers to read; by default all")
-    fit: reading.FitConfig = fixed(reading.FitConfig(), "recipe of the tuned lens")
+    fit: reading.FitConfig = fixed(
+        reading.FitConfig(lr=2e-3, batch_problems=64, max_epochs=40), "recipe of the tuned lens"
+    )
     n_ablated: int = fixed(
         1000, "number of test problems answered again with ablated thoughts; 0: none", formerly="necessity", at_least=0
     )

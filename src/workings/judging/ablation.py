@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import polars as pl
@@ -24,6 +23,7 @@ from workings.errors import BadInput
 from workings.judging.paired import share_over_seeds
 from workings.judging.statistics import Measure, with_columns
 from workings.models.anatomy import Edit
+from workings.models.interventions import Condition, Intervention, Value, answers_under
 from workings.models.thinking import Answer, ThoughtModel
 
 IN_WORDS = {
@@ -70,18 +70,20 @@ def ablate(
             "no problem has a partner with as many steps and another answer, so nothing can be swapped; give more problems"
         )
     questions = [p.question for p in problems]
-    answered = partial(model.think_and_answer, questions, batch_size=batch_size, max_new_tokens=max_new_tokens)
-    thoughts, answers = answered()
+    thoughts, answers = model.think_and_answer(questions, batch_size=batch_size, max_new_tokens=max_new_tokens)
     assert thoughts is not None
     own = thoughts.projected.to(model.device)
     means = model.think([p.question for p in others], batch_size=batch_size).projected.mean(0).to(model.device)
-    ablations = {
-        "zero": lambda k, z, rows: torch.zeros_like(z),
-        "mean": lambda k, z, rows: means[k - 1].expand_as(z),
-        "first": lambda k, z, rows: own[rows, 0],
-        "swapped": lambda k, z, rows: own[donor[rows], k - 1],
+    values: dict[str, Value] = {
+        "zero": lambda m: torch.zeros_like(m.value),
+        "mean": lambda m: means[m.k - 1].expand_as(m.value),
+        "first": lambda m: own[m.rows, 0],
+        "swapped": lambda m: own[donor[m.rows], m.k - 1],
     }
-    answers_in = {"own": answers} | {name: answered(fed=fed, keep=False)[1] for name, fed in ablations.items()}
+    thoughts_of = tuple(range(1, model.n_thoughts + 1))
+    conditions = {name: Condition((Intervention(value, thoughts_of),)) for name, value in values.items()}
+    found = answers_under(model, questions, conditions, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    answers_in = {"own": answers} | {name: one.answers for name, one in found.items()}
     if written:
         longest = max(len(model.chain_ids(p)) for p in problems) + max_new_tokens
         answers_in["written"] = model.write_and_answer(questions, max_new_tokens=longest, batch_size=batch_size)

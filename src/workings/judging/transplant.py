@@ -24,14 +24,13 @@ feeds the same to all and never follows, whatever its states hold.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 
 import polars as pl
 import torch
-from torch import Tensor
 
 from workings import seeds
 from workings.arithmetic.answers import same_answer
@@ -42,6 +41,7 @@ from workings.judging.ablation import with_donors
 from workings.judging.paired import PairedDifference, paired_difference
 from workings.judging.statistics import ALPHA, with_columns
 from workings.judging.verdict import MARGIN, Answer
+from workings.models.interventions import Condition, Intervention, Value, answers_under
 from workings.models.thinking import Answer as Given
 from workings.models.thinking import ThoughtModel
 
@@ -168,25 +168,35 @@ def swap_thoughts(
     receiver = torch.tensor([pair.problem for pair in found.pairs])
     asked = [problems[pair.problem] for pair in found.pairs]
     think = partial(model.think_and_answer, batch_size=batch_size, max_new_tokens=max_new_tokens)
-    own, own_answers = think([p.question for p in problems])
+    questions = [p.question for p in problems]
+    own, own_answers = think(questions)
     given, given_answers = think([pair.donor.question for pair in found.pairs])
     assert own is not None and given is not None
     own_z, given_z = own.projected.to(model.device), given.projected.to(model.device)
     means = model.think([p.question for p in others], batch_size=batch_size).projected.mean(0).to(model.device)
-    of_problems = partial(_answers, think, [p.question for p in problems], model.n_thoughts)
-    once = {
-        "zero": of_problems(lambda k, z, rows: torch.zeros_like(z), False),
-        "mean": of_problems(lambda k, z, rows: means[k - 1].expand_as(z), False),
-        "resampled": of_problems(lambda k, z, rows: own_z[drawn[rows], k - 1], False),
-        "resampled on": of_problems(lambda k, z, rows: own_z[drawn[rows], k - 1], True),
-    }
-    of_pairs = partial(_answers, think, [p.question for p in asked], model.n_thoughts)
-    swapped = {
-        "swapped": of_pairs(lambda k, z, rows: given_z[rows, k - 1], False),
-        "swapped on": of_pairs(lambda k, z, rows: given_z[rows, k - 1], True),
-    }
-    _check_itself(think, problems, own_z, own_answers)
-    of_each = {name: {p: [said[i] for i in receiver] for p, said in by.items()} for name, by in once.items()} | swapped
+    answered = partial(answers_under, model, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    itself = Intervention(lambda moment: own_z[moment.rows, moment.k - 1], tuple(range(1, model.n_thoughts + 1)))
+    of_problems = answered(
+        questions,
+        {
+            **_at_each("zero", lambda m: torch.zeros_like(m.value), model.n_thoughts),
+            **_at_each("mean", lambda m: means[m.k - 1].expand_as(m.value), model.n_thoughts),
+            **_at_each("resampled", lambda m: own_z[drawn[m.rows], m.k - 1], model.n_thoughts),
+            **_at_each("resampled on", lambda m: own_z[drawn[m.rows], m.k - 1], model.n_thoughts, on=True),
+            _ITSELF: Condition((itself,)),
+        },
+    )
+    _check_itself(of_problems.pop(_ITSELF).answers, own_answers)
+    swap: Value = lambda m: given_z[m.rows, m.k - 1]
+    of_pairs = answered(
+        [p.question for p in asked],
+        {
+            **_at_each("swapped", swap, model.n_thoughts),
+            **_at_each("swapped on", swap, model.n_thoughts, on=True),
+        },
+    )
+    of_each = {name: [found.answers[i] for i in receiver] for name, found in of_problems.items()}
+    of_each |= {name: found.answers for name, found in of_pairs.items()}
     clean = [own_answers[i] for i in receiver]
     right = [same_answer(a.value, p.value) for a, p in zip(own_answers, problems, strict=True)]
     at_risk = [
@@ -195,33 +205,23 @@ def swap_thoughts(
     ]
     rows = partial(_outcomes, found.pairs, asked, clean, at_risk)
     frames = [rows("own", "", clean)]
-    frames += [rows(name, position, said) for name, by in of_each.items() for position, said in by.items()]
+    frames += [rows(*name.rsplit(" ", 1), said) for name, said in of_each.items()]
     return Transplants(pl.concat(frames), found.retold, found.left_out)
 
 
-Replace = Callable[[int, Tensor, Tensor], Tensor]
+_ITSELF = "replaced by itself"
 
 
-def _answers(
-    think: Callable[..., tuple[object, list[Given]]],
-    questions: Sequence[str],
-    n_thoughts: int,
-    value: Replace,
-    on: bool,
-) -> dict[str, list[Given]]:
-    """{position: answers} with the vector at each position replaced by `value`, or from there on."""
-
-    def at(position: int) -> list[Given]:
-        replaced = lambda k, z, rows: value(k, z, rows) if k == position or (on and k > position) else z
-        return think(questions, fed=replaced, keep=False)[1]
-
-    return {f"t{position}": at(position) for position in range(1, n_thoughts + 1)}
+def _at_each(name: str, value: Value, n_thoughts: int, on: bool = False) -> dict[str, Condition]:
+    """{name and position: condition} with the vector at each position replaced, or from there on."""
+    last = lambda k: n_thoughts if on else k
+    return {
+        f"{name} t{k}": Condition((Intervention(value, tuple(range(k, last(k) + 1))),))
+        for k in range(1, n_thoughts + 1)
+    }
 
 
-def _check_itself(
-    think: Callable[..., tuple[object, list[Given]]], problems: Sequence[Problem], own: Tensor, answers: Sequence[Given]
-) -> None:
-    again = think([p.question for p in problems], fed=lambda k, z, rows: own[rows, k - 1], keep=False)[1]
+def _check_itself(again: Sequence[Given], answers: Sequence[Given]) -> None:
     changed = sum(a.token_ids != b.token_ids for a, b in zip(answers, again, strict=True))
     if changed:
         raise Failed(f"thoughts replaced by themselves changed {changed:,} answers: the edits of this model are wrong")

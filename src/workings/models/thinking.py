@@ -10,7 +10,7 @@ Shapes: n questions, T cached positions, q new positions, K thoughts, L blocks, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal
@@ -259,11 +259,24 @@ class ThoughtModel(nn.Module, ABC):
     @torch.no_grad()
     def greedy_answer(self, state: ThoughtState, max_new_tokens: int) -> list[list[int]]:
         """Greedy answers after the closing token, each ended by `eos` (not included) or by `max_new_tokens`."""
-        none = torch.empty(len(state.visible), 0, dtype=torch.long, device=self.device)
-        hidden, state = self.close(state, none)
-        return self._greedy(
-            _Writing(self, hidden[-1][:, -1], state, torch.ones_like(state.visible[:, 0])), max_new_tokens
-        )
+        return self.greedy_from(*self.closed(state), max_new_tokens)
+
+    @torch.no_grad()
+    def closed(self, state: ThoughtState) -> tuple[Tensor, ThoughtState]:
+        """Feed the closing token: the state [n, d] that the first answer token is said from, and the run after it."""
+        hidden, state = self.close(state, torch.empty(len(state.visible), 0, dtype=torch.long, device=self.device))
+        return hidden[-1][:, -1], state
+
+    @torch.no_grad()
+    def greedy_from(self, final: Tensor, state: ThoughtState, max_new_tokens: int) -> list[list[int]]:
+        """Greedy answers from what `closed` gives."""
+        return self._greedy(_Writing(self, final, state, torch.ones_like(state.visible[:, 0])), max_new_tokens)
+
+    @torch.no_grad()
+    def log_p(self, final: Tensor) -> Tensor:
+        """Log-probabilities [n, V], float32, of what may be said next from a final-normed state [n, d]."""
+        never = torch.tensor(self.forbidden(), device=final.device)
+        return self.unembed(final, "final_norm").float().index_fill(-1, never, -torch.inf).log_softmax(-1)
 
     @torch.no_grad()
     def greedy_chain(self, state: ThoughtState, max_new_tokens: int) -> list[list[int]]:
@@ -300,7 +313,6 @@ class ThoughtModel(nn.Module, ABC):
         n_thoughts: int | None = None,
         max_new_tokens: int = 32,
         batch_size: int = 64,
-        fed: Callable[[int, Tensor, Tensor], Tensor] | None = None,
         keep: bool = True,
     ) -> tuple[Thoughts | None, list[Answer]]:
         """Thoughts and greedy answers in one pass, in the order given; batches change neither (but with `official_compat`).
@@ -310,23 +322,20 @@ class ThoughtModel(nn.Module, ABC):
             n_thoughts: K, by default as many as the model was trained with.
             max_new_tokens: Of each answer; 0 for no answers.
             batch_size: The most questions in a batch.
-            fed: `fed(k, z, rows)` replaces what is fed at thought k (1-based), z [b, d], for the questions `rows` (Long [b]):
-                zero, mean, swapped or frozen thoughts.
             keep: Return thoughts; without it, None in their place.
         """
         questions = as_list(questions)
         k_last = self.n_thoughts if n_thoughts is None else n_thoughts
         thoughts: list[Thoughts | None] = [None] * len(questions)
         answers: list[Answer] = [Answer("", [], None)] * len(questions)
-        for rows in self._batches(questions, batch_size):
-            prompt, at = self.prompt([questions[i] for i in rows]), torch.tensor(rows)
+        for rows in self.batches(questions, batch_size):
+            prompt = self.prompt([questions[i] for i in rows])
             prompt_states, state = self._begun(prompt)
             question = self._question_mean(prompt, prompt_states).cpu() if keep else None
             del prompt_states
             states = [state]
-            for k in range(1, k_last + 1):
-                z = self.feed(state.final, state.n_fed)
-                state = self.step(state, z if fed is None else fed(k, z, at))
+            for _ in range(k_last):
+                state = self.step(state)
                 states.append(state)
             if question is not None:
                 hidden = torch.stack([s.hidden for s in states], 1).cpu()
@@ -335,7 +344,7 @@ class ThoughtModel(nn.Module, ABC):
                     thoughts[i] = one
             if max_new_tokens:
                 for i, ids in zip(rows, self.greedy_answer(state, max_new_tokens), strict=True):
-                    answers[i] = self._answer(ids)
+                    answers[i] = self.answer_of(ids)
         kept = [t for t in thoughts if t is not None]
         if not kept:
             return None, answers
@@ -363,18 +372,19 @@ class ThoughtModel(nn.Module, ABC):
         """The written chain instead of thoughts: text and answer in words, in the order given."""
         questions = as_list(questions)
         answers: list[Answer] = [Answer("", [], None)] * len(questions)
-        for rows in self._batches(questions, batch_size):
+        for rows in self.batches(questions, batch_size):
             state = self.begin(self.prompt([questions[i] for i in rows], "chain"))
             for i, ids in zip(rows, self.greedy_chain(state, max_new_tokens), strict=True):
-                answers[i] = self._answer(ids)
+                answers[i] = self.answer_of(ids)
         return answers
 
-    def _batches(self, questions: Sequence[str], batch_size: int) -> Iterator[list[int]]:
+    def batches(self, questions: Sequence[str], batch_size: int) -> Iterator[list[int]]:
         if self.official_compat:
             return in_order(len(questions), batch_size)
         return by_length([len(q) for q in questions], batch_size)
 
-    def _answer(self, ids: list[int]) -> Answer:
+    def answer_of(self, ids: list[int]) -> Answer:
+        """What generated ids say."""
         text = self.decode(ids)
         return Answer(text, ids, self.value_in(text))
 
