@@ -339,16 +339,16 @@ def own_code(base: Path) -> None:
 
 
 DAMAGE = {
-    "code of its own": (own_code, r"its config needs code of its own \(auto_map\), which is not run"),
+    "code of its own": (own_code, r"it needs code of its own \(auto_map\), which is not run"),
     "no config": (lambda base: (base / "config.json").unlink(), "A plain model needs its config.json"),
     "a list as config": (lambda base: (base / "config.json").write_text("[]"), "names no model_type"),
     "half a config": (lambda base: (base / "config.json").write_text('{"model_'), "cannot be read as JSON"),
     "an unknown family": (
         lambda base: (base / "config.json").write_text('{"model_type": "telepathy"}'),
-        r"this version \(5.* has no such model_type",
+        "this version of transformers has no such model_type",
     ),
-    "no tokenizer": (lambda base: [f.unlink() for f in base.glob("tokenizer*")], "holds no tokenizer that can be read: copy"),
-    "half a tokenizer": (lambda base: (base / "tokenizer.json").write_text('{"a": 1}'), "holds no tokenizer that can be read"),
+    "no tokenizer": (lambda base: [f.unlink() for f in base.glob("tokenizer*")], "has no tokenizer that can be read: it has neither"),
+    "half a tokenizer": (lambda base: (base / "tokenizer.json").write_text('{"a": 1}'), "has no tokenizer that can be read"),
     "no weights": (lambda base: (base / "model.safetensors").unlink(), "holds no weights .* copy or download"),
     "other weights": (
         lambda base: (base / "model.safetensors").rename(base / "last.ckpt"),
@@ -375,12 +375,13 @@ DAMAGE = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("opened", [open_model, load_base, open_language])
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_is_no_whole_base_is_refused_in_a_sentence(base, damage, capsys):
+def test_what_is_no_whole_base_is_refused_in_a_sentence(base, damage, opened, capsys):
     change, said = DAMAGE[damage]
     change(base)
-    with pytest.raises(BadInput, match=said) as error:
-        open_model(base)
+    with pytest.raises(BadInput, match=said if opened is open_model else None) as error:
+        opened(base)
     text = str(error.value)
     assert "weights_only" not in text and "trust_remote_code" not in text and not text.rstrip().endswith(":")
     assert "[y/N]" not in capsys.readouterr().out
