@@ -379,7 +379,8 @@ def word_tokenizer(words: str | Sequence[str]) -> PreTrainedTokenizerFast:
     """
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {piece: i for i, piece in enumerate([END_OF_TEXT, UNKNOWN, *dict.fromkeys(several(words))])}
+    words = several(words)
+    vocabulary = {piece: i for i, piece in enumerate([END_OF_TEXT, UNKNOWN, *dict.fromkeys(words)])}
     rust = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=UNKNOWN))
     splits = tokenizers.pre_tokenizers.Split(tokenizers.Regex(WORD_PIECES), "isolated")
     rust.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([tokenizers.pre_tokenizers.WhitespaceSplit(), splits])
