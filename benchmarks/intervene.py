@@ -1,8 +1,8 @@
 """How many more edited answers a second does one sweep give than edits made one at a time?
 
 The sweep: every thought replaced by nothing, by another problem's and by its negative, at each thought alone and from it on, before
-the projection and after it. The peers are the loops that are usually written with the same engine: one condition after the other over
-the same batches, and one question at a time. All run here in turn; answers are compared too.
+the projection and after it. The peers are the loops that are usually written with the same engine: one condition after the other
+over the same batches, and one question at a time. All run here in turn; answers are compared too.
 
     python benchmarks/intervene.py [--model bundled] [--problems 192] [--rounds 3]
 """
@@ -54,7 +54,9 @@ def one_at_a_time(
                 z, hooks = model.feed(state.final, state.n_fed), []
                 if k in edit.thoughts:
                     before = lambda state=state: state
-                    moment = lambda value, k=k, at=at, edit=edit, before=before: edit.value(Moment(k, value, at, before))
+                    moment = lambda value, k=k, at=at, edit=edit, before=before: edit.value(
+                        Moment(k, value, at, before)
+                    )
                     z, hooks = (moment(z), []) if edit.site == FED else (z, [Edit(edit.site, moment)])
                 state = model.step(state, z, hooks)
             for i, ids in zip(rows, model.greedy_answer(state, MAX_NEW_TOKENS), strict=True):

@@ -267,10 +267,20 @@ def _shrunk(part: Any, whole: Any, new: Any) -> Any:
     return type(part)(part * new / whole)
 
 
-def settings_in(cls: type, settings: Iterable[str]) -> dict[str, Any]:
+def several(given: str | Iterable[str]) -> list[str]:
+    """Names or texts as a list: one string is one of them, where iterating over it would give its characters.
+
+    Example:
+        >>> several("block1"), several(["block1", "block2"])
+        (['block1'], ['block1', 'block2'])
+    """
+    return [given] if isinstance(given, str) else list(given)
+
+
+def settings_in(cls: type, settings: str | Iterable[str]) -> dict[str, Any]:
     """{dotted field: value} of settings such as "optim.lr=3e-4"; the text is read as what the field's type says it is."""
     values = {}
-    for setting in settings:
+    for setting in several(settings):
         name, equals, text = (part.strip() for part in setting.partition("="))
         if not equals or not name:
             raise BadInput(f"'{setting}' sets nothing; write field=value")
@@ -278,7 +288,7 @@ def settings_in(cls: type, settings: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def override(config: C, settings: Iterable[str]) -> C:
+def override(config: C, settings: str | Iterable[str]) -> C:
     """`config` after settings, as `settings_in` reads them."""
     return changed(config, settings_in(type(config), settings))
 

@@ -41,6 +41,7 @@ from workings.config import (
     names_of,
     read_mapping,
     settings_in,
+    several,
     to_dict,
     to_yaml,
 )
@@ -190,10 +191,10 @@ def _module_of(file: Path) -> ModuleType:
 
 def plan(
     experiment: Experiment,
-    arms: Sequence[str] | None = None,
+    arms: str | Sequence[str] | None = None,
     scale: Scale = "mini",
     seeds: Sequence[int] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     config_path: str | Path | None = None,
 ) -> list[Planned]:
     """Resolve the config of every run that is asked for.
@@ -208,7 +209,7 @@ def plan(
         raise BadInput(f"{experiment.name} has no scale '{scale}'; it has {', '.join(scales)}")
     chosen = leaves(read_mapping(config_path) if config_path else {}) | settings_in(experiment.module.Config, overrides)
     planned: list[Planned] = []
-    for arm in dict.fromkeys(arms or known):
+    for arm in dict.fromkeys(several(arms or known)):
         if arm not in known:
             hint = suggestion(arm, known) or f"; it has {', '.join(known)}"
             raise BadInput(f"{experiment.name} has no arm '{arm}'{hint}")
@@ -239,10 +240,10 @@ def _departures(default: Any, config: Any) -> tuple[str, ...]:
 
 def run_experiment(
     name: str | Path,
-    arms: Sequence[str] | None = None,
+    arms: str | Sequence[str] | None = None,
     scale: Scale = "mini",
     seeds: Sequence[int] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     config_path: str | Path | None = None,
     root: str | Path = "runs",
     dry_run: bool = False,

@@ -88,6 +88,22 @@ def hub_errors(reference: str, unusable: tuple[type[Exception], ...] = ()) -> Ge
         ) from error
 
 
+def why_unloadable(error: BaseException) -> str:
+    """Why transformers could not load something, in its words but without its advice to run code that lies beside it."""
+    said = str(error)
+    if "trust_remote_code" in said:
+        return "it needs code of its own (auto_map), which is not run; take a model that transformers has itself"
+    if "weights_only" in said:
+        return "it holds more than tensors, which could run code; save it as .safetensors"
+    if "backend tokenizer" in said:
+        return "it has neither tokenizer.json nor tokenizer.model"
+    if "does not recognize this architecture" in said:
+        return "this version of transformers has no such model_type"
+    if "CONVERSION" in said:
+        return "tensors that belong together, as those of experts do, are missing or do not fit"
+    return first_line(error)
+
+
 def refuse_pointers(place: Path) -> None:
     """Raise BadInput if a file, or a file in a folder, is what Git LFS leaves in the place of a large one."""
     for file in sorted(place.iterdir()) if place.is_dir() else [place]:

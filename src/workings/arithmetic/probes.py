@@ -96,14 +96,14 @@ def probes(spec: DrillSpec | None = None, n: int = 100, seed: int = 0) -> list[P
     return sorted(places, key=places.__getitem__)
 
 
-def overlap(probes: Sequence[Probe], texts: Iterable[str]) -> list[Overlap]:
+def overlap(probes: Sequence[Probe], texts: str | Iterable[str]) -> list[Overlap]:
     """Count how much of the probes raw texts show (plain digits, as `drill_documents` gives them), kind by kind."""
     by_operands: dict[Operands, list[Probe]] = defaultdict(list)
     for probe in probes:
         by_operands[probe.operands].append(probe)
     worded: set[str] = set()
     stated: set[tuple[str, int, int]] = set()
-    for text in texts:
+    for text in [texts] if isinstance(texts, str) else texts:
         stated |= {canonical(_OPERATOR_OF[written], int(a), int(b)) for a, written, b in _EQUATION.findall(text)}
         # Pairs of consecutive numbers, in both orders, because a question may name its second operand first.
         neighbours = set(pairwise(map(int, _NUMBER.findall(text))))

@@ -37,9 +37,9 @@ _SIGN: dict[VerdictWord, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Rejudge(Printing):
-    """Say what a published table shows: intervals, tests, power, and a verdict on each conclusion.
+    """Say what a published table shows, by its numbers alone.
 
-    TABLE is CSV, Markdown, JSON (rows and claims, or a result of lm-evaluation-harness), a samples file (.jsonl), or the name
+    Intervals, tests, power, and a verdict on each conclusion. TABLE is CSV, Markdown, JSON (rows and claims, or a result of lm-evaluation-harness), a samples file (.jsonl), or the name
     of a table that comes with the package; without it those are listed. Shares are 12/500, 2.4% or 0.024.
     """
 

@@ -330,7 +330,10 @@ class LensExport(WithModel):
 
 @dataclass(frozen=True, kw_only=True)
 class LensImport(WithModel):
-    """Turn a lens of the tuned-lens library into one of ours, for the model that it was fitted on."""
+    """Turn a lens of the tuned-lens library into one of ours.
+
+    It must be for the model that it was fitted on.
+    """
 
     source: str = positional(help="folder that the library saved: config.json and params.pt")
     out: str = option(help="folder of the lens to write")

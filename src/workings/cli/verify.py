@@ -51,7 +51,8 @@ class _Checked:
 
 
 def _checked(artifact: str, root: str) -> _Checked:
-    place = models.resolve(artifact) if artifact in models.BUNDLED else Path(artifact).expanduser()
+    is_bundled = artifact.startswith("bundled") and artifact in models.BUNDLED  # the name first: models need torch
+    place = models.resolve(artifact) if is_bundled else Path(artifact).expanduser()
     description = next((place / name for name in _DESCRIPTIONS if (place / name).is_file()), None)
     if description is not None:
         try:

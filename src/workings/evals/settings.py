@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from workings.arithmetic.drills import DrillSpec
 from workings.arithmetic.fields import FIELDS_HELP
-from workings.config import check_ranges, fixed, nuisance, suggestion
+from workings.config import check_ranges, fixed, nuisance, several, suggestion
 from workings.errors import BadInput
 from workings.text.tokenizer import Tokenizer
 
@@ -26,14 +26,14 @@ HELLASWAG = "Rowan/hellaswag"
 GSM8K = "openai/gsm8k:main"
 
 
-def checked_tasks(tasks: Iterable[str]) -> list[TaskName]:
+def checked_tasks(tasks: str | Iterable[str]) -> list[TaskName]:
     """The tasks named, each once.
 
     Raises:
         BadInput: None is named, or one that does not exist.
     """
     known: tuple[TaskName, ...] = get_args(TaskName)
-    names = list(dict.fromkeys(tasks))
+    names = list(dict.fromkeys(several(tasks)))
     if not names:
         raise BadInput(f"no task: name one or several of {', '.join(known)}")
     for name in names:

@@ -19,12 +19,13 @@ import torch
 from workings import seeds
 from workings.arithmetic.answers import same_answer
 from workings.arithmetic.problems import Problem
+from workings.config import several
 from workings.errors import BadInput
 from workings.judging.paired import share_over_seeds
 from workings.judging.statistics import Measure, with_columns
 from workings.models.anatomy import Edit
 from workings.models.interventions import Condition, Intervention, Value, answers_under
-from workings.models.thinking import Answer, ThoughtModel
+from workings.models.thinking import Answer, Questions, ThoughtModel
 
 IN_WORDS = {
     "own": "its own thoughts",
@@ -179,11 +180,12 @@ def _over_seeds(flags: pl.Series, structures: pl.Series) -> Measure:
     return share_over_seeds(np.array(flags.to_list(), np.float64).T, structures.to_numpy())
 
 
-def self_check(model: ThoughtModel, questions: Sequence[str]) -> dict[str, float]:
+def self_check(model: ThoughtModel, questions: Questions) -> dict[str, float]:
     """Largest change of an answer's scores (logits) under two edits that must change nothing: exactly 0, or the engine is wrong.
 
     `replace by itself`: each thought fed again as it is. `last state`: the final-norm state of the last thought, fed to nothing.
     """
+    questions = several(questions)
     with torch.no_grad():
         states = [model.begin(model.prompt(questions))]
         for _ in range(model.n_thoughts):

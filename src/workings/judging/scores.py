@@ -20,6 +20,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from workings.config import several
 from workings.errors import BadInput
 from workings.judging.statistics import (
     UPPER,
@@ -41,7 +42,7 @@ METRICS: tuple[Metric, ...] = ("top1", "bits")
 
 def score(
     readings: pl.DataFrame,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
     simultaneously: bool = False,
 ) -> pl.DataFrame:
     """Score every predictor on the test rows: how often it names the target (top-k), and its cross-entropy.
@@ -127,7 +128,7 @@ def at_one_layer(
 def skill(
     readings: pl.DataFrame,
     lens: Predictor = TUNED_LENS,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
     controls: Sequence[Predictor] | None = None,
 ) -> pl.DataFrame:
     """The lens's skill on the test rows: its paired difference to each control, on the same targets.
@@ -182,9 +183,9 @@ class _Cells:
     problems: Ints  # [rows]
 
     @classmethod
-    def of(cls, rows: pl.DataFrame, by: Sequence[str]) -> _Cells:
+    def of(cls, rows: pl.DataFrame, by: str | Sequence[str]) -> _Cells:
         problems = rows["problem"].rank("dense").to_numpy().astype(np.int64)
-        by = [by] if isinstance(by, str) else by
+        by = several(by)
         with_columns(rows, by, "a table with such cells")
         if not by:
             return cls(pl.DataFrame(), np.zeros(len(rows), np.int64), problems)

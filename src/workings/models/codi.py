@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM
 from workings import seeds
 from workings.arithmetic.chain import write_chain
 from workings.arithmetic.problems import Problem
-from workings.config import from_dict, to_dict
+from workings.config import from_dict, several, to_dict
 from workings.errors import BadInput
 from workings.files import describe, read_description
 from workings.models.adapters import AdapterConfig, is_adapter, merge
@@ -41,7 +41,7 @@ from workings.models.checkpoint import resolve
 from workings.models.configs import CodiConfig
 from workings.models.pretrained import config_in, files_of, load_base, tokenizer_in
 from workings.models.released import DEFAULT_ALPHA, adapter_config, is_released, unpack, wrap
-from workings.models.thinking import Mode, PaddingSees, Questions, ThoughtModel, as_list
+from workings.models.thinking import Mode, PaddingSees, Questions, ThoughtModel
 from workings.models.weights import (
     WEIGHTS,
     appearing,
@@ -122,7 +122,7 @@ class CODI(ThoughtModel):
         if not questions:
             return []
         normal = self.config.normalise_question and not raw
-        texts = [q.strip().replace("  ", " ") if normal else q for q in as_list(questions)]
+        texts = [q.strip().replace("  ", " ") if normal else q for q in several(questions)]
         # Special tokens as the tokenizer adds them: a BOS for Llama, none for GPT-2; an EOS is ours to add.
         # What a question merely spells is text: it does not end the question.
         rows = self.tokenizer(texts, split_special_tokens=True)["input_ids"]

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from transformers import __version__ as transformers_version
 from transformers.utils import logging
 
 from workings import progress
-from workings.errors import BadInput, first_line
+from workings.errors import BadInput
+from workings.hub import why_unloadable
 from workings.models.adapters import CONFIG, AdapterConfig, is_adapter, merge, unpacked
 from workings.models.anatomy import anatomy_of
 from workings.models.checkpoint import resolve
@@ -110,16 +110,12 @@ def tokenizer_in(path: Path) -> Any:
     with _refusing(path, "tokenizer"):
         tokenizer: Any = AutoTokenizer.from_pretrained(*_place(path)[0], **_place(path)[1], trust_remote_code=False)
     if len(tokenizer) - len(tokenizer.added_tokens_decoder) < 1:  # without files, some classes make an empty one
-        raise BadInput(_no_tokenizer(path))
+        raise BadInput(f"{path} has no tokenizer that can be read: copy tokenizer.json and tokenizer_config.json there")
     return tokenizer
 
 
 def _place(path: Path) -> tuple[tuple[Path], dict[str, str]]:
     return ((path.parent,), {"gguf_file": path.name}) if path.suffix == ".gguf" else ((path,), {})
-
-
-def _no_tokenizer(path: Path) -> str:
-    return f"{path} holds no tokenizer that can be read: copy tokenizer.json (or tokenizer.model) and tokenizer_config.json there"
 
 
 @contextmanager
@@ -130,25 +126,12 @@ def _refusing(path: Path, what: str) -> Generator[None]:
     except (
         Exception
     ) as error:  # OSError, ValueError, KeyError, TypeError, …, each for many causes; tokenizers: Exception itself
-        said = str(error)
-        if isinstance(error, MemoryError) or "out of memory" in said:
+        if isinstance(error, MemoryError) or "out of memory" in str(error):
             raise
-        if "trust_remote_code" in said:
-            raise BadInput(
-                f"{path}: its {what} needs code of its own (auto_map), which is not run: take a model of a family "
-                "that transformers has itself"
-            ) from error
-        if what == "tokenizer":
-            raise BadInput(_no_tokenizer(path)) from error
-        if "weights_only" in said:  # transformers quotes torch's advice to load without its safeguards
-            raise BadInput(f"{path}: its weights hold more than tensors: save them as {WEIGHTS}") from error
-        if "CONVERSION" in said:
-            said = "tensors that belong together, as those of experts do, are missing or do not fit"
-        elif "does not recognize this architecture" in said:
-            said = f"this version ({transformers_version}) has no such model_type"
-        else:
-            said = first_line(error)
-        raise BadInput(f"{path} is not a causal language model that transformers can load: {said}") from error
+        what = {"tokenizer": "has no tokenizer that can be read", "config": "has a config that cannot be used"}.get(
+            what, "is not a causal language model that transformers can load"
+        )
+        raise BadInput(f"{path} {what}: {why_unloadable(error)}") from error
 
 
 @contextmanager

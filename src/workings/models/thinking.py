@@ -21,6 +21,7 @@ from transformers import DynamicCache
 
 from workings.arithmetic.answers import answer_in
 from workings.arithmetic.problems import Problem
+from workings.config import several
 from workings.errors import BadInput
 from workings.models.anatomy import Edit, Unembedding, anatomy_of, edited, layer_names, position_names, soft_capped
 from workings.models.attention import cache_name, context_of, masks_of
@@ -31,11 +32,6 @@ KeyValues = tuple[tuple[Tensor, Tensor], ...]  # of each block: keys and values,
 Mode = Literal["latent", "chain"]
 Questions = str | Sequence[str]  # one string is one question
 PaddingSees = Literal["nothing", "everything"]
-
-
-def as_list(questions: Questions) -> list[str]:
-    """Questions as a list, where one string is one question and not its characters."""
-    return [questions] if isinstance(questions, str) else list(questions)
 
 
 @dataclass(frozen=True)
@@ -324,7 +320,7 @@ class ThoughtModel(nn.Module, ABC):
             batch_size: The most questions in a batch.
             keep: Return thoughts; without it, None in their place.
         """
-        questions = as_list(questions)
+        questions = several(questions)
         k_last = self.n_thoughts if n_thoughts is None else n_thoughts
         thoughts: list[Thoughts | None] = [None] * len(questions)
         answers: list[Answer] = [Answer("", [], None)] * len(questions)
@@ -370,7 +366,7 @@ class ThoughtModel(nn.Module, ABC):
     @torch.no_grad()
     def write_and_answer(self, questions: Questions, max_new_tokens: int = 64, batch_size: int = 64) -> list[Answer]:
         """The written chain instead of thoughts: text and answer in words, in the order given."""
-        questions = as_list(questions)
+        questions = several(questions)
         answers: list[Answer] = [Answer("", [], None)] * len(questions)
         for rows in self.batches(questions, batch_size):
             state = self.begin(self.prompt([questions[i] for i in rows], "chain"))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from workings.config import several
 from workings.errors import BadInput, suggestion
 from workings.models.anatomy import Unembedding, soft_capped
 from workings.reading.recipe import FitConfig
@@ -88,9 +89,9 @@ class Lens(nn.Module, ABC):
     def __init__(
         self,
         unembedding: Unembedding,
-        layers: Sequence[str],
+        layers: str | Sequence[str],
         fingerprint: str,
-        positions: Sequence[str] = (),
+        positions: str | Sequence[str] = (),
         final_norm: bool = False,
         **options: Any,
     ) -> None:
@@ -99,9 +100,9 @@ class Lens(nn.Module, ABC):
             hint = suggestion(unknown, self.defaults) or f"; it has {', '.join(self.defaults) or 'none'}"
             raise BadInput(f"a {self.name} has no option '{unknown}'{hint}")
         self._frozen = _Frozen(unembedding)
-        self.layers = tuple(sorted(layers, key=lambda layer: layer == FINAL_NORM))
+        self.layers = tuple(sorted(several(layers), key=lambda layer: layer == FINAL_NORM))
         self.fingerprint = fingerprint
-        self.positions = tuple(positions) if self.by_position else ()
+        self.positions = tuple(several(positions)) if self.by_position else ()
         if self.by_position and not self.positions:
             raise BadInput(f"a {self.name} needs the names of the positions that it tells apart")
         self.final_norm = final_norm and FINAL_NORM in self.layers
@@ -114,9 +115,9 @@ class Lens(nn.Module, ABC):
     def of(
         cls,
         model: Readable,
-        layers: Sequence[str] = (),
+        layers: str | Sequence[str] = (),
         *,
-        positions: Sequence[str] = (),
+        positions: str | Sequence[str] = (),
         final_norm: bool = False,
         **options: Any,
     ) -> Self:

@@ -15,6 +15,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from workings.config import several
 from workings.errors import BadInput
 from workings.models.anatomy import QUESTION
 from workings.models.thinking import ThoughtModel
@@ -58,7 +59,7 @@ def read_all(
     *,
     subject: str = "model",
     fitted_to: str = "real",
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
 ) -> pl.DataFrame:
     """Read every target of some problems with a lens, at every layer.
 
@@ -82,7 +83,7 @@ def read_all(
     lens.refuse_others(hidden)
     targets.refuse_others(hidden)
     tables = []
-    for layer, place, some, h in _states(lens, hidden, rows, layers):
+    for layer, place, some, h in _states(lens, hidden, rows, lens.layers if layers is None else several(layers)):
         has_target = targets.has_target[some, place]
         if not has_target.any():
             continue
@@ -104,11 +105,11 @@ def read_all(
 
 
 def _states(
-    lens: Lens, hidden: HiddenStates, rows: Tensor, layers: Sequence[str] | None
+    lens: Lens, hidden: HiddenStates, rows: Tensor, layers: Sequence[str]
 ) -> Iterator[tuple[str, int, Tensor, Tensor]]:
     """(layer, place of the position, problems Long [b], their states [b, d]); few enough that their scores fit."""
     at_once = max(1, _SCORES_AT_ONCE // len(lens.unembedding.weight))
-    for layer in lens.layers if layers is None else layers:
+    for layer in layers:
         for some in rows.split(at_once):
             h = hidden.hidden(layer, some)
             for place in range(len(hidden.positions)):

@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workings.arithmetic.problems import Problem
+from workings.config import several
 from workings.errors import BadInput
 from workings.files import changes, unchanged
 from workings.reading.manifest import DTYPES, REMEDY, Failure, FileEntry, StoreManifest
@@ -106,8 +107,8 @@ class ThoughtStore:
         cls,
         problems: Sequence[Problem],
         hidden: NDArray[Any] | Tensor,
-        layers: Sequence[str],
-        positions: Sequence[str],
+        layers: str | Sequence[str],
+        positions: str | Sequence[str],
         folder: str | Path,
         splits: Mapping[str, str] | None = None,
         fingerprint: str = "arrays",
@@ -141,7 +142,11 @@ class ThoughtStore:
         >>> store.hidden("block1").shape, store.as_problems() == problems
         (torch.Size([5, 2, 16]), True)
         """
-        return cls.open(write_arrays(problems, hidden, layers, positions, Path(folder), splits, fingerprint, notes))
+        return cls.open(
+            write_arrays(
+                problems, hidden, several(layers), several(positions), Path(folder), splits, fingerprint, notes
+            )
+        )
 
     @property
     def layers(self) -> tuple[str, ...]:

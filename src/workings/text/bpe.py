@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from workings.errors import BadInput, first_line
 from workings.files import read_sealed, sealed, sha256_of, to_json, unchanged, write_atomic
+from workings.hub import refuse_pointers, why_unloadable
 
 TOKENIZER_FILE = "workings_tokenizer.json"
 """In the folder of a tokenizer of ours: which vocabulary it is, and the SHA-256 of its other files."""
@@ -94,6 +95,7 @@ def open_bpe(reference: str | Path) -> BPE:
     if path.is_dir() and (path / "tokenizer.json").exists():
         path = path / "tokenizer.json"
     if path.is_file():
+        refuse_pointers(path)
         return _from_json(path.read_bytes(), str(path))
     if path.exists() and not path.is_dir():
         raise BadInput(f"{path} is a pipe or a device: give a tokenizer.json or its folder")
@@ -107,7 +109,7 @@ def _hub_json(reference: str, is_folder: bool) -> str:
         tokenizer: Any = AutoTokenizer.from_pretrained(reference, trust_remote_code=False)
         return tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # the library raises OSError, ValueError, KeyError, AttributeError, each for many causes
-        of_hub = f"is no path here and no tokenizer from the hub ({first_line(error)})"
+        of_hub = f"is no path here and no tokenizer from the hub ({why_unloadable(error)})"
         what = "holds no tokenizer that can be read" if is_folder else of_hub
         raise BadInput(
             f"tokenizer '{reference}' {what}; give a folder with its tokenizer.json, or --base embedded"

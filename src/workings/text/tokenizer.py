@@ -40,6 +40,7 @@ import tokenizers
 
 from workings.arithmetic.facts import FactVocabulary, embedding_width
 from workings.arithmetic.rewrite import MODES, Mode, rewrite_counted, shuffled, tokens_in
+from workings.config import several
 from workings.errors import BadInput, suggestion
 from workings.text.bpe import (
     BPE,
@@ -231,13 +232,13 @@ class Tokenizer:
         """The ids of a prepared text. BadInput names the position of a lone surrogate, which is no character."""
         return self._array(text).tolist()
 
-    def encode_batch(self, texts: Iterable[str]) -> list[np.ndarray]:
+    def encode_batch(self, texts: str | Iterable[str]) -> list[np.ndarray]:
         """`encode` for many texts, in this process.
 
         Returns:
             One array of `dtype` for each text.
         """
-        return [self._array(text).astype(self.dtype) for text in texts]
+        return [self._array(text).astype(self.dtype) for text in several(texts)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text; bytes that are no UTF-8 (a character cut in two) become U+FFFD. BadInput for an id of no token."""
@@ -365,7 +366,7 @@ UNKNOWN = "<|unknown|>"
 WORD_PIECES = r"<<|>>|\d+|[A-Za-z]+(?:'[a-z]+)?|[^\sA-Za-z\d]"
 
 
-def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+def word_tokenizer(words: str | Sequence[str]) -> PreTrainedTokenizerFast:
     """A tokenizer with one token per word, number and mark, so that a thought can hold a number and a lens can name it.
 
     The bundled model reads it. Case is kept; decoding joins pieces by one space.
@@ -378,6 +379,7 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     """
     from transformers import PreTrainedTokenizerFast
 
+    words = several(words)
     vocabulary = {piece: i for i, piece in enumerate([END_OF_TEXT, UNKNOWN, *dict.fromkeys(words)])}
     rust = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=UNKNOWN))
     splits = tokenizers.pre_tokenizers.Split(tokenizers.Regex(WORD_PIECES), "isolated")

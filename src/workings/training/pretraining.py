@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.tensor import DTensor
 
 from workings import seeds
+from workings.config import several
 from workings.errors import BadInput
 from workings.files import sha256_of
 from workings.models.anatomy import device_of
@@ -269,8 +270,9 @@ def validation(language: LanguageModel, corpus: Corpus, limit: int) -> dict[str,
     }
 
 
-def samples(language: LanguageModel, prompts: Sequence[str], n_tokens: int) -> list[dict[str, Any]]:
+def samples(language: LanguageModel, prompts: str | Sequence[str], n_tokens: int) -> list[dict[str, Any]]:
     """Greedy continuations, so that two steps, or two arms, can be laid side by side; no longer than half the positions."""
+    prompts = several(prompts)
     ids = [language.encode(language.prepare(prompt)) for prompt in prompts]
     written = language.generate(ids, min(n_tokens, max(1, language.context_length // 2)))
     return [{"prompt": p, "text": g.text, "ended": g.ended} for p, g in zip(prompts, written, strict=True)]
