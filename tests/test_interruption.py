@@ -230,8 +230,19 @@ def test_a_collection_that_is_told_to_stop_says_that_the_same_command_goes_on(tm
 
 
 def test_a_training_that_is_told_to_stop_says_how_to_go_on(tmp_path: Path) -> None:
-    words = ["codi", "train", "--from-scratch", "--limit", "400", "--out", str(tmp_path / "runs"), "--quiet"]
-    settings = ["--set", "training.epochs=400", "training.log_every=1"]
+    words = [
+        "codi",
+        "train",
+        "--base",
+        "embedded",
+        "--from-scratch",
+        "--limit",
+        "400",
+        "--out",
+        str(tmp_path / "runs"),
+        "--quiet",
+    ]
+    settings = ["--set", "training.epochs=400", "training.log_every=1", "n_validation=20"]
     said = stopped([*words, *settings], lambda: any((tmp_path / "runs").glob("*/*/metrics.jsonl")))
     [run] = runs_in(tmp_path / "runs")
     assert f"--resume {run} goes on with it" in said
