@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -9,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from workings.cli import main
 from workings.errors import BadInput, Failed
-from workings.experiment import available, load, new_experiment, plan, report_runs, resume_run, run_experiment
+from workings.experiment import available, load, new_experiment, plan, report_runs, resume, resume_run, run_experiment
 from workings.run import RunRecord, question_of
 
 
@@ -119,6 +122,69 @@ def test_a_killed_run_is_resumed_by_the_file_it_holds_and_then_reported(toy: Pat
     record = resume_run(path, quiet=True)
     assert record.status == "finished"
     assert report_runs([record]) == path / "report.html"
+
+
+def test_a_sweep_is_gone_on_with_as_one_and_what_is_finished_is_left_alone(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of four runs one finished, one failed, and two were never begun."""
+    root = toy.parent / "runs"
+    with pytest.raises(Failed, match=r"2 of 4 runs failed(.|\n)*workings run toy-question --resume \S+_sweep_"):
+        run_toy(toy, arms=["steady", "shaky"], seeds=[0, 1], overrides=["trouble=bug"])
+    [sweep] = root.glob("*/*_sweep_*.json")
+    named = {(r.manifest.arm, r.manifest.seed): r for r in records_in(root)}
+    assert {record.manifest.sweep for record in named.values()} == {sweep.stem}
+    shutil.rmtree(named["steady", 1].path)
+    failed = named["shaky", 0].path / "config.yaml"
+    failed.write_text(failed.read_text().replace("bug", "''"))
+    shutil.rmtree(named["shaky", 1].path)
+    whole = (named["steady", 0].path / "manifest.json").read_bytes()
+    with pytest.raises(Failed, match="1 of 3 runs failed"):
+        resume(sweep.stem, root, quiet=True, name=toy)
+    failed = next(r.path for r in records_in(root) if r.status == "failed") / "config.yaml"
+    failed.write_text(failed.read_text().replace("bug", "''"))
+    words = ["run", str(toy), "--resume", str(sweep), "--out", str(root), "--jobs", "2", "--quiet"]
+    assert main(words) == 0
+    assert Path(capsys.readouterr().out.strip()).is_file(), "the report on all four"
+    records = records_in(root)
+    assert sorted((r.manifest.arm, r.manifest.seed, r.status) for r in records) == [
+        (arm, seed, "finished") for arm in ("shaky", "steady") for seed in (0, 1)
+    ]
+    assert (named["steady", 0].path / "manifest.json").read_bytes() == whole
+    assert [len(r.manifest.earlier) for r in records if r.manifest.arm == "shaky"] == [1, 1], "resumed, not begun anew"
+
+
+def test_a_sweep_is_not_gone_on_with_by_a_file_that_has_changed(toy: Path) -> None:
+    with pytest.raises(Failed):
+        run_toy(toy, overrides=["trouble=bug"])
+    [sweep] = (toy.parent / "runs").glob("*/*_sweep_*.json")
+    toy.write_text(toy.read_text() + "\n# another thought\n")
+    with pytest.raises(BadInput, match=r"is not what the sweep .* began with"):
+        resume(sweep, quiet=True)
+
+
+def test_a_finished_run_is_reported_by_resume_and_computes_nothing(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [record] = run_toy(toy, arms=["steady"])
+    whole = (record.path / "manifest.json").read_bytes()
+    assert main(["run", str(toy), "--resume", str(record.path), "--quiet"]) == 0
+    assert Path(capsys.readouterr().out.strip()) == record.path / "report.html"
+    assert (record.path / "manifest.json").read_bytes() == whole
+
+
+def test_a_run_killed_before_it_had_a_manifest_is_recognised(
+    toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As earlier versions could leave one; now a run appears with its manifest in it."""
+    monkeypatch.chdir(toy.parent)
+    killed = Path("runs") / "toy-question" / "20261125-120000_steady_s0_abcdef"
+    killed.mkdir(parents=True)
+    assert main(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"] == {str(killed): "killed before it began"}
+    for name in (str(killed), killed.name):
+        assert main(["run", str(toy), "--resume", name]) == 2
+        assert "was killed before it had a manifest.json: remove it, and start the run again" in capsys.readouterr().err
 
 
 def test_a_run_is_not_resumed_by_a_file_that_has_changed(toy: Path) -> None:

@@ -254,6 +254,24 @@ def test_a_killed_run_reads_as_killed_and_can_be_resumed(child) -> None:
     assert list(path.glob(".*.half")) == []
 
 
+def test_what_a_resumed_run_measures_again_is_recorded_once(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), start(tmp_path) as run:
+        for step in range(3):
+            run.log(step, loss=1.0, split="val")
+            run.log(step, loss=9.0, split="test")
+        raise RuntimeError
+    with Run.resume(run.path) as again:
+        again.log(0, loss=1.0, split="val")
+        again.log(2, loss=0.5, split="val")
+        again.log(2, loss=0.25, split="val")  # twice in one sitting is meant
+        again.log(2, accuracy=0.5)
+    rows = RunRecord(run.path).metrics().drop("seconds").to_dicts()
+    losses = [(row["step"], row["split"], row["loss"]) for row in rows if row["accuracy"] is None]
+    assert losses[:4] == [(0, "test", 9.0), (1, "val", 1.0), (1, "test", 9.0), (2, "test", 9.0)]
+    assert losses[4:] == [(0, "val", 1.0), (2, "val", 0.5), (2, "val", 0.25)]
+    assert [row["accuracy"] for row in rows][-1] == 0.5
+
+
 def test_a_second_writer_is_refused(child) -> None:
     _, path = child
     with pytest.raises(BadInput, match="is being written by another process"):

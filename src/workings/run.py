@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
@@ -78,6 +78,7 @@ class Run:
         self.manifest = manifest
         self._lock = held
         self._metrics: IO[str] | None = None
+        self._earlier_lines: set[Hashable] = set()  # what earlier sittings measured
         self._began = time.monotonic()
         self._seconds_before = manifest.spent.seconds
         self._saved = 0.0
@@ -160,10 +161,21 @@ class Run:
         return run
 
     def log(self, step: int, **metrics: Any) -> None:
-        """Append one line to metrics.jsonl and flush it. A number that is not finite is written as null."""
-        if self._metrics is None:
-            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+        """Append one line to metrics.jsonl and flush it. A number that is not finite is written as null.
+
+        A resumed run that measures again what an earlier sitting measured replaces that line: same step, same names, same texts.
+        """
         line = {"step": step, "seconds": round(self._seconds(), 3)} | plain(metrics)
+        path, about = self.path / "metrics.jsonl", _measured(line)
+        if self._metrics is None:
+            self._metrics = path.open("a", encoding="utf-8")
+            if self.manifest.earlier:
+                self._earlier_lines = {_measured(json.loads(one)) for one in _lines(path)}
+        if about in self._earlier_lines:
+            self._earlier_lines.remove(about)
+            self._metrics.close()
+            write_atomic(path, "".join(one for one in _lines(path) if _measured(json.loads(one)) != about))
+            self._metrics = path.open("a", encoding="utf-8")
         self._metrics.write(json.dumps(line) + "\n")
         self._metrics.flush()
 
@@ -289,7 +301,7 @@ class RunRecord:
         if Path(path_or_name).is_dir():
             raise BadInput(f"{path_or_name} is not a run: it has no manifest.json")
         wanted = str(path_or_name)
-        known = {"/".join(path.parts[-3:-1]): path.parent for path in sorted(Path(root).glob("*/*/manifest.json"))}
+        known = {"/".join(path.parts[-2:]): path for path in runs_in(root)}
         fitting = (
             [path for path in known.values() if path.name == wanted],  # else X could not be named where X-2 exists
             [path for name, path in known.items() if name.startswith(wanted) or path.name.startswith(wanted)],
@@ -303,7 +315,7 @@ class RunRecord:
         if len(found) > 1:
             names = ", ".join(path.name for path in found[:5])
             raise BadInput(f"'{wanted}' could be any of {len(found)} runs: {names}; write more of the name")
-        return cls(found[0])
+        return cls.find(found[0])
 
     @property
     def status(self) -> Status:
@@ -348,9 +360,7 @@ class RunRecord:
         """One row a `log`: step, seconds and what was logged. A last line that a kill cut short is left out."""
         import polars as pl
 
-        path = self.file("metrics.jsonl")
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        rows = [json.loads(line) for line in lines if line.endswith("\n")]
+        rows = [json.loads(line) for line in _lines(self.file("metrics.jsonl"))]
         return pl.from_dicts(rows, infer_schema_length=None) if rows else pl.DataFrame()
 
     def curve(self, column: str) -> pl.DataFrame:
@@ -432,10 +442,28 @@ def resolved(inputs: Mapping[str, str | Path | None]) -> dict[str, str | Path]:
     return given | {name: path.expanduser() for name, path in local.items()}
 
 
+def _lines(path: Path) -> list[str]:
+    """The whole lines of a file, which need not be there; one that a kill cut short is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n")]
+
+
+def _measured(line: Mapping[str, Any]) -> Hashable:
+    """What a line is about, apart from the numbers."""
+    return frozenset(
+        (name, value) if isinstance(value, str) or name == "step" else name for name, value in line.items()
+    )
+
+
 def is_run(folder: Path) -> bool:
     """Whether this is the directory of a run: it has a manifest, or its name says that it was killed before it had one."""
     named = re.fullmatch(r"\d{8}-\d{6}_.+_s-?\d+_[0-9a-f]{6}(-\d+)?", folder.name)
     return (folder / "manifest.json").is_file() or (named is not None and folder.is_dir())
+
+
+def runs_in(root: str | Path, experiment: str = "*") -> list[Path]:
+    """The directories of the runs in a folder, of one experiment or of all, sorted; not those that have not appeared yet."""
+    return [path for path in sorted(Path(root).glob(f"{experiment}/*")) if path.name[0] != "." and is_run(path)]
 
 
 def question_of(file: Path) -> str:

@@ -7,6 +7,7 @@ The manifest of each run names its sweep. What has become of the runs stands in 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from workings.config import from_dict, to_dict
 from workings.errors import BadInput, explained
 from workings.files import read_sealed, sealed, sha256_of, write_atomic
 from workings.provenance import stamp
-from workings.run import RunRecord
+from workings.run import RunRecord, runs_in
 
 Scale = Literal["smoke", "mini", "full"]
 FORMAT = "workings sweep 1"
@@ -111,5 +112,5 @@ class Sweep:
 
     def records(self) -> dict[tuple[str, int], RunRecord]:
         """{(arm, seed): record} of the runs that have been started, in whatever state they are."""
-        every = [RunRecord(path.parent) for path in sorted(self.path.parent.glob("*/manifest.json"))]
+        every = [RunRecord.find(path) for path in runs_in(self.path.parents[1], glob.escape(self.path.parent.name))]
         return {(one.manifest.arm, one.manifest.seed): one for one in every if one.manifest.sweep == self.name}

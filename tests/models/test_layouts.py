@@ -29,7 +29,7 @@ from workings.models.language import open_language
 from workings.models.pickles import read_saved
 from workings.models.pretrained import load_base, load_transformers
 from workings.models.weights import fingerprint_of
-from workings.reading.lens import PerPositionLens, TunedLens
+from workings.reading import PerPositionLens, TunedLens
 from workings.text.tokenizer import Tokenizer, word_tokenizer
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 548105171\n"

@@ -23,7 +23,7 @@ from workings.experiment import (
 )
 from workings.files import plain, to_json
 from workings.launch import Launcher, job_settings
-from workings.run import SHIPPED_RUNS, RunRecord, is_run, question_of
+from workings.run import SHIPPED_RUNS, RunRecord, question_of, runs_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class ListAll(InRuns, Printing):
         if Path(self.root).exists() and not Path(self.root).is_dir():
             raise BadInput(f"--root {self.root} is a file: name the folder that holds the runs")
         experiments = {name: question_of(file) for name, file in available().items()}
-        runs = {str(path): _status(path) for path in sorted(Path(self.root).glob("*/*")) if is_run(path)}
+        runs = {str(path): _status(path) for path in runs_in(self.root)}
         if self.json:
             print(json.dumps({"experiments": experiments, "runs": runs}, indent=1))
             return

@@ -16,6 +16,7 @@ from workings.cli.options import Command, Given, Printing, Running, config_field
 from workings.config import changed, override
 from workings.errors import BadInput
 from workings.progress import say
+from workings.stopping import interruptible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,15 +186,18 @@ class Collect(WithModel):
         text.announce(read)
         model = self.open_model(self.seed)
         unique = list({problem.id: problem for problem in read.problems}.values())
-        store = reading.collect(
-            model,
-            unique,
-            self.out,
-            dtype=self.dtype,
-            batch_size=self.batch_size,
-            n_thoughts=self.n_thoughts,
-            splits=reading.split_problems(unique, seed=self.seed),
-        )
+        with interruptible(
+            f"every shard in {self.out} is whole: the same command goes on with the problems that follow"
+        ):
+            store = reading.collect(
+                model,
+                unique,
+                self.out,
+                dtype=self.dtype,
+                batch_size=self.batch_size,
+                n_thoughts=self.n_thoughts,
+                splits=reading.split_problems(unique, seed=self.seed),
+            )
         for failure in store.failures:
             print(f"left out: {failure.problem}: {failure.reason}", file=sys.stderr)
         print(store.path)
@@ -273,7 +277,8 @@ class LensFit(WithThoughts):
             if not (isinstance(start, reading.TunedLens) and type(shared) is reading.TunedLens):
                 raise BadInput(f"a lens starts from a tuned lens, and {self.start} holds a {shared.name}")
             start.start_from(shared)
-        fit = reading.fit_lens(start, store, targets, recipe, log)
+        with interruptible(f"no lens was written to {self.out}: the same command fits it from the start"):
+            fit = reading.fit_lens(start, store, targets, recipe, log)
         print(reading.save_lens(fit.lens, self.out))
 
 
