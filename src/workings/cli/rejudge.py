@@ -39,8 +39,9 @@ _SIGN: dict[VerdictWord, str] = {
 class Rejudge(Printing):
     """Say what a published table shows, by its numbers alone.
 
-    Intervals, tests, power, and a verdict on each conclusion. TABLE is CSV, Markdown, JSON (rows and claims, or a result of lm-evaluation-harness), a samples file (.jsonl), or the name
-    of a table that comes with the package; without it those are listed. Shares are 12/500, 2.4% or 0.024.
+    Intervals, tests, power, and a verdict on each conclusion. TABLE is CSV, Markdown, JSON (rows and claims, or a result of
+    lm-evaluation-harness), a samples file (.jsonl), or the name of a table that comes with the package; without it those are
+    listed. Shares are 12/500, 2.4% or 0.024.
     """
 
     table: str = positional("", help="published table: a file, or the name of one that comes with the package")

@@ -141,8 +141,9 @@ class CODI(ThoughtModel):
         encoded = self.tokenizer(text, split_special_tokens=True, return_offsets_mapping=True)
         spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         words = dict.fromkeys(text[begin:end] for token, (begin, end) in spans if token == unknown)
+        shown = ", ".join(repr(word if len(word) <= 20 else f"{word[:19]}…") for word in [*words][:3])
         warnings.warn(
-            f"the model's vocabulary lacks {', '.join(map(repr, [*words][:3]))} (of '{text[:60]}'): "
+            f"the model's vocabulary lacks {shown} (of '{text[:60]}'): "
             "it reads an unknown word there, and answers all the same",
             stacklevel=3,
         )
