@@ -20,7 +20,7 @@ from workings import seeds
 from workings.cli import main
 from workings.config import fixed
 from workings.errors import BadInput
-from workings.experiment import finished
+from workings.experiment import finished, run_experiment
 from workings.files import files_in, sealed
 from workings.judging import compare
 from workings.models import CODI, GPT2, GPT2Config, export_hf, load_gpt2, open_language, save_gpt2
@@ -326,7 +326,7 @@ def test_what_was_written_before_there_were_digests_opens_and_verify_says_so(
         file.unlink()
     assert read_codi(tmp_path / "old") == as_made
     assert main(["verify", str(tmp_path / "old")]) == 0
-    assert "before there were digests: its files cannot be checked" in capsys.readouterr().out
+    assert "holds no digests" in capsys.readouterr().out
 
 
 def test_a_description_changed_on_purpose_is_believed_once_its_last_field_is_gone(tmp_path: Path) -> None:
@@ -347,16 +347,21 @@ def test_what_a_description_says_of_itself_does_not_depend_on_how_it_is_laid_out
     assert sealed({name: value for name, value in json.loads(text).items() if name != "sha256"}) == text
 
 
-def test_damaged_outcomes_are_neither_compared_nor_reported(tmp_path: Path) -> None:
+def test_damaged_outcomes_are_neither_compared_nor_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, name in enumerate(("one", "two")):
         make_run(tmp_path / name, seed)
     file = tmp_path / "two" / "outcomes" / "items.parquet"
     table = pl.read_parquet(file).with_columns(correct=pl.lit(value=False))
     table.write_parquet(file)
     records = [RunRecord(tmp_path / name) for name in ("one", "two")]
-    finished(records)
-    with pytest.raises(BadInput, match=r"items\.parquet was changed"):
-        compare(records, None)
+    for use in (finished, lambda records: compare(records, None)):
+        with pytest.raises(BadInput, match=r"items\.parquet was changed"):
+            use(records)
+    [run] = run_experiment("example", ["recurrent"], "smoke", root=tmp_path / "runs", quiet=True)
+    table = next((run.path / "outcomes").glob("*.parquet"))
+    pl.read_parquet(table).with_columns(correct=pl.lit(value=False)).write_parquet(table)
+    assert main(["report", str(run.path)]) == 2
+    assert f"{table.name} was changed" in capsys.readouterr().err and not (run.path / "report.html").exists()
 
 
 def test_an_unchanged_file_is_hashed_once_and_a_changed_one_again(tmp_path: Path) -> None:

@@ -514,12 +514,13 @@ def report_runs(records: Sequence[RunRecord], out: str | Path | None = None) -> 
 
 
 def finished(records: Sequence[RunRecord]) -> None:
-    """BadInput unless there are records, all of one experiment and all finished: others prove nothing yet."""
+    """BadInput unless there are records, all of one experiment, finished, and as they were then: others prove nothing."""
     if not records:
         raise BadInput("no run was named")
     for record in records:
         if record.status != "finished":
             raise BadInput(f"{record.path} is {record.status}, not finished: resume it, or leave it out")
+        record.check()
     names = sorted({record.manifest.experiment for record in records})
     if len(names) > 1:
         raise BadInput(f"these runs belong to different experiments: {', '.join(names)}")

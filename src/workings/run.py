@@ -57,6 +57,7 @@ Status = Literal["running", "finished", "failed", "killed"]
 SHIPPED_RUNS = Path(__file__).parent / "bundled" / "seeds"
 """Records, without weights, of the trainings of the bundled pair."""
 _SAVE_EVERY = 10.0  # seconds between writes of the manifest while a run counts what it spends
+_READ_FROM = ("source/", "outcomes/", "results/")
 _REPORT = ("report.html", "report.md", "figures/")  # made from the record afterwards, so no part of it
 
 
@@ -335,6 +336,15 @@ class RunRecord:
         if digests and path.exists():
             raise BadInput(f"{path} is none of the files with which the run finished: remove it")
         return path
+
+    def check(self) -> None:
+        """BadInput where a file that a report or a comparison may read is not as it was when the run finished.
+
+        Not read are the artifacts in the run's folders: they vouch for themselves.
+        """
+        for name in self.manifest.artifacts:
+            if "/" not in name or name.startswith(_READ_FROM):
+                self.file(name)
 
     def names(self, folder: str, ending: str) -> list[str]:
         """The names, without their ending, of the files with this ending in one of the run's folders."""

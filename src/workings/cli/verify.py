@@ -73,7 +73,7 @@ def _by_description(path: Path) -> _Checked:
     kind, digests, differences = _of_kind(path, content)
     notes = []
     if not digests:
-        notes.append(f"{path} was written before there were digests: its files cannot be checked")
+        notes.append(f"{path} holds no digests (it is of an earlier version, or not of ours): nothing can be checked")
     elif not is_sealed(path):
         notes.append(f"{path} was written before it had a digest of its own: it cannot be checked itself")
     return _Checked(kind, folder, len(digests) + is_sealed(path), differences, notes)
@@ -89,9 +89,10 @@ def _of_kind(path: Path, content: Mapping[str, Any]) -> tuple[str, Mapping[str, 
         kind = {TOKENIZER_FILE: "tokenizer", "manifest.json": "export"}.get(path.name, "checkpoint")
         return kind, digests, changes(folder, digests)
     if form.startswith("workings corpus"):
+        differences = text.verify_corpus(folder)  # first, for it says what is wrong with a manifest
         shards = [shard for split in content.get("splits", {}).values() for shard in split["shards"]]
         digests = {shard[name]: "" for shard in shards for name in ("file", "documents_sha256")}
-        return "corpus", digests, text.verify_corpus(folder)
+        return "corpus", digests, differences
     if content.get("kind") == "thoughts":
         store = reading.ThoughtStore.at(folder)
         return "store of thoughts", dict.fromkeys(store.manifest.files, ""), store.verify()

@@ -60,7 +60,10 @@ def load_transformers(
         BadInput: transformers cannot load it, or a tensor is missing, of another shape, or not finite. Tensors left over are
             allowed, since files of others hold more than their model computes with (an auxiliary head, old masks).
     """
-    whole = files_of(path, base)[-1]
+    places = files_of(path, base)
+    for place in places:
+        check_manifest(place)
+    whole = places[-1]
     config = config_in(whole)
     own = whole if whole == path or not any(path.glob("tokenizer*")) else path
     tokenizer = tokenizer_in(own)
@@ -161,7 +164,6 @@ def _from_gguf(file: Path, dtype: torch.dtype) -> Any:
 
 
 def _from_folder(folder: Path, config: Any, dtype: torch.dtype) -> Any:
-    check_manifest(folder)
     for file in {folder / WEIGHTS, *weight_files(folder)[0]}:
         check_digest(file)
     missing: set[str] = set()
