@@ -96,7 +96,7 @@ def _compared(runs: _Runs) -> Found:
 def _differences(runs: _Runs, found: Found) -> Table:
     words, rows = SAME_TARGET | OTHER_TARGET, []
     for (new, old, value), one in found.items():
-        a, b = (mean(frame[value].mean() for frame in runs.values(name)) for name in (new, old))
+        a, b = (mean(mean(frame[value].to_list()) for frame in runs.values(name)) for name in (new, old))
         parameters = [float(runs.cell(name).n_parameters) for name in (new, old)]
         is_bits = "bits" in value
         shown = estimate_of(one)
