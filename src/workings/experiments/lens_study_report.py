@@ -67,7 +67,7 @@ def report(records: Sequence[RunRecord], out: Path) -> Path:
         records,
         out,
         title=records[0].manifest.experiment,
-        conclusion=_conclusion(study, found),
+        conclusion=_conclusion(runs, found),
         sections=[
             _differences(runs, found),
             *(_cells(runs, target) for target in dict.fromkeys(cell.target for cell in study.cells)),
@@ -183,11 +183,18 @@ def _maps(runs: _Runs) -> list[Section]:
     return made
 
 
-def _conclusion(study: Study, found: Found) -> Conclusion:
-    """What the first pair says in its first measure."""
+def _conclusion(runs: _Runs, found: Found) -> Conclusion:
+    """What the first pair says in its first measure; a gain of a lens that names no more than the structure is no reading."""
     (new, old, value), one = next(iter(found.items()))
-    difference = f"{one.in_points}" if "bits" not in value else f"{number(one.difference, 'bits', signed=True)} bits"
-    if one.differs:
-        kind = "holds" if one.difference > 0 else "fails"
-        return Conclusion(f"{new} {'beats' if one.difference > 0 else 'is worse than'} {old}: {difference}.", kind)
-    return Conclusion(f"No evidence of a difference between {new} and {old}: {difference}.", "undecided")
+    difference = one.in_points if "bits" not in value else f"{number(one.difference, 'bits', signed=True)} bits"
+    if not one.differs:
+        return Conclusion(f"No evidence of a difference between {new} and {old}: {difference}.", "undecided")
+    if one.difference < 0:
+        return Conclusion(f"{new} is worse than {old}: {difference}.", "fails")
+    beyond = _estimate(pl.concat(runs.values(new)), "beyond_structure")
+    if value in SAME_TARGET and beyond.low is not None and beyond.low <= 0:
+        return Conclusion(
+            f"{new} beats {old} ({difference}), and is not shown to name more than position and length of the chain.",
+            "explained by a control",
+        )
+    return Conclusion(f"{new} beats {old}: {difference}.", "holds")

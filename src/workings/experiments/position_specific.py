@@ -13,6 +13,7 @@ Stop rule: none is needed; layers, epochs and kinds are fixed before test is rea
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from workings import judging, seeds
@@ -65,7 +66,6 @@ def run_arm(config: Config, run: Run) -> None:
 
 
 def _drawn(config: Config) -> list[tuple[str, ...]]:
-    """Random sets of layers, none of them the critical ones unless there is no other."""
-    random = seeds.python("random layers", config.seed)
-    n = len(config.critical)
-    return [tuple(sorted(random.sample(config.among, n), key=config.among.index)) for _ in range(config.n_random)]
+    """Different random sets of as many layers, the critical ones not among them; fewer where there are no more."""
+    others = [each for each in combinations(config.among, len(config.critical)) if set(each) != set(config.critical)]
+    return seeds.python("random layers", config.seed).sample(others, min(config.n_random, len(others)))

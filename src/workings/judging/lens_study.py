@@ -10,9 +10,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
 import torch
 
+from workings import seeds
 from workings.errors import BadInput
 from workings.judging.controls import ControlInputs, read_controls
 from workings.judging.scores import choose_layer, predictors
@@ -227,3 +229,52 @@ def _means(rows: pl.DataFrame) -> pl.DataFrame:
     hits = [(pl.col("rank") < k).mean().alias(f"top{k}") for k in (1, 5, 10)]
     bits = (-pl.col("nll").cast(pl.Float64) / 0.6931471805599453).mean().alias("bits")
     return rows.group_by("problem", maintain_order=True).agg(*hits, bits)
+
+
+# ---- is any cell the best? --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """Whether the best of several cells (layers, positions) is better than equal ones would look.
+
+    Attributes:
+        best: The cell with the largest mean.
+        largest: That mean.
+        expected: The largest mean that is expected where cells are alike in every problem.
+        p: How often it is at least as large there.
+        n: Problems.
+    """
+
+    best: str
+    largest: float
+    expected: float
+    p: float
+    n: int
+
+
+def best_of(values: pl.DataFrame, cells: Sequence[str], seed: int = 0, n_draws: int = 2000) -> BestOf:
+    """Test the largest of several means, all of the same problems: which value stands in which cell is drawn anew in each problem.
+
+    Means of the same problems are alike in what makes problems easy, which is kept; only what tells the cells apart is drawn.
+
+    Args:
+        values: A row for each problem, with a column for each cell; problems that lack one are left out.
+        cells: The columns.
+
+    Raises:
+        BadInput: Fewer than two cells, or no problem has them all.
+
+    >>> frame = pl.DataFrame({"block1": [0.0, 1.0, 0.0, 1.0] * 50, "block2": [1.0, 1.0, 0.0, 1.0] * 50})
+    >>> found = best_of(frame, ["block1", "block2"])
+    >>> found.best, found.largest, found.p < 0.01
+    ('block2', 0.75, True)
+    """
+    table = values.select(cells).drop_nulls().to_numpy()
+    if len(cells) < 2 or not len(table):
+        raise BadInput(f"nothing to rank: {len(table)} problems have a value in each of {len(cells)} cells")
+    means = table.mean(0)
+    generator = seeds.numpy("best of", seed)
+    largest = np.array([generator.permuted(table, axis=1).mean(0).max() for _ in range(n_draws)])
+    p = (1 + int((largest >= means.max() - 1e-12).sum())) / (1 + n_draws)
+    return BestOf(cells[int(means.argmax())], float(means.max()), float(largest.mean()), p, len(table))
