@@ -88,7 +88,7 @@ def test_no_choice_is_made_on_test_problems(tmp_path: Path, record: RunRecord, m
     from workings.judging import lens_study
     from workings.reading import ThoughtStore
 
-    collected = lens_study._collected
+    collected = lens_study.collected
 
     def poisoned(*given):
         store: ThoughtStore = collected(*given)
@@ -102,7 +102,7 @@ def test_no_choice_is_made_on_test_problems(tmp_path: Path, record: RunRecord, m
         store.hidden = noisy  # type: ignore[method-assign]
         return store
 
-    monkeypatch.setattr(lens_study, "_collected", poisoned)
+    monkeypatch.setattr(lens_study, "collected", poisoned)
     again = study(tmp_path, [Cell("one", "tuned", "uniform", fit=FIT)], [("one", "one")])
     one, other = (next(c for c in r.result("study", Study).cells if c.name == "one") for r in (record, again))
     assert (one.layer, one.best_epoch, one.validation) == (other.layer, other.best_epoch, other.validation)

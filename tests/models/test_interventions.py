@@ -102,12 +102,14 @@ def test_a_value_sees_the_run_before_its_thought_and_which_questions_it_is_about
         torch.testing.assert_close(model.feed(final, 1), value)
 
 
-def test_the_divergence_is_that_of_the_first_answer_token(model: CODI) -> None:
+def test_the_divergence_is_that_of_the_first_token_behind_the_answer_is(model: CODI) -> None:
     found = answers_under(model, QUESTIONS, {"zero": at(zero, 1, 2, 3, 4, 5, 6)})["zero"]
     state = clean = model.begin(model.prompt(QUESTIONS))
     for _ in range(model.n_thoughts):
         clean, state = model.step(clean), model.step(state, torch.zeros_like(state.final))
-    p, q = (model.log_p(model.closed(run)[0]) for run in (clean, state))
+    assert model.decode(model.answer_prefix()).split() == ["The", "answer", "is", ":"]
+    prefix = torch.tensor(model.answer_prefix()).expand(3, -1)
+    p, q = (model.log_p(model.close(run, prefix)[0][-1][:, -1]) for run in (clean, state))
     expected = (p.exp() * (p - q)).nan_to_num().sum(1)
     torch.testing.assert_close(found.divergence, expected, rtol=1e-4, atol=1e-5)
 

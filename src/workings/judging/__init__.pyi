@@ -1,5 +1,6 @@
 from . import ablation as ablation
 from . import lens_study as lens_study
+from . import replacements as replacements
 from . import transplant as transplant
 from .ablation import ablate as ablate
 from .ablation import self_check as self_check

@@ -88,7 +88,7 @@ def carry_out(config: StudyConfig, run: Run, cells: Sequence[Cell], comparisons:
         device=device_of(config.device),
         dtype=dtype_of(config.precision),
     )
-    store = _collected(model, config, run)
+    store = collected(model, config, run)
     run.declare(headline=list(comparisons[0]), comparisons=[list(pair) for pair in comparisons])
     targets = {
         rule: probe_targets(rule, model, store)
@@ -116,7 +116,8 @@ def carry_out(config: StudyConfig, run: Run, cells: Sequence[Cell], comparisons:
     run.results("study", Study(tuple(about), tuple(comparisons), store.fingerprint, store.layers, store.positions))
 
 
-def _collected(model: CODI, config: StudyConfig, run: Run) -> ThoughtStore:
+def collected(model: CODI, config: StudyConfig, run: Run) -> ThoughtStore:
+    """The thoughts of the study's model about its problems, in the run."""
     read = load_problems(config.problems, split=config.problem_split, limit=config.limit, seed=config.seed + 1000)
     problems = list({problem.id: problem for problem in read.problems}.values())
     return collect(

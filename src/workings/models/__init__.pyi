@@ -18,6 +18,9 @@ from .exchange import export_hf as export_hf
 from .exchange import pull as pull
 from .exchange import push as push
 from .gpt2 import GPT2 as GPT2
+from .interventions import Condition as Condition
+from .interventions import Intervention as Intervention
+from .interventions import answers_under as answers_under
 from .language import GPT2LanguageModel as GPT2LanguageModel
 from .language import open_language as open_language
 from .pretrained import load_base as load_base

@@ -186,6 +186,10 @@ class CODI(ThoughtModel):
     def chain_ids(self, problem: Problem) -> list[int]:
         return self.tokenizer.encode(self.chain_text(problem), add_special_tokens=False)
 
+    def answer_prefix(self) -> list[int]:
+        [(ids, at)] = self.answer_ids([Problem("", (), "1")])
+        return ids[: at + 1]
+
     def answer_ids(self, problems: Sequence[Problem]) -> list[tuple[list[int], int]]:
         """For each problem the ids of `The answer is: X` with the closing eos, and the index of the token before X's first.
 

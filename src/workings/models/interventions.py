@@ -75,7 +75,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class Answered:
-    """Answers under one condition, and how far what it says first is from the clean run's: KL(clean ‖ edited) in nats [n]."""
+    """Answers under one condition, and how far their first token is from the clean run's: KL(clean ‖ edited) in nats [n].
+
+    It is the first token of what an answer gives, behind what every answer begins with ("The answer is:").
+    """
 
     answers: list[Answer]
     divergence: Tensor
@@ -120,9 +123,8 @@ def answers_under(
     for rows in model.batches(questions, batch_size):
         clean = _Clean.of(model, [questions[i] for i in rows], torch.tensor(rows))
         for names, state in _edited(clean, conditions, max(1, rows_at_once // len(rows))):
-            first, closed = model.closed(state)
-            written = model.greedy_from(first, closed, max_new_tokens)
-            of_each = model.log_p(first).split(len(rows))
+            written = model.greedy_answer(state, max_new_tokens)
+            of_each = model.log_p_of_answer(state).split(len(rows))
             for at, name in enumerate(names):
                 for i, ids in zip(rows, written[at * len(rows) : (at + 1) * len(rows)], strict=True):
                     answers[name][i] = model.answer_of(ids)
@@ -144,7 +146,7 @@ class _Clean:
         states = [model.begin(model.prompt(questions))]
         for _ in range(model.n_thoughts):
             states.append(model.step(states[-1]))
-        return cls(model, rows, states, model.log_p(model.closed(states[-1])[0]))
+        return cls(model, rows, states, model.log_p_of_answer(states[-1]))
 
     def divergence(self, log_p: Tensor) -> Tensor:
         """KL(clean ‖ edited) [b]."""

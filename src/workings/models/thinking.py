@@ -111,6 +111,10 @@ class ThoughtModel(nn.Module, ABC):
     def answer_opening(self) -> int:
         """The token id with which an answer after a written chain begins."""
 
+    def answer_prefix(self) -> list[int]:
+        """Token ids that every answer begins with, before what it gives; none, unless a family was trained to say some."""
+        return []
+
     @abstractmethod
     def forbidden(self) -> list[int]:
         """Token ids that must never be generated in an answer."""
@@ -255,18 +259,18 @@ class ThoughtModel(nn.Module, ABC):
     @torch.no_grad()
     def greedy_answer(self, state: ThoughtState, max_new_tokens: int) -> list[list[int]]:
         """Greedy answers after the closing token, each ended by `eos` (not included) or by `max_new_tokens`."""
-        return self.greedy_from(*self.closed(state), max_new_tokens)
+        none = torch.empty(len(state.visible), 0, dtype=torch.long, device=self.device)
+        hidden, state = self.close(state, none)
+        return self._greedy(
+            _Writing(self, hidden[-1][:, -1], state, torch.ones_like(state.visible[:, 0])), max_new_tokens
+        )
 
     @torch.no_grad()
-    def closed(self, state: ThoughtState) -> tuple[Tensor, ThoughtState]:
-        """Feed the closing token: the state [n, d] that the first answer token is said from, and the run after it."""
-        hidden, state = self.close(state, torch.empty(len(state.visible), 0, dtype=torch.long, device=self.device))
-        return hidden[-1][:, -1], state
-
-    @torch.no_grad()
-    def greedy_from(self, final: Tensor, state: ThoughtState, max_new_tokens: int) -> list[list[int]]:
-        """Greedy answers from what `closed` gives."""
-        return self._greedy(_Writing(self, final, state, torch.ones_like(state.visible[:, 0])), max_new_tokens)
+    def log_p_of_answer(self, state: ThoughtState) -> Tensor:
+        """Log-probabilities [n, V] of the first token of what the answer gives, behind `answer_prefix`."""
+        prefix = torch.tensor(self.answer_prefix(), dtype=torch.long, device=self.device)
+        hidden, _ = self.close(state, prefix.expand(len(state.visible), -1))
+        return self.log_p(hidden[-1][:, -1])
 
     @torch.no_grad()
     def log_p(self, final: Tensor) -> Tensor:
