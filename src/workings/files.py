@@ -97,13 +97,9 @@ def _write_as(temporary: Path, content: bytes, path: Path) -> None:
 
 
 def drop_half_written(folder: Path) -> None:
-    """Remove what a killed process left of its `write_atomic`s, and the metrics line that it did not finish."""
+    """Remove what killed processes left of their `write_atomic`s below a folder."""
     for left in folder.rglob(".*.half"):
         left.unlink(missing_ok=True)
-    metrics = folder / "metrics.jsonl"
-    if metrics.exists():
-        whole, newline, _ = metrics.read_bytes().rpartition(b"\n")
-        write_atomic(metrics, whole + newline)
 
 
 def sha256_of(path: str | Path) -> str:

@@ -156,6 +156,9 @@ class Run:
             held.close()
             raise BadInput(f"{record.path} is finished; there is nothing to resume")
         drop_half_written(record.path)
+        metrics = record.path / "metrics.jsonl"
+        if metrics.exists():
+            write_atomic(metrics, "".join(_lines(metrics)))
         run = cls(record.path, manifest, held)
         manifest.begin_sitting(record.source)
         run._save()

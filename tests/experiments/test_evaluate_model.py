@@ -10,6 +10,7 @@ import pytest
 
 from tests.evals import test_gsm8k, test_hellaswag
 from tests.evals.tiny import save_tiny, write_rows
+from tests.forged import vouched_for
 from workings.cli import main
 from workings.config import changed, from_dict
 from workings.errors import BadInput
@@ -191,14 +192,14 @@ def test_two_trainings_of_one_recipe_are_named_after_their_corpora_and_compared_
     text = report(judged, tmp_path / "report").with_suffix(".md").read_text()
     assert "hellaswag_step_000010 karpathy, mini-digits → mini-facts" in text
     assert "hellaswag_step_000002" not in text and "any of 2 paired comparisons" in text
-    other = RunRecord(judged[1].path)
+    other = judged[1]
     for path in [*other.path.glob("*/*_step_000010.*")]:
         path.rename(str(path).replace("000010", "000012"))
     for path in [*other.path.glob("*/*_step_000002.*")]:
         path.unlink()
     result = other.path / "results" / "hellaswag_step_000012.json"
     result.write_text(json.dumps(json.loads(result.read_text()) | {"step": 12}))
-    text = report([judged[0], other], tmp_path / "other").with_suffix(".md").read_text()
+    text = report([judged[0], vouched_for(other.path)], tmp_path / "other").with_suffix(".md").read_text()
     assert "kept no step in common" in text and "Compared item by item" not in text
 
 
@@ -378,6 +379,7 @@ def test_a_result_without_what_was_added_later_is_read(records, tmp_path):
     for path in results.iterdir():
         content = json.loads(path.read_text())
         path.write_text(json.dumps(bare(content) | {"step": None, "notes": content["notes"]}))
+    vouched_for(results.parent)
     assert "k" not in json.loads((results / "gsm8k.json").read_text())["summary"]["tokens_per_response"]
     for task in ("hellaswag", "gsm8k", "probes"):
         assert RunRecord(results.parent).result(task, TaskResult) == records[0].result(task, TaskResult)

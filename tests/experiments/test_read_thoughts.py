@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.experiments.test_judged_report import says_too_much, sentences
+from tests.forged import vouched_for
 from tests.models.conftest import *  # noqa: F403  (the small models)
 from workings.cli import main
 from workings.experiment import report_runs, run_experiment
@@ -107,10 +108,10 @@ def test_runs_of_several_models_on_the_same_problems_are_seeds_and_others_are_no
 def copied(record: RunRecord, to: Path, fingerprint: str | None = None, **of_manifest: object) -> RunRecord:
     """The same run elsewhere, with another fingerprint of its model or other fields in its manifest."""
     shutil.copytree(record.path, to)
-    for name, fields in (("manifest.json", of_manifest), ("results/model.json", {"fingerprint": fingerprint})):
-        found = json.loads((to / name).read_text())
-        (to / name).write_text(json.dumps(found | {key: value for key, value in fields.items() if value is not None}))
-    return RunRecord(to)
+    if fingerprint:
+        model = to / "results" / "model.json"
+        model.write_text(json.dumps(json.loads(model.read_text()) | {"fingerprint": fingerprint}))
+    return vouched_for(to, **of_manifest)
 
 
 @pytest.mark.parametrize(

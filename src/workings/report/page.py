@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from workings.errors import explained
-from workings.files import write_atomic
+from workings.files import drop_half_written, write_atomic
 from workings.report import figures, wording
 from workings.report.figures import Part, every_part, parts_of
 from workings.report.markdown import markdown_of
@@ -58,6 +58,9 @@ def write_report(report: Report, out: Path | str) -> Path:
     files["report.html"] = html_of(report, parts).encode()
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
+        drop_half_written(out / "figures")
+        for left in out.glob(".report.*.half"):  # by name, for `out` may be anybody's folder
+            left.unlink(missing_ok=True)
         for path, content in files.items():
             write_atomic(out / path, content)
         for old in (out / "figures").glob("[0-9][0-9]-*"):  # of an earlier report that had other sections
