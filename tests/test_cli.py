@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_type_hints
@@ -14,7 +15,7 @@ import pytest
 from tests.test_config import numeric
 from workings.cli import VERBS, main, program
 from workings.cli.options import Command, Given, config_fields, option, positional
-from workings.cli.program import FAILURE, INTERRUPTED, MISTAKE, Program
+from workings.cli.program import FAILURE, INTERRUPTED, MISTAKE, Program, Verb
 from workings.config import fixed
 from workings.progress import is_quiet
 from workings.run import RunRecord
@@ -329,3 +330,24 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert process.stdout is not None
     process.stdout.close()
     assert process.communicate()[1] == b""
+
+
+def test_a_warning_to_the_user_is_a_sentence_without_a_line_of_code(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    import warnings
+
+    class Warns:
+        @classmethod
+        def carry_out(cls, program: str, words: Sequence[str]) -> int:
+            warnings.warn("the question holds an unknown word", stacklevel=1)
+            warnings.warn("going away", FutureWarning, stacklevel=1)
+            return 0
+
+    monkeypatch.setattr(Verb, "load", lambda verb: Warns)
+    before = warnings.formatwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda *given, **more: print(warnings.formatwarning(*given[:4]), file=sys.stderr, end="")
+        assert main(["list"]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("warning: the question holds an unknown word\n") and "FutureWarning: going away" in said
+    assert warnings.formatwarning is before

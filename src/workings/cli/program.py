@@ -11,10 +11,12 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from workings.errors import BadInput, ours, suggestion
 
@@ -52,7 +54,8 @@ class Program:
         """
         _speak_utf8()
         try:
-            code = self._dispatch(words) or 0
+            with _plain_warnings():
+                code = self._dispatch(words) or 0
             sys.stdout.flush()  # here, where a full disk has an exit code
             return code
         except KeyboardInterrupt as error:
@@ -122,6 +125,24 @@ def _speak_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+@contextmanager
+def _plain_warnings() -> Generator[None]:
+    """Inside, what is meant for the user (a UserWarning) is a sentence, without the line of code that it comes from."""
+    standard = warnings.formatwarning
+
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        is_for_users = category is UserWarning
+        return f"warning: {message}\n" if is_for_users else standard(message, category, filename, lineno, line)
+
+    warnings.formatwarning = cast(Any, plain)  # a module's function has a type of its own
+    try:
+        yield
+    finally:
+        warnings.formatwarning = standard
 
 
 def _drop_output() -> None:
