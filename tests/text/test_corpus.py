@@ -528,6 +528,12 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def garble(path: Path) -> None:
+    """Spoil a header of numpy so that it is no Python."""
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + b"(3xxxx" + content[106:])
+
+
 def in_manifest(folder: Path, change) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
@@ -540,6 +546,7 @@ def in_manifest(folder: Path, change) -> None:
     [
         (lambda f: flip(f / "train_000001.bin"), "train_000001.bin: changed"),
         (lambda f: flip(f / "val_drills_000000.docs.npy"), "val_drills_000000.docs.npy: changed"),
+        (lambda f: garble(f / "train_000000.docs.npy"), "train_000000.docs.npy: changed"),
         (lambda f: (f / "train_000000.bin").unlink(), "train_000000.bin: missing"),
         (lambda f: in_manifest(f, lambda m: m.update(dtype="uint32")), "bytes, not"),
         (lambda f: in_manifest(f, lambda m: m["splits"]["train"].update(documents=3)), "the manifest says 3"),

@@ -11,11 +11,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
 
-from workings.errors import BadInput, Failed
+from workings.errors import BadInput, Failed, first_line
 from workings.files import changes, sha256_of, unchanged, write_with
 
 DOCUMENT = np.dtype(
@@ -216,8 +217,8 @@ def _mapped_index(folder: Path, shard: Shard) -> np.ndarray:
     path = folder / shard.documents_file
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(f"{path} cannot be read ({error}): {_REMEDY}") from None
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:  # numpy reads the header as Python
+        raise BadInput(f"{path} cannot be read ({first_line(error)}): {_REMEDY}") from None
     if rows.dtype != DOCUMENT or rows.ndim != 1:
         raise BadInput(f"{path} does not hold rows about documents: {_REMEDY}")
     if len(rows) != shard.n_documents:
