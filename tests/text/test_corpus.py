@@ -531,7 +531,8 @@ def flip(path: Path) -> None:
 def garble(path: Path) -> None:
     """Spoil a header of numpy so that it is no Python."""
     content = path.read_bytes()
-    path.write_bytes(content[:100] + b"(3xxxx" + content[106:])
+    at = content.index(b"'shape': (") + len(b"'shape': (")
+    path.write_bytes(content[:at] + b"3xxxxxxx" + content[at + 8 :])
 
 
 def in_manifest(folder: Path, change) -> None:
