@@ -32,8 +32,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "swapped thoughts are the problem's own",
         "judging/ablation.py",
-        "own[donor[rows], k - 1]",
-        "own[rows, k - 1]",
+        "own[donor[m.rows], m.k - 1]",
+        "own[m.rows, m.k - 1]",
         "tests/judging/test_ablation.py",
     ),
     Mutant(
@@ -102,8 +102,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a transplant feeds the problem's own thought",
         "judging/transplant.py",
-        '"swapped on": of_pairs(lambda k, z, rows: given_z[rows, k - 1], True),',
-        '"swapped on": of_pairs(lambda k, z, rows: z, True),',
+        "given_z[m.rows, m.k - 1]",
+        "m.value",
         "tests/judging/test_transplant.py::test_what_is_fed_is_the_donors_and_later_thoughts_are_recomputed",
     ),
     Mutant(
@@ -116,22 +116,22 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the final norm is applied twice to a translated state that is past it",
         "reading/fit.py",
-        "head(translated[-1], targets, normed=True)",
-        "head(translated[-1], targets)",
+        "below = n_layers - lens.final_norm",
+        "below = n_layers",
         "tests/reading/test_fit.py",
     ),
     Mutant(
         "a state that is asked for several tokens has the gradient of one",
         "reading/head.py",
-        "gradient *= n_asked",
-        "pass",
+        "n_asked if (n_asked != 1).any() else None",
+        "None",
         "tests/reading/test_fit.py",
     ),
     Mutant(
         "the step of a lens fit grows with the number of layers",
         "reading/fit.py",
-        "int((targets != EMPTY).sum()) * len(self.lens.translated)",
-        "int((targets != EMPTY).sum())",
+        "n = self._n(targets) * n_layers",
+        "n = self._n(targets)",
         "tests/reading/test_fit.py",
     ),
     Mutant(

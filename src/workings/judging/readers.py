@@ -160,7 +160,9 @@ def _in_their_span(every: Floats, some: Floats) -> Floats:
     products = some.astype(np.float64) @ some.T.astype(np.float64)
     squares, axes = np.linalg.eigh(products)
     kept = squares > 1e-12 * squares[-1]
-    return every @ (some.T @ (axes[:, kept] / np.sqrt(squares[kept])).astype(np.float32))
+    kept[-1] = True  # of states that are all alike, too
+    lengths = np.sqrt(np.maximum(squares[kept], 1e-12))
+    return every @ (some.T @ (axes[:, kept] / lengths).astype(np.float32))
 
 
 # ---- pools -------------------------------------------------------------------------------------------------------

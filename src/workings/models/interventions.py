@@ -111,7 +111,7 @@ def answers_under(
     >>> model = open_model("bundled")
     >>> zero = Intervention(lambda moment: torch.zeros_like(moment.value), thoughts=(1, 2, 3, 4, 5, 6))
     >>> from workings.arithmetic.generator import PRESETS, generate
-    >>> asked = [problem.question for problem in generate(2, PRESETS["bundled"])]
+    >>> asked = [problem.question for problem in generate(2, PRESETS["bundled"], seed=0)]
     >>> found = answers_under(model, asked, {"own": Condition(), "zero": Condition((zero,))})
     >>> found["own"].divergence.tolist(), bool((found["zero"].divergence > 0).all())
     ([0.0, 0.0], True)
