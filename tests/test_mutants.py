@@ -30,6 +30,20 @@ class Mutant:
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
+        "a changed file is used",
+        "files.py",
+        "    if found != digest:",
+        "    if not found:",
+        "tests/test_damage.py",
+    ),
+    Mutant(
+        "a changed description is believed",
+        "files.py",
+        "seal is not None and seal != _seal_of(content)",
+        "seal is not None and not _seal_of(content)",
+        "tests/test_damage.py",
+    ),
+    Mutant(
         "swapped thoughts are the problem's own",
         "judging/ablation.py",
         "own[donor[m.rows], m.k - 1]",

@@ -121,9 +121,8 @@ class ThoughtWriter:
     def _begin(self, settings: CollectionSettings) -> StoreManifest:
         if not (self.out / "manifest.json").exists():
             begun = StoreManifest("thoughts", FORMAT, "partial", settings)
-            write_atomic(
-                self.out / "manifest.json", sealed(begun)
-            )  # the first shard may take long, and may not be the first try
+            # before the first shard, which takes long and may be killed: the folder says what it is
+            write_atomic(self.out / "manifest.json", sealed(begun))
         manifest = StoreManifest.read(self.out)
         before, now = vars(manifest.settings), vars(settings)
         if different := [f"{name} was {before[name]}, is now {now[name]}" for name in now if before[name] != now[name]]:
