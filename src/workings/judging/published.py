@@ -349,7 +349,9 @@ class _Test:
 
     def judged(self, p_holm: float, level: float) -> Judged:
         found = self.main.interval(level)
-        if p_holm > ALPHA and 0 not in found:  # the test is the more conservative of the two
+        # the p of "best" is one-sided: it says nothing of a row that is below the others
+        is_one_sided = self.claim.kind == "best" and found.high < 0
+        if p_holm > ALPHA and 0 not in found and not is_one_sided:  # the test is the more conservative of the two
             found = replace(found, low=min(found.low, 0.0), high=max(found.high, 0.0))
         verdict, says, rival = self._verdict(found, p_holm, level)
         return Judged(
@@ -388,7 +390,7 @@ class _Test:
                 "",
             )
         if not is_shown:
-            if found.high <= 0 or (claim.margin is not None and found.high < claim.margin):
+            if p_holm <= ALPHA or found.high < 0 or (claim.margin is not None and found.high < claim.margin):
                 return "fails", "The difference is not what is claimed.", ""
             return "undecided", self._what_n_allows(), ""
         if self.rivals:
